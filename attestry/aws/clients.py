@@ -1,0 +1,107 @@
+"""The AWS clients of a function, made when first used and kept for the life of the process."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudtrail import CloudTrailClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+CONNECT_SECONDS: Final = 2
+READ_SECONDS: Final = 10
+"""Well below the gateway's 30 seconds, so that one dead connection leaves time for a retry."""
+
+_ATTEMPTS = 3
+_POOL = 25
+
+
+class Clients:
+    """Clients with tight timeouts and retries in mode `standard`.
+
+    An endpoint in AWS_ENDPOINT_URL is honoured by boto3 itself; a loopback one makes S3 use paths, since it has no name per bucket.
+
+    Args:
+        session: credentials and region; the process's own by default.
+        call_seconds: how long a call of another function may take; such a call is not retried when it takes longer.
+    """
+
+    def __init__(self, session: boto3.Session | None = None, *, call_seconds: int = READ_SECONDS) -> None:
+        self._session = session or boto3.Session()
+        self._call_seconds = call_seconds
+
+    @cached_property
+    def dynamodb(self) -> DynamoDBClient:
+        """Return the client of DynamoDB."""
+        return self._session.client("dynamodb", config=_config())
+
+    @cached_property
+    def s3(self) -> S3Client:
+        """Return the client of S3: SigV4, regional host names, checksums only where they are asked for.
+
+        The SDK's own checksums are off because every object is digested by the registry itself, on the way in and out.
+        """
+        style = "path" if is_local(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")) else "virtual"
+        return self._session.client(
+            "s3",
+            config=_config(
+                read_timeout=60,
+                signature_version="s3v4",
+                s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    @cached_property
+    def kms(self) -> KMSClient:
+        """Return the client of KMS."""
+        return self._session.client("kms", config=_config())
+
+    @cached_property
+    def functions(self) -> LambdaClient:
+        """Return the client of Lambda; one try, because a call that timed out may still be running."""
+        retries = {"mode": "standard", "total_max_attempts": 1}
+        return self._session.client("lambda", config=_config(read_timeout=self._call_seconds, retries=retries))
+
+    @cached_property
+    def stepfunctions(self) -> SFNClient:
+        """Return the client of Step Functions."""
+        return self._session.client("stepfunctions", config=_config())
+
+    @cached_property
+    def sns(self) -> SNSClient:
+        """Return the client of SNS."""
+        return self._session.client("sns", config=_config())
+
+    @cached_property
+    def cloudtrail(self) -> CloudTrailClient:
+        """Return the client of CloudTrail."""
+        return self._session.client("cloudtrail", config=_config())
+
+
+def is_local(url: str | None) -> bool:
+    """Return whether an endpoint is on this machine's loopback address."""
+    return url is not None and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _config(**changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        "max_pool_connections": _POOL,
+        "tcp_keepalive": True,
+    }
+    return Config(**{**settings, **changes})

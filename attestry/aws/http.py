@@ -1,0 +1,217 @@
+"""The HTTP API's requests and answers (payload format 2.0), for every function that serves routes.
+
+    ROUTES = {"GET /v1/models/{model}": show_model}
+
+    def handler(event, context):
+        return serve(event, context, ROUTES)
+
+A route's function takes a `Request` and returns an `Answer` or the body of one. Errors become answers here and nowhere else: those of
+the registry with their status, everything unexpected as 500 with the request's ID. Headers are never logged: they carry signatures.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from attestry.aws.logging import configure_logging
+from attestry.aws.strict_json import read_object
+from attestry.domain.errors import AttestryError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+_MAX_NUMBER = 10**9
+_HEADERS = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the gateway authenticated and routed it.
+
+    Attributes:
+        route: method and path template, for example `GET /v1/models/{model}`.
+        parameters: values of the path's parameters, percent-decoded.
+        query: the query's parameters, of several equal names the gateway's comma-joined text.
+        raw: the body's bytes.
+        context: the gateway's request context: the caller's identity and address.
+        request_id: the gateway's ID of the request.
+        max_body_bytes: limit of the body.
+    """
+
+    route: str
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    raw: bytes
+    context: Mapping[str, Any]
+    request_id: str
+    max_body_bytes: int = MAX_BODY_BYTES
+
+    def body(self, *allowed: str) -> dict[str, Any]:
+        """Return the JSON object in the body; with `allowed`, other fields than these are refused.
+
+        Raises:
+            InvalidInputError: too large, no JSON object, or an unknown field.
+        """
+        body = read_object(self.raw, max_bytes=self.max_body_bytes)
+        unknown = sorted(set(body) - set(allowed)) if allowed else []
+        if unknown:
+            known = ", ".join(allowed)
+            raise InvalidInputError.of(unknown[0], "unknown_field", f"there is no such field here; the fields are {known}")
+        return body
+
+    def text(self, name: str) -> str:
+        """Return a parameter of the path."""
+        return self.parameters[name]
+
+    def number(self, name: str) -> int:
+        """Return a parameter of the path that is a positive number.
+
+        Raises:
+            InvalidInputError: it is not.
+        """
+        return _number(name, self.parameters[name])
+
+    def query_text(self, name: str, default: str | None = None) -> str:
+        """Return a parameter of the query.
+
+        Raises:
+            InvalidInputError: it is missing and has no default.
+        """
+        value = self.query.get(name) or default
+        if value is None:
+            raise InvalidInputError.of(name, "required", "the query needs this parameter")
+        return value
+
+    def query_number(self, name: str) -> int:
+        """Return a parameter of the query that is a positive number.
+
+        Raises:
+            InvalidInputError: it is missing or not a number.
+        """
+        return _number(name, self.query_text(name))
+
+    def query_flag(self, name: str) -> bool:
+        """Return a parameter of the query that is `true` or `false`; absent is false.
+
+        Raises:
+            InvalidInputError: it is neither.
+        """
+        value = self.query_text(name, "false")
+        if value not in ("true", "false"):
+            raise InvalidInputError.of(name, "boolean", "`true` or `false` is needed")
+        return value == "true"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the API: a JSON body with a status, and headers beyond the usual ones."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Route = Callable[[Request], Any]
+
+
+def serve(
+    event: Mapping[str, Any],
+    context: LambdaContext | None,
+    routes: Mapping[str, Route],
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> dict[str, Any]:
+    """Answer an HTTP API event; never raises, because an exception would end the process and a signing key with it.
+
+    Args:
+        event: the event in payload format 2.0.
+        context: the Lambda context.
+        routes: method and path template to the function that answers.
+        max_body_bytes: limit of the body, checked after base64.
+    """
+    configure_logging(context)
+    request_id = str((event.get("requestContext") or {}).get("requestId", ""))
+    try:
+        request = read_request(event, max_body_bytes)
+        route = routes.get(request.route)
+        if route is None:
+            raise NotFoundError(f"there is no route {request.route}")
+        result = route(request)
+        answer = result if isinstance(result, Answer) else Answer(result)
+        shaped = _shape(answer, request_id)
+    except AttestryError as error:
+        answer = error_answer(error, request_id)
+        shaped = _shape(answer, request_id)
+    except Exception:
+        logger.exception("unexpected error", extra={"gateway_request_id": request_id})
+        answer = Answer({"error": {"code": "internal", "message": _failed(request_id)}}, 500)
+        shaped = _shape(answer, request_id)
+    logger.info("answered", extra={"route": event.get("routeKey"), "status": answer.status, "gateway_request_id": request_id})
+    return shaped
+
+
+def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES) -> Request:
+    """Return the request that an event carries.
+
+    Raises:
+        InvalidInputError: the body is not the base64 that it is said to be.
+    """
+    context = event.get("requestContext") or {}
+    body = event.get("body") or ""
+    try:
+        raw = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body.encode()
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInputError.of("", "base64", "the body is not base64") from error
+    parameters = {name: unquote(value) for name, value in (event.get("pathParameters") or {}).items()}
+    return Request(
+        route=str(event.get("routeKey", "")),
+        parameters=parameters,
+        query=dict(event.get("queryStringParameters") or {}),
+        raw=raw,
+        context=context,
+        request_id=str(context.get("requestId", "")),
+        max_body_bytes=max_body_bytes,
+    )
+
+
+def error_answer(error: AttestryError, request_id: str) -> Answer:
+    """Return the answer for an error of the registry.
+
+    What went wrong inside (status 500) is told to the log; the caller gets the code and the request's ID.
+    """
+    if error.status == 500:
+        logger.error("%s: %s", error.code, error.message, exc_info=error, extra={"gateway_request_id": request_id})
+        return Answer({"error": {"code": error.code, "message": _failed(request_id)}}, 500)
+    headers = {}
+    if isinstance(error, NotReadyError):
+        headers["retry-after"] = str(error.retry_after_seconds)
+    elif isinstance(error, UnavailableError):
+        logger.warning("unavailable: %s", error.message, extra={"gateway_request_id": request_id})
+        headers["retry-after"] = "1"
+    return Answer({"error": error.to_dict()}, error.status, headers)
+
+
+def _shape(answer: Answer, request_id: str) -> dict[str, Any]:
+    body = json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    headers = {**_HEADERS, **({"x-request-id": request_id} if request_id else {}), **answer.headers}
+    return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}
+
+
+def _failed(request_id: str) -> str:
+    return f"the registry failed; its log tells more under request {request_id}"
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < _MAX_NUMBER and len(text) < 11):
+        raise InvalidInputError.of(name, "number", f"a number from 1 is needed, not {text!r:.40}")
+    return int(text)

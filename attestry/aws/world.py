@@ -1,0 +1,73 @@
+"""The ports of one function, from its environment: each made when first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from attestry.aws.clients import Clients
+from attestry.aws.clock import SystemClock
+from attestry.aws.functions import LambdaFunctions
+from attestry.aws.meta_store import DynamoMetaStore
+from attestry.aws.notifier import SnsNotifier
+from attestry.aws.object_store import S3ObjectStore
+from attestry.aws.pipeline import StepFunctionsPipeline
+from attestry.aws.settings import Settings
+from attestry.aws.signer import KmsSigner
+from attestry.aws.trail import CloudTrailTrail
+
+
+class World:
+    """Everything outside that a handler may hand to a use case.
+
+    A handler keeps one for the life of its process and uses the ports that its role allows; the others are never made.
+
+    Args:
+        settings: by default, of the environment.
+        clients: by default, with the process's own credentials.
+        call_seconds: how long a call of another function may take, where `clients` is not given.
+    """
+
+    def __init__(self, settings: Settings | None = None, clients: Clients | None = None, *, call_seconds: int | None = None) -> None:
+        self.settings = settings or Settings.from_environment()
+        self.clients = clients or (Clients(call_seconds=call_seconds) if call_seconds else Clients())
+        self.clock = SystemClock()
+
+    @cached_property
+    def meta(self) -> DynamoMetaStore:
+        """Return the table."""
+        return DynamoMetaStore(self.clients.dynamodb, self.settings.table)
+
+    @cached_property
+    def store(self) -> S3ObjectStore:
+        """Return the model store, with the retention that the function is told to set."""
+        return S3ObjectStore(self.clients.s3, self.settings.store, retention=self.settings.retention)
+
+    @cached_property
+    def scratch(self) -> S3ObjectStore:
+        """Return the scratch bucket, which has no lock."""
+        return S3ObjectStore(self.clients.s3, self.settings.scratch)
+
+    @cached_property
+    def functions(self) -> LambdaFunctions:
+        """Return the other functions."""
+        return LambdaFunctions(self.clients.functions, tenant_isolation=self.settings.tenant_isolation)
+
+    @cached_property
+    def pipeline(self) -> StepFunctionsPipeline:
+        """Return the pipeline."""
+        return StepFunctionsPipeline(self.clients.stepfunctions, self.settings.pipeline_arn)
+
+    @cached_property
+    def notifier(self) -> SnsNotifier:
+        """Return the topic for notifications."""
+        return SnsNotifier(self.clients.sns, self.settings.topic_arn)
+
+    @cached_property
+    def delegator(self) -> KmsSigner:
+        """Return the key that signs delegations."""
+        return KmsSigner(self.clients.kms, self.settings.delegator_key)
+
+    @cached_property
+    def trail(self) -> CloudTrailTrail:
+        """Return CloudTrail's event history."""
+        return CloudTrailTrail(self.clients.cloudtrail)

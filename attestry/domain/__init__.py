@@ -1,0 +1,1 @@
+"""Pure rules of the registry: no AWS, no I/O, no clock."""

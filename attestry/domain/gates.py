@@ -1,0 +1,153 @@
+"""Gates: the rules of a manifest that must hold before VALIDATION is passed.
+
+Rules:
+
+1. A metric that is missing, NaN or infinite passes no gate.
+2. A floor or ceiling passes at equality.
+3. "No worse than deployed by more than d" passes while no version is deployed. A deployed version without the metric cannot be compared
+   with, so the gate fails: it can be added only after a version that has the metric.
+4. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
+5. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there is at least one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from attestry.domain.manifest import Manifest
+from attestry.domain.metrics import METRIC_FUNCTIONS
+
+Rule = Literal["minimum", "maximum", "no_worse_than_deployed", "required"]
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What one gate found.
+
+    Attributes:
+        name: the metric or the field that is judged.
+        rule: what is asked.
+        threshold: what the value is held against; for a comparison the least (or greatest) value that passes; None where there is none.
+        value: the metric's value; None where it is missing or not finite, and for required fields.
+        passed: whether the gate is passed.
+        reason: the sentence for a person.
+    """
+
+    name: str
+    rule: Rule
+    threshold: float | None
+    value: float | None
+    passed: bool
+    reason: str
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the result as it is stored: numbers as text in their shortest exact form."""
+        threshold, value = (None if number is None else repr(number) for number in (self.threshold, self.value))
+        return {
+            "name": self.name,
+            "rule": self.rule,
+            "threshold": threshold,
+            "value": value,
+            "passed": self.passed,
+            "reason": self.reason,
+        }
+
+
+def apply_gates(
+    manifest: Manifest, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None
+) -> list[GateResult]:
+    """Return the result of every gate, in the order of the manifest.
+
+    Args:
+        manifest: with the gates, the metrics that say which direction is better, and the required fields.
+        metrics: name or alias to the value that the registry computed.
+        deployed: the same of the version that is deployed; None while none is.
+    """
+    lower = {m.key for m in manifest.validation.metrics if METRIC_FUNCTIONS[m.name].better == "lower"}
+    results: list[GateResult] = []
+    for limit in manifest.gates.metrics:
+        if limit.minimum is not None:
+            results.append(_judge_limit(limit.metric, "minimum", limit.minimum, metrics))
+        if limit.maximum is not None:
+            results.append(_judge_limit(limit.metric, "maximum", limit.maximum, metrics))
+    for comparison in manifest.gates.no_worse_than_deployed:
+        name = comparison.metric
+        results.append(_compare(name, comparison.by_more_than, name in lower, metrics, deployed))
+    mapping = manifest.to_mapping()
+    results += [_judge_required(name, mapping) for name in manifest.gates.required]
+    return results
+
+
+def all_passed(results: Sequence[GateResult]) -> bool:
+    """Return whether every gate is passed."""
+    return all(result.passed for result in results)
+
+
+def _judge_limit(name: str, rule: Rule, threshold: float, metrics: Mapping[str, float | None]) -> GateResult:
+    value = _finite(metrics.get(name))
+    if value is None:
+        return GateResult(name, rule, threshold, None, False, f"{name} is missing or not a finite number")
+    passed = value >= threshold if rule == "minimum" else value <= threshold
+    wanted = "at least" if rule == "minimum" else "at most"
+    return GateResult(name, rule, threshold, value, passed, f"{name} is {value:g}, wanted {wanted} {threshold:g}")
+
+
+def _compare(
+    name: str,
+    by_more_than: float,
+    lower_is_better: bool,
+    metrics: Mapping[str, float | None],
+    deployed: Mapping[str, float | None] | None,
+) -> GateResult:
+    rule: Rule = "no_worse_than_deployed"
+    value = _finite(metrics.get(name))
+    if value is None:
+        return GateResult(name, rule, None, None, False, f"{name} is missing or not a finite number")
+    if deployed is None:
+        return GateResult(name, rule, None, value, True, f"{name} is {value:g}; no version is deployed yet")
+    other = _finite(deployed.get(name))
+    if other is None:
+        return GateResult(name, rule, None, value, False, f"the deployed version has no {name} to compare with")
+    slack = Decimal(str(by_more_than)) * (1 if lower_is_better else -1)
+    threshold = Decimal(str(other)) + slack
+    mine = Decimal(str(value))
+    passed = mine <= threshold if lower_is_better else mine >= threshold
+    wanted = "at most" if lower_is_better else "at least"
+    reason = f"{name} is {value:g}, the deployed version has {other:g}, wanted {wanted} {float(threshold):g}"
+    return GateResult(name, rule, float(threshold), value, passed, reason)
+
+
+def _judge_required(name: str, manifest: Mapping[str, Any]) -> GateResult:
+    found = list(_find(manifest, name.split(".")))
+    passed = bool(found) and all(_is_filled(value) for value in found)
+    return GateResult(
+        name, "required", None, None, passed, f"{name} is {'filled in' if passed else 'missing or empty'}"
+    )
+
+
+def _find(value: Any, parts: Sequence[str]) -> Iterator[Any]:
+    """Yield what lies at the path, once for every item where the path says so; None where it ends too early."""
+    if not parts:
+        yield value
+        return
+    key = parts[0].removesuffix("[]")
+    child = value.get(key) if isinstance(value, Mapping) else None
+    if key == parts[0]:
+        yield from _find(child, parts[1:])
+    elif isinstance(child, Sequence) and not isinstance(child, str):
+        for item in child:
+            yield from _find(item, parts[1:])
+
+
+def _is_filled(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and (not isinstance(value, Mapping | Sequence) or len(value) > 0)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

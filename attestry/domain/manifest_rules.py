@@ -1,0 +1,306 @@
+"""What the manifest's fields must be to each other, beyond what a JSON Schema can say.
+
+Each rule is a generator that reads the plain mapping, passes over what is missing or of the wrong type (the schema has told that), and
+yields a finding for everything else that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from attestry.domain.errors import Problem
+from attestry.domain.manifest_schema import describe_field, find_schema_problems, suggest
+from attestry.domain.manifest_source import Path, SourceText, join_path
+from attestry.domain.metrics import METRIC_FUNCTIONS
+from attestry.domain.names import find_broken_path_rule, fold_path
+
+LAMBDA_MAX_SECONDS = 840
+"""A function runs for at most 900 seconds; the rest is for reading inputs and writing outputs."""
+
+LAMBDA_MAX_MEMORY_MIB = 10240
+
+_STAGES = ("processing", "training", "validation")
+
+Finding = tuple[Path, str, str]
+"""Path of the field, rule, message."""
+
+
+def find_problems(source: SourceText, *, draft: bool) -> list[Problem]:
+    """Return everything that schema and rules have against the text's value.
+
+    Args:
+        source: a text whose value is a mapping.
+        draft: allow that fields are missing which `complete_manifest` fills in.
+    """
+    problems = find_schema_problems(source, draft=draft)
+    told = {problem.field for problem in (*problems, *source.problems)}
+    for rule in _RULES:
+        for path, name, message in rule(source.value):
+            field = join_path(path)
+            if field not in told:
+                told.add(field)
+                problems.append(Problem(field, name, message, source.line_of(path)))
+    return problems
+
+
+def split_field(name: str) -> tuple[str | int, ...]:
+    """Return a dotted field name as path; `[]` becomes the index 0: `data.source[].licence` → `data, source, 0, licence`."""
+    path: list[str | int] = []
+    for part in name.split("."):
+        key = part.removesuffix("[]")
+        path.append(key)
+        if key != part:
+            path.append(0)
+    return tuple(path)
+
+
+def _check_paths(value: Any) -> Iterator[Finding]:
+    """Files of the source archive are named by relative paths (`attestry.domain.names`, rule 3)."""
+    fields: list[Path] = [("environment", "lock_file"), *((stage, "script") for stage in _STAGES)]
+    fields += [("data", "preparation", i, "script") for i, _ in _items(value, "data", "preparation")]
+    for path in fields:
+        text = _at(value, path, str)
+        broken = find_broken_path_rule(text) if text is not None else None
+        if broken is not None:
+            yield path, broken.rule, broken.message
+
+
+def _check_repository(value: Any) -> Iterator[Finding]:
+    path: Path = ("source", "repository")
+    url = _at(value, path, str)
+    if url is None or "://" not in url:
+        return
+    try:
+        parts = urlsplit(url)
+        secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
+    except ValueError:
+        yield path, "pattern", "the URL cannot be read"
+        return
+    if secret:
+        yield (
+            path,
+            "no_credentials",
+            "the URL holds a user name or password; the manifest is kept for ever and read by many",
+        )
+
+
+def _check_environments(value: Any) -> Iterator[Finding]:
+    """`lambda` installs the lock file; the other executors run a container."""
+    shared = _at(value, ("environment", "container"), str)
+    for stage in _STAGES:
+        if not isinstance(value.get(stage), Mapping):
+            continue
+        executor = _at(value, (stage, "executor"), str) or "lambda"
+        own = _at(value, (stage, "container"), str)
+        if executor == "lambda" and _at(value, ("environment",), dict) is not None:
+            if "lock_file" not in value["environment"]:
+                yield (
+                    ("environment", "lock_file"),
+                    "required",
+                    f"is missing: {stage} runs on 'lambda', which installs a lock file with hashes",
+                )
+            if own is not None:
+                yield (
+                    (stage, "container"),
+                    "executor",
+                    "'lambda' runs no container; name another executor or leave this out",
+                )
+        elif executor != "lambda" and own is None and shared is None:
+            yield (
+                ("environment", "container"),
+                "required",
+                f"is missing: {stage} runs on '{executor}', which needs an image with digest",
+            )
+
+
+def _check_resources(value: Any) -> Iterator[Finding]:
+    for stage in _STAGES:
+        executor = _at(value, (stage, "executor"), str) or "lambda"
+        asked = _at(value, (stage, "resources"), dict) or {}
+        at: Path = (stage, "resources")
+        if executor == "lambda":
+            if _number(asked.get("timeout_seconds")) > LAMBDA_MAX_SECONDS:
+                yield (
+                    (*at, "timeout_seconds"),
+                    "executor",
+                    f"'lambda' runs a script for at most {LAMBDA_MAX_SECONDS} seconds",
+                )
+            if _number(asked.get("memory_mib")) > LAMBDA_MAX_MEMORY_MIB:
+                yield (*at, "memory_mib"), "executor", f"'lambda' has at most {LAMBDA_MAX_MEMORY_MIB} MiB"
+            for name in ("cpu", "gpu", "instance"):
+                if asked.get(name):
+                    yield (
+                        (*at, name),
+                        "executor",
+                        f"'lambda' has no setting '{name}'; name another executor or leave this out",
+                    )
+        elif executor == "sagemaker" and "instance" not in asked and isinstance(value.get(stage), Mapping):
+            yield (*at, "instance"), "required", "is missing: 'sagemaker' needs an instance type"
+
+
+def _check_data_sources(value: Any) -> Iterator[Finding]:
+    """Names and file names differ: processing finds all files in one folder."""
+    names: dict[str, int] = {}
+    file_names: dict[str, int] = {}
+    for i, item in _items(value, "data", "source"):
+        at: Path = ("data", "source", i)
+        name, uri = item.get("name"), item.get("uri")
+        if isinstance(name, str) and names.setdefault(name, i) != i:
+            yield (*at, "name"), "unique", f"'{name}' is the name of data.source[{names[name]}] too"
+        if not isinstance(uri, str):
+            continue
+        file_name = uri.rsplit("/", 1)[-1]
+        broken = find_broken_path_rule(uri if not uri.startswith("s3://") else file_name)
+        if broken is not None:
+            yield (*at, "uri"), broken.rule, broken.message
+        elif file_names.setdefault(fold_path(file_name), i) != i:
+            yield (
+                (*at, "uri"),
+                "unique",
+                f"has the same file name as data.source[{file_names[fold_path(file_name)]}] (NFC and case folded)",
+            )
+        if "version_id" in item and not uri.startswith("s3://"):
+            yield (*at, "version_id"), "s3_only", "an uploaded file has no S3 version yet; leave this out"
+
+
+def _check_prepared_data(value: Any) -> Iterator[Finding]:
+    training, holdout = (_at(value, ("data", name, "channel"), str) for name in ("training", "holdout"))
+    if training is not None and training == holdout:
+        yield (
+            ("data", "holdout", "channel"),
+            "unique",
+            "is the training set's channel too: the hold-out must be a folder of its own",
+        )
+    for name, channel in (("training", training), ("holdout", holdout)):
+        if channel == "source":
+            yield ("data", name, "channel"), "reserved", "'source' is the channel of the source data"
+    steps: dict[str, int] = {}
+    for i, item in _items(value, "data", "preparation"):
+        name = item.get("name")
+        if isinstance(name, str) and steps.setdefault(name, i) != i:
+            yield (
+                ("data", "preparation", i, "name"),
+                "unique",
+                f"'{name}' is the name of data.preparation[{steps[name]}] too",
+            )
+
+
+def _check_metrics(value: Any) -> Iterator[Finding]:
+    task = _at(value, ("validation", "task"), str)
+    has_score = _at(value, ("validation", "columns", "score"), str) is not None
+    keys: dict[str, int] = {}
+    for i, item in _items(value, "validation", "metrics"):
+        at: Path = ("validation", "metrics", i)
+        function = METRIC_FUNCTIONS.get(str(item.get("name")))
+        if function is None:
+            continue
+        key = str(item.get("alias", function.name))
+        if keys.setdefault(key, i) != i:
+            yield (*at, "alias"), "unique", f"'{key}' is metric {keys[key] + 1} too; give one of them an alias"
+        if task in ("classification", "regression") and function.task != task:
+            yield (
+                (*at, "name"),
+                "task",
+                f"'{function.name}' is a metric of {function.task}, and validation.task is {task}",
+            )
+        elif function.reads == "score" and not has_score:
+            yield (
+                ("validation", "columns", "score"),
+                "required",
+                f"is missing: '{function.name}' reads scores; name the column of predict_fn's answer",
+            )
+
+
+def _check_gates(value: Any) -> Iterator[Finding]:
+    known = {str(item.get("alias", item.get("name"))) for _, item in _items(value, "validation", "metrics")}
+    for kind in ("metrics", "no_worse_than_deployed"):
+        for i, item in _items(value, "gates", kind):
+            metric = item.get("metric")
+            if isinstance(metric, str) and known and metric not in known:
+                hint = suggest(metric, sorted(known)) or ";"
+                yield (
+                    ("gates", kind, i, "metric"),
+                    "declared",
+                    f"'{metric}' is not in validation.metrics{hint} there are: {', '.join(sorted(known))}",
+                )
+    for i, item in _items(value, "gates", "metrics"):
+        low, high = item.get("minimum"), item.get("maximum")
+        if low is None and high is None:
+            yield ("gates", "metrics", i, "minimum"), "required", "is missing: give a minimum, a maximum or both"
+        elif _is_number(low) and _is_number(high) and low > high:
+            yield (
+                ("gates", "metrics", i, "maximum"),
+                "order",
+                f"the maximum {high} is less than the minimum {low}: nothing can pass",
+            )
+    for i, name in enumerate(_at(value, ("gates", "required"), list) or []):
+        if isinstance(name, str) and describe_field(split_field(name)) is None:
+            yield ("gates", "required", i), "known_field", f"'{name}' is no field of a manifest"
+
+
+def _check_approval(value: Any) -> Iterator[Finding]:
+    approval = _at(value, ("approval",), dict)
+    if approval is None:
+        return
+    automatic, people = approval.get("automatic") is True, "people" in approval
+    if automatic == people:
+        yield ("approval",), "one_of", "give either 'automatic: true' or 'people', not both and not neither"
+    elif automatic and _at(value, ("gates",), dict) is not None and not list(_items(value, "gates", "metrics")):
+        yield (
+            ("gates", "metrics"),
+            "automatic_needs_gate",
+            "automatic approval needs at least one metric gate; nobody else judges the version",
+        )
+
+
+def _check_reproduction(value: Any) -> Iterator[Finding]:
+    reproduction = _at(value, ("reproduction",), dict) or {}
+    if reproduction.get("bit_equal") is False and "tolerance" not in reproduction:
+        yield (
+            ("reproduction", "tolerance"),
+            "required",
+            "is missing: where files may differ, say by how much metrics may",
+        )
+    if reproduction.get("bit_equal") is True and "tolerance" in reproduction:
+        yield ("reproduction", "tolerance"), "not_with", "has no meaning with 'bit_equal: true'; leave it out"
+
+
+_RULES = (
+    _check_paths,
+    _check_repository,
+    _check_environments,
+    _check_resources,
+    _check_data_sources,
+    _check_prepared_data,
+    _check_metrics,
+    _check_gates,
+    _check_approval,
+    _check_reproduction,
+)
+
+
+def _at(value: Any, path: Path, kind: type) -> Any:
+    """Return what lies at the path if it is of the kind, else None."""
+    for part in path:
+        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+            value = value[part]
+        else:
+            return None
+    return value if isinstance(value, kind) else None
+
+
+def _items(value: Any, *path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield index and item of the mappings in a list."""
+    for index, item in enumerate(_at(value, path, list) or []):
+        if isinstance(item, Mapping):
+            yield index, item
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float:
+    return float(value) if _is_number(value) else 0.0

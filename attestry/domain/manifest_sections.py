@@ -1,0 +1,293 @@
+"""The sections of a manifest as typed records, named as the fields of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Scalar = str | int | float | bool
+"""A parameter's value. Integers lie within ±(2^53-1) and a number without a fraction is an integer, as in RFC 8785."""
+
+ParameterValue = Scalar | tuple[Scalar, ...]
+
+Executor = Literal["lambda", "sagemaker", "batch", "emr-serverless"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the model is and who answers for it."""
+
+    name: str
+    owner: str
+    team: str
+    purpose: str
+    risk_tier: Literal["low", "medium", "high"]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dirty:
+    """That the code differs from its revision.
+
+    Attributes:
+        diff_sha256: digest of the difference, `git diff HEAD --binary`, which lies in the upload folder as `source.diff`.
+    """
+
+    diff_sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which code.
+
+    Attributes:
+        repository: URL of the git repository, without credentials.
+        revision: full commit ID, 40 or 64 hex digits.
+        author: who wrote the code.
+        sha256: digest of the archive.
+        archive: file name of the tar.gz in the upload folder.
+        dirty: present when the archive holds changes that are not in the revision.
+    """
+
+    repository: str
+    revision: str
+    author: str
+    sha256: str
+    archive: str = "source.tar.gz"
+    dirty: Dirty | None = None
+
+
+@dataclass(frozen=True)
+class Component:
+    """A framework or an algorithm with its exact version."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the scripts run in.
+
+    Attributes:
+        framework: the framework.
+        algorithm: the algorithm.
+        lock_file: path in the source archive of a pip requirements file with hashes; for stages on `lambda`.
+        container: image with digest; for stages on other executors.
+        python: minor version, for example `3.13`; None leaves it to the executor.
+    """
+
+    framework: Component
+    algorithm: Component
+    lock_file: str | None = None
+    container: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One file of source data.
+
+    Attributes:
+        uri: `data/<file>` in the upload folder, or `s3://bucket/key`.
+        sha256: digest of the file.
+        origin: where the data come from.
+        version_id: S3 version, for `s3://`.
+    """
+
+    name: str
+    uri: str
+    sha256: str
+    origin: str
+    version_id: str | None = None
+    format: str | None = None
+    description: str | None = None
+    licence: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in the `source` channel of processing."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether the file lies in the upload folder."""
+        return not self.uri.startswith("s3://")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A prepared data set: training or hold-out.
+
+    Attributes:
+        channel: the folder below SM_OUTPUT_DATA_DIR that processing writes, and the channel's name in the stages that read it.
+    """
+
+    channel: str
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """The ground truth: its column in the prepared data, and which label set it is."""
+
+    column: str
+    version: str
+    source: str
+    labeller: str
+
+
+@dataclass(frozen=True)
+class PreparationStep:
+    """One step that formed the data, in order; `script` is the path in the source archive that does it."""
+
+    name: str
+    kind: str
+    script: str
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Source data, prepared data sets, label and the steps between."""
+
+    source: tuple[DataSource, ...]
+    training: DataSet
+    holdout: DataSet
+    label: Label
+    preparation: tuple[PreparationStep, ...]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a stage asks for: memory in MiB, time limit in seconds, number of CPUs and GPUs, instance type."""
+
+    memory_mib: int = 2048
+    timeout_seconds: int = 600
+    cpu: float | None = None
+    gpu: int | None = None
+    instance: str | None = None
+
+
+@dataclass(frozen=True)
+class Processing:
+    """The PROCESSING stage: `script` reads the channel `source` and writes both data sets."""
+
+    script: str
+    executor: Executor = "lambda"
+    resources: Resources = field(default_factory=Resources)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    container: str | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """The TRAINING stage: `script` reads the training channel and writes the model."""
+
+    script: str
+    executor: Executor = "lambda"
+    resources: Resources = field(default_factory=Resources)
+    hyperparameters: Mapping[str, Scalar] = field(default_factory=dict)
+    container: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the answer of `predict_fn` hold the prediction and the score, where it answers a table."""
+
+    prediction: str = "prediction"
+    score: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that the registry computes on the hold-out.
+
+    Attributes:
+        name: function of `sklearn.metrics`.
+        alias: name under which it is reported and gated; None for the function's own.
+        parameters: keyword arguments of the function.
+    """
+
+    name: str
+    alias: str | None = None
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The name that results and gates use."""
+        return self.alias or self.name
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The VALIDATION stage: `script` has `model_fn` and `predict_fn`; it also serves the model after deployment."""
+
+    script: str
+    task: Literal["classification", "regression"]
+    metrics: tuple[Metric, ...]
+    executor: Executor = "lambda"
+    resources: Resources = field(default_factory=Resources)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
+    container: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricGate:
+    """A floor, a ceiling or both for a metric."""
+
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonGate:
+    """The metric may be worse than the deployed version's by at most `by_more_than`."""
+
+    metric: str
+    by_more_than: float
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What must hold before VALIDATION is passed. `required` names fields of the manifest that must be filled in."""
+
+    metrics: tuple[MetricGate, ...] = ()
+    no_worse_than_deployed: tuple[ComparisonGate, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class People:
+    """How many persons with one of the roles must approve."""
+
+    roles: tuple[str, ...]
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Either automatic, or by people; exactly one of the two."""
+
+    automatic: bool = False
+    people: People | None = None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where and how the version serves. `capture_rate` is the share of predictions that is kept, 0 to 1."""
+
+    environment: str = "production"
+    memory_mib: int = 2048
+    capture_rate: float = 1
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Whether a second run must give equal bytes, or metrics within an absolute tolerance."""
+
+    bit_equal: bool
+    tolerance: float | None = None

@@ -1,0 +1,68 @@
+"""Stages, statuses and standings of a version, and which moves between them exist.
+
+Rules:
+- A version passes PROCESSING, TRAINING, VALIDATION, APPROVAL and DEPLOYMENT in this order; each ends SUCCEEDED, FAILED or REJECTED.
+- FAILED can be tried again under the same number; REJECTED is final.
+- Standing says what a version is to its users, and is changed by APPROVAL, by deployments, rollbacks and retirement alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """A stage of the pipeline; its states in Step Functions carry these names."""
+
+    REGISTERED = "REGISTERED"
+    PROCESSING = "PROCESSING"
+    TRAINING = "TRAINING"
+    VALIDATION = "VALIDATION"
+    APPROVAL = "APPROVAL"
+    DEPLOYMENT = "DEPLOYMENT"
+
+
+class Status(StrEnum):
+    """How far a stage is."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    REJECTED = "REJECTED"
+
+
+class Standing(StrEnum):
+    """What a version is to its users."""
+
+    CANDIDATE = "CANDIDATE"
+    APPROVED = "APPROVED"
+    SHADOW = "SHADOW"
+    CANARY = "CANARY"
+    DEPLOYED = "DEPLOYED"
+    ROLLBACK = "ROLLBACK"
+    RETIRED = "RETIRED"
+    REJECTED = "REJECTED"
+
+
+PIPELINE = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION, Stage.APPROVAL, Stage.DEPLOYMENT)
+SCRIPT_STAGES = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
+DEPLOYABLE = frozenset({Standing.APPROVED, Standing.ROLLBACK, Standing.DEPLOYED})
+"""Standings from which a version may be put in place; each implies an approval."""
+
+
+def stage_before(stage: Stage) -> Stage:
+    """Return the stage that must have succeeded before this one may run."""
+    order = (Stage.REGISTERED, *PIPELINE)
+    return order[order.index(stage) - 1]
+
+
+def may_begin(stage: Stage, at: Stage, status: Status) -> bool:
+    """Return whether a version whose latest stage is `at` with `status` may begin `stage`.
+
+    It may when the stage before has succeeded, when this stage failed or was cut off and is tried again, and never after a rejection.
+    """
+    if status is Status.REJECTED:
+        return False
+    if at is stage:
+        return status in (Status.RUNNING, Status.FAILED)
+    return at is stage_before(stage) and status is Status.SUCCEEDED

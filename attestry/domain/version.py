@@ -1,0 +1,245 @@
+"""A model version as the registry records it, and the references that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from attestry.domain.principal import Principal
+from attestry.domain.stages import Stage, Standing, Status
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """Exactly which bytes, and where they are.
+
+    Attributes:
+        path: name within the set that the file belongs to.
+        key: object key.
+        version_id: S3 version ID.
+        size: bytes.
+        sha256: hex.
+    """
+
+    path: str
+    key: str
+    version_id: str
+    size: int
+    sha256: str
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the reference as it is stored."""
+        return {"path": self.path, "key": self.key, "version_id": self.version_id, "size": self.size, "sha256": self.sha256}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> FileRef:
+        """Return the reference that `to_item` wrote."""
+        return cls(item["path"], item["key"], item["version_id"], int(item["size"]), item["sha256"])
+
+
+@dataclass(frozen=True)
+class EnvironmentRef:
+    """The environment that the version's scripts run in.
+
+    Attributes:
+        id: identity of lock file, Python and platform.
+        lock_sha256: digest of the lock file.
+        archive: the built archive; None until it is built.
+        python: for example `3.13`.
+        platform: for example `manylinux2014_aarch64`.
+        packages: what the archive holds, each `name==version`.
+    """
+
+    id: str
+    lock_sha256: str
+    python: str = ""
+    platform: str = ""
+    archive: FileRef | None = None
+    packages: tuple[str, ...] = ()
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the reference as it is stored; the archive's place and digest are named at the top for its readers."""
+        item: dict[str, Any] = {
+            "id": self.id,
+            "lock_sha256": self.lock_sha256,
+            "python": self.python,
+            "platform": self.platform,
+            "packages": list(self.packages),
+        }
+        if self.archive:
+            item |= {
+                "archive_sha256": self.archive.sha256,
+                "key": self.archive.key,
+                "version_id": self.archive.version_id,
+                "size": self.archive.size,
+            }
+        return item
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> EnvironmentRef:
+        """Return the reference that `to_item` wrote."""
+        archive = None
+        if item.get("key"):
+            archive = FileRef("environment.zip", item["key"], item["version_id"], int(item["size"]), item["archive_sha256"])
+        return cls(item["id"], item["lock_sha256"], item["python"], item["platform"], archive, tuple(item.get("packages", ())))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A set of files under one digest.
+
+    Attributes:
+        name: `source/<name>`, `training`, `holdout` or `holdout-labels`.
+        digest: tree digest, see `attestry.evidence.digests`; of a single source file its SHA-256.
+        files: the files.
+    """
+
+    name: str
+    digest: str
+    files: tuple[FileRef, ...]
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the data set as it is stored."""
+        return {"name": self.name, "digest": self.digest, "files": [f.to_item() for f in self.files]}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> DataSet:
+        """Return the data set that `to_item` wrote."""
+        return cls(item["name"], item["digest"], tuple(FileRef.from_item(f) for f in item["files"]))
+
+
+@dataclass(frozen=True)
+class Version:
+    """The head row of a version: what the pipeline and the readers need, as of its latest transition.
+
+    Attributes:
+        model: the model's name.
+        number: never reused.
+        candidate: digest of the canonical manifest.
+        execution_id: ID of the attempt that gave the version its folder.
+        folder: prefix in the model store, without a trailing slash.
+        submitter: who submitted the candidate.
+        submitter_person: the person behind the submitter; None while unproven.
+        manifest: the canonical manifest in the store.
+        source: the source archive.
+        lock: the environment's lock file.
+        created: RFC 3339.
+        updated: RFC 3339.
+        attempt: counts the executions of the pipeline for this version.
+        stage: the latest stage.
+        status: its status.
+        standing: see `Standing`.
+        transition: number of the latest transition.
+        rev: optimistic lock, raised by each write.
+        environment: the script's environment.
+        datasets: source, training, hold-out and hold-out labels.
+        schema: feature columns in order, each `{"name", "type"}`.
+        version_digest: SHA-256 of the artifact manifest; empty before TRAINING has ended.
+        artifact: the artifact manifest.
+        frozen: the frozen files, with the artifact manifest's paths.
+        metrics: name to number as text, computed by the registry on the hold-out.
+        gates: results of the gates.
+        approved: the approvals that the policy asks for are there.
+        approval_policy: what the manifest asks for.
+        error: why the latest stage failed or was rejected.
+        token: the pipeline's task token while APPROVAL waits; never shown.
+        deployed_at: when it was last put in place.
+        upload_folder: where the submission lies, with a slash at the end; source data are copied from there.
+        inference_script: path of the script with `model_fn` and `predict_fn` in the source archive.
+        capture_rate: share of predictions that is captured once deployed, as text.
+        deployment_environment: name of the environment that the pipeline deploys to.
+    """
+
+    model: str
+    number: int
+    candidate: str
+    execution_id: str
+    folder: str
+    submitter: Principal
+    submitter_person: str | None
+    manifest: FileRef
+    source: FileRef
+    lock: FileRef
+    created: str
+    updated: str
+    attempt: int = 1
+    stage: Stage = Stage.REGISTERED
+    status: Status = Status.SUCCEEDED
+    standing: Standing = Standing.CANDIDATE
+    transition: int = 1
+    rev: int = 1
+    environment: EnvironmentRef | None = None
+    datasets: tuple[DataSet, ...] = ()
+    schema: tuple[Mapping[str, str], ...] = ()
+    version_digest: str = ""
+    artifact: FileRef | None = None
+    frozen: tuple[FileRef, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    gates: tuple[Mapping[str, Any], ...] = ()
+    approved: bool = False
+    approval_policy: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    token: str = ""
+    deployed_at: str = ""
+    upload_folder: str = ""
+    inference_script: str = ""
+    capture_rate: str = "0"
+    deployment_environment: str = "production"
+
+    @property
+    def reference(self) -> str:
+        """Return `MODEL@N`."""
+        return f"{self.model}@{self.number}"
+
+    def dataset(self, name: str) -> DataSet:
+        """Return the data set of that name.
+
+        Raises:
+            KeyError: the version has no such data set (yet).
+        """
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        raise KeyError(name)
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the whole head row."""
+        return {f.name: encode(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Version:
+        """Return the version that a head row tells of."""
+        values = {f.name: item[f.name] for f in fields(cls) if f.name in item and f.name not in _DECODERS}
+        decoded = {name: decode(item[name]) for name, decode in _DECODERS.items() if item.get(name) is not None}
+        return cls(**values, **decoded)
+
+
+def encode(value: Any) -> Any:
+    """Return a field of `Version` in the form in which rows hold it."""
+    if hasattr(value, "to_item"):
+        return value.to_item()
+    if isinstance(value, (Stage, Status, Standing)):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [encode(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: encode(v) for k, v in value.items()}
+    return value
+
+
+_DECODERS: dict[str, Any] = {
+    "submitter": Principal.from_item,
+    "manifest": FileRef.from_item,
+    "source": FileRef.from_item,
+    "lock": FileRef.from_item,
+    "stage": Stage,
+    "status": Status,
+    "standing": Standing,
+    "environment": EnvironmentRef.from_item,
+    "datasets": lambda items: tuple(DataSet.from_item(i) for i in items),
+    "schema": tuple,
+    "artifact": FileRef.from_item,
+    "frozen": lambda items: tuple(FileRef.from_item(i) for i in items),
+    "gates": tuple,
+}

@@ -1,0 +1,1 @@
+"""Pure formats of evidence: digests, artifact manifests, delegations, receipts."""

@@ -1,0 +1,135 @@
+"""The process that runs the embedded AWS: `python -m attestry.local.server`.
+
+It takes everything from its environment (`attestry.local.process` makes it from an allow-list), takes the lock of its data
+directory, patches the emulator, and serves on the loopback address until SIGTERM, upon which the state is saved. It is also saved
+every half minute in which something changed, so that a crash costs little; only a stop saves a state that is whole.
+
+Exit codes: 0 stopped; 3 the data directory is in use; 4 the emulator is not what the patches were written for; 1 all else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any
+
+from attestry.local import patch_access, patch_cloudtrail, patch_iam, patch_lambda, patch_s3, patch_states
+from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
+from attestry.local.settings import HOST
+
+EXIT_IN_USE = 3
+EXIT_PATCH = 4
+SAVE_SECONDS = 30.0
+_GRACE_SECONDS = 2.0
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOG = logging.getLogger("attestry.local.server")
+
+Message = dict[str, Any]
+Application = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+def patch_emulator() -> None:
+    """Apply every patch.
+
+    Raises:
+        PatchError: the emulator is not what the patches were written for.
+    """
+    check_version()
+    for patch in (patch_access, patch_iam, patch_cloudtrail, patch_lambda, patch_s3, patch_states):
+        patch.apply()
+
+
+def hold_lock(data_dir: Path, port: int) -> IO[str] | None:
+    """Take the lock of a data directory for the life of this process and write into it who holds it.
+
+    Returns:
+        The open lock file, or None when another process holds it.
+    """
+    lock = (data_dir / "server.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    lock.seek(0)
+    lock.truncate()
+    json.dump({"pid": os.getpid(), "port": port, "emulator": EMULATOR_VERSION, "started": time.time()}, lock)
+    lock.flush()
+    return lock
+
+
+class Saving:
+    """The emulator's application, its state saved from time to time while it changes."""
+
+    def __init__(self, application: Application, save: Callable[[], None]) -> None:
+        self._application = application
+        self._save = save
+        self._changed = False
+
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]],
+                       send: Callable[[Message], Awaitable[None]]) -> None:
+        """Serve a request, or the life of the server."""
+        if scope["type"] == "http" and scope["method"] not in _READS:
+            self._changed = True
+        if scope["type"] != "lifespan":
+            await self._application(scope, receive, send)
+            return
+        saver = asyncio.create_task(self._save_now_and_then())
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            saver.cancel()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            if self._changed:
+                self._changed = False
+                self._save()
+
+
+def _save_state() -> None:
+    started = time.monotonic()
+    load("ministack.core.persistence").save_all(load("ministack.app")._build_persistence_save_dict())
+    _LOG.info("state saved in %.0f ms", 1000 * (time.monotonic() - started))
+
+
+def _serve(port: int) -> None:
+    configuration = load("hypercorn.config").Config()
+    configuration.bind = [f"{HOST}:{port}"]
+    configuration.keep_alive_timeout = 75
+    configuration.graceful_timeout = _GRACE_SECONDS
+    configuration.loglevel = "WARNING"
+    application = Saving(load("ministack.app").app, _save_state)
+    asyncio.run(load("hypercorn.asyncio").serve(application, configuration))
+
+
+def main() -> int:
+    """Run the server until it is told to stop."""
+    data_dir, port = Path(os.environ["ATTESTRY_LOCAL_DATA"]), int(os.environ["GATEWAY_PORT"])
+    lock = hold_lock(data_dir, port)
+    if lock is None:
+        sys.stderr.write(f"{data_dir} is in use by another server\n")
+        return EXIT_IN_USE
+    scratch = Path(os.environ["TMPDIR"])
+    shutil.rmtree(scratch, ignore_errors=True)  # what workers of a killed server left behind
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        patch_emulator()
+    except PatchError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_PATCH
+    _serve(port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""What the use cases need from the world, each contract stated.
+
+Adapters over boto3 live in `attestry.aws`; in-memory ones, for tests of rules, in `tests/fakes.py`. One contract suite
+(`tests/contract`) runs against both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import IO, Any, Protocol
+
+Item = dict[str, Any]
+"""Attributes of a row: str, int, bool, None, bytes, lists and mappings of these. No floats: the caller writes text."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Primary key of a row."""
+
+    partition: str
+    sort: str = "HEAD"
+
+
+@dataclass(frozen=True)
+class When:
+    """Condition of a write; all parts must hold.
+
+    Attributes:
+        exists: the row must exist (True), must not exist (False), or either (None).
+        equals: attribute to value that it must have. A value of None means that the attribute must be absent.
+        differs: attribute to value that it must not have; an absent attribute differs from everything.
+    """
+
+    exists: bool | None = None
+    equals: Mapping[str, Any] = field(default_factory=dict)
+    differs: Mapping[str, Any] = field(default_factory=dict)
+
+
+ABSENT = When(exists=False)
+PRESENT = When(exists=True)
+
+
+@dataclass(frozen=True)
+class Put:
+    """Write a whole row."""
+
+    key: Key
+    item: Item
+    when: When = ABSENT
+
+
+@dataclass(frozen=True)
+class Update:
+    """Set attributes of an existing row, leave the others; attributes set to None are removed."""
+
+    key: Key
+    changes: Item
+    when: When = PRESENT
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove a row."""
+
+    key: Key
+    when: When = PRESENT
+
+
+@dataclass(frozen=True)
+class Check:
+    """Take part in a transaction by a condition alone."""
+
+    key: Key
+    when: When
+
+
+Write = Put | Update | Delete | Check
+
+
+class MetaStore(Protocol):
+    """The rows of the registry. Reads are strongly consistent unless a method says otherwise."""
+
+    def get(self, key: Key) -> Item | None:
+        """Return the row, or None."""
+
+    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
+        """Return the rows that exist, in one round trip for up to 100 keys."""
+
+    def query(
+        self, partition: str, *, prefix: str = "", after: str | None = None, newest_first: bool = False, limit: int | None = None
+    ) -> list[Item]:
+        """Return the rows of a partition in order of their sort key, each with its `sk`; all of them, or `limit`.
+
+        Args:
+            partition: the partition key.
+            prefix: only rows whose sort key starts with this.
+            after: only rows whose sort key is greater than this (not together with `prefix`).
+            newest_first: descending order.
+            limit: at most this many.
+        """
+
+    def list_collection(self, collection: str, *, limit: int | None = None, newest_first: bool = False) -> list[Item]:
+        """Return rows by the `gsi_pk` collection, ordered by `gsi_sk`. Eventually consistent."""
+
+    def transact(self, writes: Sequence[Write]) -> None:
+        """Apply all writes or none, at most 100.
+
+        A lost answer is retried with the same client token, so a write is never applied twice.
+
+        Raises:
+            ConditionFailedError: a condition did not hold, or another transaction was in the way; nothing took effect.
+            UnavailableError: the outcome is unknown; the caller reads before it tries again.
+        """
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """Where an object is, exactly."""
+
+    key: str
+    version_id: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ListedVersion:
+    """One entry of a versioned listing."""
+
+    key: str
+    version_id: str
+    size: int
+    is_latest: bool
+    is_delete_marker: bool
+
+
+class ObjectStore(Protocol):
+    """A versioned bucket whose objects are written once."""
+
+    def put_new(
+        self, key: str, body: bytes | IO[bytes], *, content_type: str = "application/octet-stream", retain: bool = False
+    ) -> StoredObject:
+        """Write an object that must not exist yet, digesting on the way.
+
+        If the key exists with the same bytes the call succeeds and returns what is there, so a retry is harmless.
+
+        Args:
+            key: the key.
+            body: the bytes, or a stream that is read once.
+            content_type: media type.
+            retain: put the object under Object Lock with the configured mode and period.
+
+        Raises:
+            IntegrityError: the key exists with other bytes.
+        """
+
+    def put(self, key: str, body: bytes, *, content_type: str = "application/octet-stream") -> None:
+        """Write or overwrite an object that is not evidence (status objects, jobs)."""
+
+    def open(self, key: str, version_id: str | None = None) -> IO[bytes]:
+        """Return a stream over the object.
+
+        Raises:
+            NotFoundError: no such object or version.
+        """
+
+    def read(self, key: str, version_id: str | None = None, *, max_bytes: int) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFoundError: no such object or version.
+            InvalidInputError: the object is larger than `max_bytes`.
+        """
+
+    def stat(self, key: str) -> StoredObject | None:
+        """Return where the latest version is, without its digest (empty string), or None."""
+
+    def list_versions(self, prefix: str) -> Iterator[ListedVersion]:
+        """Yield every version and delete marker below the prefix, a page of 1,000 per round trip."""
+
+    def presign_get(self, key: str, version_id: str | None, *, seconds: int) -> str:
+        """Return a URL that reads exactly this version until it expires."""
+
+    def presign_put_new(self, key: str, *, sha256: str, size: int, seconds: int) -> tuple[str, dict[str, str]]:
+        """Return a URL and the headers of a PUT that is refused unless key is free and body has this digest and size."""
+
+    def presign_post(self, key: str, *, max_bytes: int, seconds: int) -> dict[str, Any]:
+        """Return `url` and `fields` of a browser-style POST of at most `max_bytes`."""
+
+
+class Signer(Protocol):
+    """A signing key whose private half nobody holds."""
+
+    @property
+    def key_id(self) -> str:
+        """Stable name of the key (its ARN on AWS)."""
+
+    def sign_es256(self, message: bytes) -> bytes:
+        """Return the 64-byte r‖s ECDSA P-256 signature over SHA-256 of the message (RFC 7518 section 3.4)."""
+
+    def public_key_der(self) -> bytes:
+        """Return the SubjectPublicKeyInfo in DER."""
+
+
+class Functions(Protocol):
+    """Other functions of the registry."""
+
+    def call(self, name: str, payload: Mapping[str, Any], *, tenant: str | None = None) -> Any:
+        """Invoke and wait.
+
+        Raises:
+            UnavailableError: the function failed or timed out.
+        """
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Invoke without waiting."""
+
+
+class Pipeline(Protocol):
+    """The executions of the state machine."""
+
+    def start(self, execution_id: str, payload: Mapping[str, Any]) -> str:
+        """Start an execution and return its ARN; the same ID again is not an error."""
+
+    def status(self, execution_id: str) -> str | None:
+        """Return RUNNING, SUCCEEDED, FAILED, TIMED_OUT, ABORTED, or None where there is no such execution."""
+
+    def resume(self, token: str, output: Mapping[str, Any]) -> bool:
+        """Send a task token; False when the execution no longer waits for it."""
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """What CloudTrail says about the start of an execution.
+
+    Attributes:
+        arn: the caller's ARN.
+        user_id: the caller's unique ID.
+        account: the caller's account.
+        address: source IP address.
+        identity_type: `IAMUser`, `AssumedRole`, ...
+        event_id: ID of the CloudTrail event.
+        redriven: whether the event is a redrive of an older execution.
+    """
+
+    arn: str
+    user_id: str
+    account: str
+    address: str
+    identity_type: str
+    event_id: str
+    redriven: bool = False
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the record as it is stored."""
+        return dict(vars(self))
+
+
+class Trail(Protocol):
+    """CloudTrail's event history."""
+
+    def find_start(self, execution_arn: str, *, since: datetime) -> StartRecord | None:
+        """Return who started the execution, or None while CloudTrail does not say.
+
+        Raises:
+            UnavailableError: CloudTrail did not answer.
+        """
+
+
+class Notifier(Protocol):
+    """Tells people."""
+
+    def notify(self, subject: str, message: Mapping[str, Any]) -> None:
+        """Publish; failures are logged, never raised: a notification is not part of the record."""
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> datetime:
+        """Return the time in UTC."""
+
+
+Writes = Iterable[Write]

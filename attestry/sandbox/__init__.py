@@ -1,0 +1,1 @@
+"""Runs a script under the script-mode contract; knows nothing of the registry; standard library only."""

@@ -1,0 +1,176 @@
+"""Browse: the read side of the registry, for the API and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attestry.domain import diff
+from attestry.domain.errors import InvalidInputError, NotFoundError
+from attestry.domain.version import Version
+from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.manifests import load_manifest
+from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
+
+URL_SECONDS = 15 * 60
+MAX_LOG_BYTES = 1024 * 1024 + 4096
+DATA_SETS = ("source", "training", "holdout", "holdout-labels")
+_HIDDEN = ("token", "gsi_pk", "gsi_sk", "pk", "sk")
+
+
+def list_models(meta: MetaStore) -> list[dict[str, Any]]:
+    """Return all models, by name."""
+    return [_shown_model(row) for row in meta.list_collection(MODELS)]
+
+
+def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
+    """Return the model with what is deployed where.
+
+    Raises:
+        NotFoundError: no such model.
+    """
+    row = meta.get(model_key(model))
+    if row is None:
+        raise NotFoundError(f"there is no model {model}")
+    pointers = meta.query(model_key(model).partition, prefix="POINTER#")
+    return {**_shown_model(row), "deployed": [_shown_pointer(p) for p in pointers]}
+
+
+def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
+    """Return the versions of a model in order of their numbers.
+
+    Raises:
+        NotFoundError: no such model.
+    """
+    if meta.get(model_key(model)) is None:
+        raise NotFoundError(f"there is no model {model}")
+    fields = (
+        "model",
+        "number",
+        "stage",
+        "status",
+        "standing",
+        "created",
+        "updated",
+        "metrics",
+        "version_digest",
+        "error",
+        "submitter_person",
+    )
+    return [{f: row.get(f) for f in fields} for row in meta.list_collection(f"VERSIONS#{model}")]
+
+
+def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
+    """Return all that is recorded of a version: head, manifest, transitions, runs of stages, decisions.
+
+    Raises:
+        NotFoundError: no such version.
+        IntegrityError: the manifest is not the one that was registered.
+    """
+    rows = meta.query(version_key(model, number).partition)
+    head = next((r for r in rows if r["sk"] == "HEAD"), None)
+    if head is None:
+        raise NotFoundError(f"there is no version {model}@{number}")
+    version = Version.from_item(head)
+    return {
+        **_shown(head),
+        "manifest_content": load_manifest(store, version).to_mapping(),
+        "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
+        "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
+        "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
+    }
+
+
+def diff_versions(meta: MetaStore, store: ObjectStore, model: str, before: int, after: int) -> list[dict[str, Any]]:
+    """Return what differs between two versions, by section and field."""
+    sections = [_sections(store, load_version(meta, model, number)) for number in (before, after)]
+    return [row.to_item() for row in diff.compare_sections(sections[0], sections[1])]
+
+
+def read_log(meta: MetaStore, store: ObjectStore, model: str, number: int, stage: str) -> dict[str, Any]:
+    """Return the log of the latest run of a stage.
+
+    Raises:
+        NotFoundError: the stage has not run, or left no log.
+    """
+    rows = meta.query(version_key(model, number).partition, prefix=f"STAGE#{stage}#")
+    logs = [r for r in rows if r.get("log")]
+    if not logs:
+        raise NotFoundError(f"{model}@{number} has no log of {stage}")
+    log = logs[-1]["log"]
+    raw = store.read(log["key"], log["version_id"], max_bytes=MAX_LOG_BYTES)
+    return {
+        "stage": stage,
+        "attempt": logs[-1]["attempt"],
+        "sha256": log["sha256"],
+        "size": log["size"],
+        "text": raw.decode("utf-8", "replace"),
+    }
+
+
+def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name: str) -> dict[str, Any]:
+    """Return the files of a data set of a version, each with its digest and a URL that reads exactly the recorded bytes.
+
+    Raises:
+        InvalidInputError: no such kind of data set.
+        NotFoundError: no such version, or it has not come that far.
+    """
+    if name not in DATA_SETS:
+        raise InvalidInputError.of("set", "enum", f"the set is one of {', '.join(DATA_SETS)}")
+    version = load_version(meta, model, number)
+    chosen = [d for d in version.datasets if d.name == name or d.name.startswith(f"{name}/")]
+    if not chosen:
+        raise NotFoundError(f"{version.reference} has no {name} data yet")
+    files = [
+        {"path": f.path, "sha256": f.sha256, "size": f.size, "url": store.presign_get(f.key, f.version_id, seconds=URL_SECONDS)}
+        for d in chosen
+        for f in d.files
+    ]
+    return {"set": name, "digests": {d.name: d.digest for d in chosen}, "files": files}
+
+
+def current_pointer(meta: MetaStore, model: str, environment: str) -> dict[str, Any]:
+    """Return what is deployed in an environment.
+
+    Raises:
+        NotFoundError: nothing is.
+    """
+    pointer = meta.get(pointer_key(model, environment))
+    if pointer is None:
+        raise NotFoundError(f"no version of {model} is deployed in {environment}")
+    return _shown_pointer(pointer)
+
+
+def _sections(store: ObjectStore, version: Version) -> dict[str, Any]:
+    manifest = load_manifest(store, version).to_mapping()
+    return {
+        "metrics": dict(version.metrics),
+        "hyperparameters": manifest["training"]["hyperparameters"],
+        "data": {
+            "source": {s["name"]: s["sha256"] for s in manifest["data"]["source"]},
+            "digests": {d.name: d.digest for d in version.datasets if not d.name.startswith("source/")},
+            "preparation": manifest["data"]["preparation"],
+            "label": manifest["data"]["label"],
+        },
+        "code": {k: manifest["source"][k] for k in ("repository", "revision", "author", "sha256")},
+        "dependencies": {
+            "packages": dict(p.split("==", 1) for p in (version.environment.packages if version.environment else ())),
+            **{k: manifest["environment"][k] for k in ("framework", "algorithm")},
+        },
+        "schema": {c["name"]: c["type"] for c in version.schema},
+        "settings": {k: manifest[k] for k in ("processing", "validation", "gates", "approval", "deployment", "reproduction")},
+        "model": manifest["model"],
+    }
+
+
+def _shown_model(row: Item) -> dict[str, Any]:
+    shown = {k: v for k, v in row.items() if k not in (*_HIDDEN, "rev", "next")}
+    return {**shown, "versions": int(row["next"]) - 1}
+
+
+def _shown_pointer(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: row.get(k) for k in ("model", "environment", "number", "version_digest", "capture_rate", "at", "previous", "by")}
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in _HIDDEN}

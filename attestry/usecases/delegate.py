@@ -1,0 +1,152 @@
+"""Delegate: let one serving process sign for the version that stands deployed.
+
+Rules:
+- Pointer and version are read, strongly consistent, for each delegation; the approvals are counted again, and are those
+  of this version digest and policy, by persons other than the submitter.
+- What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
+  given was right when it was recorded, and it is recorded before the process has it.
+- At most one hour; the private key never leaves the process that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.approvals import ApprovalPolicy, Verdict, is_met
+from attestry.domain.errors import ConditionFailedError, ConflictError, NotFoundError
+from attestry.domain.events import Event, timestamp
+from attestry.domain.principal import registry_principal
+from attestry.domain.stages import Stage, Standing
+from attestry.domain.version import Version
+from attestry.evidence.delegation import Delegation, issue, public_key_of
+from attestry.evidence.version_urn import VersionUrn
+from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
+from attestry.usecases.records import approval_key, load_version, outbox_put, pointer_key, version_key
+from attestry.usecases.sign import delegation_key, open_key
+
+TRIES = 4
+
+
+def delegate_signing(
+    meta: MetaStore, signer: Signer, *, model: str, environment: str, jwk: Mapping[str, Any], at: datetime,
+    version_digest: str | None = None,
+) -> Delegation:
+    """Issue and record a delegation for the version that stands DEPLOYED.
+
+    Args:
+        meta: the table.
+        signer: the delegator key.
+        model: the model's name.
+        environment: where, for example `production`.
+        jwk: public JWK (RFC 8037) of the process's Ed25519 key.
+        at: the time.
+        version_digest: the version that the process serves; None for whichever stands there.
+
+    Raises:
+        InvalidInputError: `jwk` is no public Ed25519 key.
+        NotFoundError: nothing is deployed there.
+        ConflictError: another version stands there, its approvals do not hold, or the pointer keeps moving.
+    """
+    public_key = public_key_of(jwk)
+    for _ in range(TRIES):
+        pointer = meta.get(pointer_key(model, environment))
+        if pointer is None:
+            raise NotFoundError(f"no version of {model} is deployed in {environment}")
+        version = load_version(meta, model, int(pointer["number"]))
+        check_may_sign(version, pointer, _approvals(meta, version), wanted=version_digest)
+        delegation = issue(
+            signer,
+            version=VersionUrn(version.model, version.number, version.version_digest),
+            environment=environment,
+            standing=version.standing,
+            public_key=public_key,
+            now=at,
+        )
+        try:
+            meta.transact(_writes(delegation, version, pointer, at))
+        except ConditionFailedError:
+            continue
+        return delegation
+    raise ConflictError(f"the deployed version of {model} in {environment} is being changed; try again")
+
+
+def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wanted: str | None) -> None:
+    """Check that a version may be signed for.
+
+    Args:
+        version: the version that the pointer names.
+        pointer: the pointer's row.
+        approvals: the rows of the decisions on the version.
+        wanted: digest of the version that the process serves, or None.
+
+    Raises:
+        ConflictError: it may not, with the reason.
+    """
+    if wanted is not None and wanted != pointer["version_digest"]:
+        raise ConflictError(f"the process serves another version than {version.reference}, which stands deployed")
+    if not version.version_digest or version.version_digest != pointer["version_digest"]:
+        raise ConflictError(f"the pointer names another digest than {version.reference} has")
+    if version.standing is not Standing.DEPLOYED:
+        raise ConflictError(f"{version.reference} stands {version.standing}, not DEPLOYED")
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    approving = {row["person"] for row in approvals if _counts(row, version, policy)}
+    rejected = any(row["decision"] == Verdict.REJECT.value for row in approvals)
+    if not version.approved or rejected or not approving or not is_met(policy, approving):
+        raise ConflictError(f"the approvals that the policy of {version.reference} asks for are not there")
+
+
+def _approvals(meta: MetaStore, version: Version) -> list[Item]:
+    return meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
+
+
+def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
+    return bool(
+        row["decision"] == Verdict.APPROVE.value
+        and row["stage"] == Stage.APPROVAL.value
+        and row["version_digest"] == version.version_digest
+        and row["policy_digest"] == policy.digest
+        and row["person"] != version.submitter_person
+    )
+
+
+def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetime) -> list[Write]:
+    grant, kid = delegation.grant, delegation.kid
+    place = {"kid": kid, "model": version.model, "number": version.number, "folder": version.folder}
+    row = {
+        **place,
+        "delegation": delegation.token,
+        "version_digest": version.version_digest,
+        "environment": grant.environment,
+        "execution_id": version.execution_id,
+        "capture_rate": pointer["capture_rate"],
+        "issued": timestamp(at),
+        "expires_at": grant.expires,
+        "gsi_pk": f"VERSION_KEYS#{version.model}#{version.number}",
+        "gsi_sk": f"{timestamp(at)}#{kid}",
+    }
+    event = Event(
+        kind="key.delegated",
+        subject=f"key/{kid}",
+        sequence=1,
+        at=at,
+        principal=registry_principal("delegate"),
+        data={
+            "kid": kid,
+            "version": str(grant.version),
+            "environment": grant.environment,
+            "standing": grant.standing,
+            "expires": grant.expires,
+            "capture_rate": pointer["capture_rate"],
+            "delegator": grant.issuer,
+        },
+    )
+    head = {"version_digest": version.version_digest, "standing": version.standing.value, "approved": True}
+    return [
+        Check(pointer_key(version.model, grant.environment), When(exists=True, equals={"rev": pointer["rev"]})),
+        Check(version_key(version.model, version.number), When(exists=True, equals=head)),
+        Put(delegation_key(kid), row),
+        Put(open_key(kid), {**place, "exp": grant.expires, "collected": 0}),
+        outbox_put(event),
+    ]

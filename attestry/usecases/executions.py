@@ -1,0 +1,38 @@
+"""Executions of the pipeline: names, and the next attempt of a version.
+
+Rules:
+- The name of an execution derives from model, number, attempt and candidate, so starting it again is harmless.
+- A retry is a new execution under the same version number; it skips the stages that the table has as done.
+"""
+
+from __future__ import annotations
+
+from attestry.domain.errors import ConditionFailedError, ConflictError
+from attestry.domain.names import name_execution
+from attestry.domain.version import Version
+from attestry.ports import MetaStore, Pipeline, Update, When
+from attestry.usecases.records import load_version, version_key
+
+
+def start_attempt(pipeline: Pipeline, version: Version) -> str:
+    """Start the version's latest attempt and return the execution's ARN; the same again is harmless."""
+    name = name_execution(version.model, version.number, version.attempt, version.candidate)
+    return pipeline.start(name, {"model": version.model, "version": version.number, "attempt": version.attempt})
+
+
+def start_next_attempt(meta: MetaStore, pipeline: Pipeline, version: Version) -> Version:
+    """Count one attempt more and start it; of two at once one wins, and both start the same execution.
+
+    Raises:
+        ConflictError: the version moved meanwhile.
+    """
+    changes = {"attempt": version.attempt + 1, "rev": version.rev + 1}
+    try:
+        meta.transact([Update(version_key(version.model, version.number), changes, When(exists=True, equals={"rev": version.rev}))])
+    except ConditionFailedError as error:
+        head = load_version(meta, version.model, version.number)
+        if head.attempt != version.attempt + 1:
+            raise ConflictError(f"{version.reference} was changed by somebody else at the same time; try again") from error
+    head = load_version(meta, version.model, version.number)
+    start_attempt(pipeline, head)
+    return head

@@ -1,0 +1,142 @@
+"""Freeze: copy outputs from scratch to the version's folder, digesting on the way, each object written once.
+
+The artifact manifest closes `frozen/`; its digest is the version digest. Where an earlier attempt was cut off in the middle of freezing
+and left other bytes, the version gets a new folder rather than a changed one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from attestry.domain.archive import ArchiveLimits, iterate_archive
+from attestry.domain.errors import InvalidInputError, StageFailedError
+from attestry.domain.manifest import Manifest
+from attestry.domain.names import name_version_folder
+from attestry.domain.version import DataSet, FileRef, Version
+from attestry.evidence.artifact_manifest import ArtifactManifest, FrozenFile, ManifestEnvironment, SourceData
+from attestry.evidence.digests import tree_digest
+from attestry.ports import ObjectStore
+
+MAX_FROZEN_FILES = 500
+MAX_FILE_BYTES = 4 * 1024**3
+SPOOL_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A closed `frozen/` folder: the files, the artifact manifest, and the version's folder."""
+
+    files: tuple[FileRef, ...]
+    artifact: FileRef
+    folder: str
+
+
+class Freezer:
+    """Freezes the outputs of one run of a stage."""
+
+    def __init__(self, store: ObjectStore, scratch: ObjectStore, version: Version, prefix: str) -> None:
+        """Take the model store, the scratch bucket, the version and the run's scratch prefix."""
+        self._store = store
+        self._scratch = scratch
+        self.version = version
+        self._prefix = prefix
+
+    def freeze_data(self, attempt: int) -> list[DataSet]:
+        """Keep the prepared data in the version's folder: training set, hold-out features, hold-out labels."""
+        folder = f"{self.version.folder}/stages/PROCESSING/{attempt}/data"
+        sets = {"training": "train/", "holdout": "holdout/", "holdout-labels": "holdout-labels/"}
+        result: list[DataSet] = []
+        for name, sub in sets.items():
+            base = f"{self._prefix}evaluated/{sub}"
+            keys = sorted({v.key for v in self._scratch.list_versions(base) if v.is_latest and not v.is_delete_marker})
+            files = [self._copy(key, f"{folder}/{sub}{key.removeprefix(base)}", key.removeprefix(base)) for key in keys]
+            if not files:
+                raise StageFailedError(f"PROCESSING left no {name} data")
+            result.append(DataSet(name, tree_digest(files), tuple(files)))
+        return result
+
+    def keep(self, evaluated: str, relative: str) -> FileRef:
+        """Keep one evaluated file in the version's folder."""
+        return self._copy(f"{self._prefix}evaluated/{evaluated}", f"{self.version.folder}/{relative}", evaluated)
+
+    def freeze_model(self, manifest: Manifest) -> FrozenModel:
+        """Freeze what the training script wrote together with manifest, source and lock file, and close the folder.
+
+        Raises:
+            InvalidInputError: the archive breaks a rule, or holds no file or too many.
+            IntegrityError: a file was frozen with other bytes.
+        """
+        version, folder = self.version, self._free_folder(manifest)
+        files = [self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in (version.manifest, version.source, version.lock)]
+        with self._scratch.open(f"{self._prefix}model.tar.gz") as stream:
+            files += list(self._model_files(stream, folder))
+        if not any(f.path.startswith("model/") for f in files):
+            raise InvalidInputError.of("SM_MODEL_DIR", "model_present", "the training script wrote no file below SM_MODEL_DIR")
+        document = self._artifact_manifest(files)
+        kept = self._store.put_new(
+            f"{folder}/frozen/artifact-manifest.json", document.to_bytes(), content_type="application/json", retain=True
+        )
+        artifact = FileRef("artifact-manifest.json", kept.key, kept.version_id, kept.size, kept.sha256)
+        return FrozenModel(tuple(sorted(files, key=lambda f: f.path)), artifact, folder)
+
+    def _free_folder(self, manifest: Manifest) -> str:
+        """Return the version's folder, or that of the attempt where an earlier one left a folder that was never closed."""
+        version = self.version
+        if version.attempt == 1 or next(iter(self._store.list_versions(f"{version.folder}/frozen/")), None) is None:
+            return version.folder
+        execution = f"{version.execution_id}-{version.attempt}"
+        return name_version_folder(version.model, version.number, manifest.source.revision, execution).rstrip("/")
+
+    def _model_files(self, stream: IO[bytes], folder: str) -> Iterator[FileRef]:
+        limits = ArchiveLimits(max_files=MAX_FROZEN_FILES)
+        for entry in iterate_archive(stream, limits):
+            path = f"model/{entry.path}"
+            with _spooled(entry.stream) as body:
+                kept = self._store.put_new(f"{folder}/frozen/{path}", body, retain=True)
+            yield FileRef(path, kept.key, kept.version_id, kept.size, kept.sha256)
+
+    def _artifact_manifest(self, files: list[FileRef]) -> ArtifactManifest:
+        version = self.version
+        environment = version.environment
+        if environment is None or environment.archive is None:
+            raise StageFailedError("the environment was not built")
+        sources = tuple(
+            SourceData(d.name.removeprefix("source/"), d.digest, d.files[0].size) for d in version.datasets if d.name.startswith("source/")
+        )
+        return ArtifactManifest(
+            model=version.model,
+            number=version.number,
+            execution_id=version.execution_id,
+            candidate=version.candidate,
+            source=sources,
+            training=version.dataset("training").digest,
+            holdout=version.dataset("holdout").digest,
+            environment=ManifestEnvironment(environment.id, environment.lock_sha256, environment.archive.sha256, environment.python),
+            files=tuple(FrozenFile(f.path, f.size, f.sha256) for f in files),
+        )
+
+    def _copy_registered(self, ref: FileRef, key: str) -> FileRef:
+        with self._store.open(ref.key, ref.version_id) as stream:
+            kept = self._store.put_new(key, stream, retain=True)
+        if kept.sha256 != ref.sha256:
+            raise StageFailedError(f"{ref.path} is not what was registered")
+        return FileRef(ref.path, kept.key, kept.version_id, kept.size, kept.sha256)
+
+    def _copy(self, source: str, key: str, path: str) -> FileRef:
+        with self._scratch.open(source) as stream:
+            kept = self._store.put_new(key, stream, retain=True)
+        return FileRef(path, kept.key, kept.version_id, kept.size, kept.sha256)
+
+
+@contextmanager
+def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give a stream that can be read again: what comes out of an archive can be read once only, and a PUT may be retried."""
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+        while chunk := stream.read(1024 * 1024):
+            spool.write(chunk)
+        spool.seek(0)
+        yield spool

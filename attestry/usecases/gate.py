@@ -1,0 +1,104 @@
+"""The gate: the one place that sends a waiting pipeline on.
+
+It opens the APPROVAL stage with the pipeline's task token, applies an automatic policy, and sends the token once the table says that
+the stage has ended. Where the waiting execution is gone, it starts the next attempt, which skips the stages that are done.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.errors import ConditionFailedError, ConflictError
+from attestry.domain.names import name_execution
+from attestry.domain.principal import registry_principal
+from attestry.domain.stages import Stage, Status, may_begin
+from attestry.domain.version import Version
+from attestry.ports import MetaStore, Notifier, Pipeline, Update, When
+from attestry.usecases.decide import approve_by_policy
+from attestry.usecases.executions import start_next_attempt
+from attestry.usecases.records import Move, load_version, move_writes, version_key
+
+
+def open_approval(meta: MetaStore, pipeline: Pipeline, notifier: Notifier, *, model: str, number: int, token: str, at: datetime) -> None:
+    """Keep the pipeline's token and open the stage; apply the policy at once where it asks for no person.
+
+    Raises:
+        ConflictError: the version is not at its approval.
+    """
+    version = load_version(meta, model, number)
+    if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        version = _keep_token(meta, version, token)
+    elif may_begin(Stage.APPROVAL, version.stage, version.status):
+        version = _open(meta, version, token, at)
+        notifier.notify(
+            f"{version.reference} waits for approval",
+            {
+                "model": model,
+                "version": number,
+                "metrics": dict(version.metrics),
+                "gates": list(version.gates),
+                "policy": dict(version.approval_policy),
+            },
+        )
+    elif version.stage not in (Stage.APPROVAL, Stage.DEPLOYMENT):
+        raise ConflictError(f"{version.reference} is in {version.stage} {version.status}, not at its approval")
+    else:
+        pipeline.resume(token, _answer(version))
+        return
+    if ApprovalPolicy.from_item(version.approval_policy).automatic:
+        version = approve_by_policy(meta, version, at=at)
+    if version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING:
+        pipeline.resume(token, _answer(version))
+
+
+def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int) -> str:
+    """Send the waiting execution on if the table says that APPROVAL has ended.
+
+    Returns:
+        `waiting` while no decision is there, `sent`, or `restarted` where the waiting execution was gone.
+    """
+    version = load_version(meta, model, number)
+    if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        return "waiting"
+    if version.token and pipeline.resume(version.token, _answer(version)):
+        _forget_token(meta, version)
+        return "sent"
+    if (
+        version.stage is Stage.APPROVAL
+        and version.status is Status.SUCCEEDED
+        and pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate)) != "RUNNING"
+    ):
+        start_next_attempt(meta, pipeline, version)
+        return "restarted"
+    return "sent"
+
+
+def _open(meta: MetaStore, version: Version, token: str, at: datetime) -> Version:
+    by = registry_principal("pipeline")
+    move = Move(Stage.APPROVAL, Status.RUNNING, version.standing, "stage.started", by, "validation has passed", at)
+    try:
+        meta.transact(move_writes(version, move, {"token": token, "error": ""}))
+    except ConditionFailedError as error:
+        raise ConflictError(f"{version.reference} moved while its approval was opened") from error
+    return load_version(meta, version.model, version.number)
+
+
+def _keep_token(meta: MetaStore, version: Version, token: str) -> Version:
+    changes = {"token": token, "rev": version.rev + 1}
+    meta.transact([Update(version_key(version.model, version.number), changes, When(exists=True, equals={"rev": version.rev}))])
+    return load_version(meta, version.model, version.number)
+
+
+def _forget_token(meta: MetaStore, version: Version) -> None:
+    try:
+        meta.transact(
+            [Update(version_key(version.model, version.number), {"token": ""}, When(exists=True, equals={"token": version.token}))]
+        )
+    except ConditionFailedError:
+        return
+
+
+def _answer(version: Version) -> dict[str, Any]:
+    return {"model": version.model, "version": version.number}

@@ -1,0 +1,355 @@
+"""Prepare a stage: bring its inputs to where nobody can change them, record what is going to run, and write the job for the sandbox.
+
+The sandbox gets URLs that read exactly the recorded bytes and URLs that write its outputs, and no other right. TRAINING is given the
+training set alone; VALIDATION is given hold-out features without labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.environments import environment_id
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, StageFailedError
+from attestry.domain.events import timestamp
+from attestry.domain.manifest import Manifest, Processing, Training, Validation
+from attestry.domain.principal import registry_principal
+from attestry.domain.stages import PIPELINE, Stage, Status, may_begin
+from attestry.domain.version import DataSet, EnvironmentRef, FileRef, Version, encode
+from attestry.evidence.canonical import canonical_bytes
+from attestry.evidence.digests import sha256_hex
+from attestry.ports import MetaStore, ObjectStore, Put
+from attestry.usecases.manifests import load_manifest
+from attestry.usecases.records import Move, load_version, move_writes, stage_key
+
+JOB_URL_SECONDS = 15 * 60
+OUTPUT_NAMES = {Stage.PROCESSING: "output", Stage.TRAINING: "model", Stage.VALIDATION: "output"}
+MAX_OUTPUT_BYTES = 4 * 1024**3
+MAX_LOG_BYTES = 1024 * 1024
+MAX_TIMEOUT_SECONDS = 840
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a job runs on: memory in MiB, ephemeral disk in MiB, architecture, as the function is configured."""
+
+    memory_mib: int
+    disk_mib: int
+    architecture: str
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the configuration for the record; AWS Lambda gives one vCPU per 1,769 MiB and no GPU."""
+        return {
+            "memory_mib": self.memory_mib,
+            "disk_mib": self.disk_mib,
+            "architecture": self.architecture,
+            "vcpu": f"{self.memory_mib / 1769:.2f}",
+            "gpu": "none",
+        }
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The execution of the pipeline that asks."""
+
+    arn: str
+    name: str
+    started: str
+
+
+def job_prefix(version: Version, stage: Stage, attempt: int) -> str:
+    """Return the scratch prefix of one run of a stage."""
+    return f"jobs/{version.execution_id}/{stage.value}/{attempt}/"
+
+
+class StagePreparer:
+    """Prepares stages."""
+
+    def __init__(
+        self,
+        meta: MetaStore,
+        store: ObjectStore,
+        scratch: ObjectStore,
+        sandbox: Sandbox,
+        *,
+        evaluation_lock: bytes,
+        data_buckets: Mapping[str, ObjectStore] | None = None,
+    ) -> None:
+        """Take the ports.
+
+        Args:
+            meta: the table.
+            store: the model store.
+            scratch: the scratch bucket.
+            sandbox: configuration of the sandbox function.
+            evaluation_lock: lock file of the registry's own evaluation environment.
+            data_buckets: buckets that manifests may name by `s3://`.
+        """
+        self._meta = meta
+        self._store = store
+        self._scratch = scratch
+        self._sandbox = sandbox
+        self._evaluation_lock = evaluation_lock
+        self._data_buckets = dict(data_buckets or {})
+
+    def plan_environments(self, model: str, number: int) -> list[dict[str, str]]:
+        """Put the lock files where the builder reads them, and return what it has to build: the script's and the registry's own."""
+        version = load_version(self._meta, model, number)
+        environment = _environment(version)
+        lock = self._store.read(version.lock.key, version.lock.version_id, max_bytes=version.lock.size)
+        own_sha256 = sha256_hex(self._evaluation_lock)
+        own = environment_id(own_sha256, environment.python, environment.platform)
+        self._store.put_new(f"environments/{environment.id}/requirements.lock", lock, content_type="text/plain", retain=True)
+        self._store.put_new(f"environments/{own}/requirements.lock", self._evaluation_lock, content_type="text/plain", retain=True)
+        return [{"id": environment.id, "lock_sha256": environment.lock_sha256}, {"id": own, "lock_sha256": own_sha256}]
+
+    def prepare(self, model: str, number: int, attempt: int, stage: Stage, execution: Execution, at: datetime) -> dict[str, Any]:
+        """Begin the stage and return what the pipeline passes on; `skip` where an earlier attempt has done it.
+
+        Raises:
+            ConflictError: the version is not where the stage may begin.
+            StageFailedError, InvalidInputError, IntegrityError: an input is not there or not what the manifest says.
+        """
+        version = load_version(self._meta, model, number)
+        if _is_done(version, stage):
+            return {"skip": True}
+        manifest = load_manifest(self._store, version)
+        version = self._place_inputs(version, manifest, stage)
+        version = self._begin(version, manifest, attempt, stage, execution, at)
+        settings = _settings(manifest, stage)
+        prefix = job_prefix(version, stage, attempt)
+        job = self._job(version, manifest, stage, attempt, prefix)
+        self._scratch.put(prefix + "job.json", json.dumps(job).encode(), content_type="application/json")
+        return {
+            "skip": False,
+            "executor": settings.executor,
+            "timeout_seconds": job["timeout_seconds"],
+            "job_url": self._scratch.presign_get(prefix + "job.json", None, seconds=JOB_URL_SECONDS),
+            "evaluate": self._evaluation(version, manifest, stage, prefix),
+        }
+
+    def _place_inputs(self, version: Version, manifest: Manifest, stage: Stage) -> Version:
+        """Return the version with the inputs of the stage among its references; nothing is written to the table yet."""
+        if stage is not Stage.PROCESSING:
+            return version
+        sources = [self._place_source(version, manifest, index) for index in range(len(manifest.data.source))]
+        environment = self._built(_environment(version))
+        return replace(
+            version, datasets=(*sources, *(d for d in version.datasets if not d.name.startswith("source/"))), environment=environment
+        )
+
+    def _place_source(self, version: Version, manifest: Manifest, index: int) -> DataSet:
+        source = manifest.data.source[index]
+        field = f"data.source[{index}]"
+        key = f"datasets/{source.sha256}/{source.file_name}"
+        origin, name, version_id = self._origin(version, manifest, index)
+        found = origin.stat(name)
+        if found is None:
+            raise InvalidInputError.of(f"{field}.uri", "present", f"{source.uri} is not there")
+        with origin.open(name, version_id or found.version_id) as stream:
+            placed = self._store.put_new(key, stream, retain=True)
+        if placed.sha256 != source.sha256:
+            raise IntegrityError(f"{field}.sha256: {source.uri} has SHA-256 {placed.sha256}; the manifest says {source.sha256}")
+        ref = FileRef(source.file_name, key, placed.version_id, placed.size, placed.sha256)
+        return DataSet(f"source/{source.name}", source.sha256, (ref,))
+
+    def _origin(self, version: Version, manifest: Manifest, index: int) -> tuple[ObjectStore, str, str | None]:
+        source = manifest.data.source[index]
+        if source.is_uploaded:
+            return self._store, version.upload_folder + source.uri, None
+        bucket, _, key = source.uri.removeprefix("s3://").partition("/")
+        if bucket not in self._data_buckets:
+            allowed = ", ".join(sorted(self._data_buckets)) or "none is configured"
+            raise InvalidInputError.of(
+                f"data.source[{index}].uri", "data_bucket", f"the registry may not read the bucket {bucket} (allowed: {allowed})"
+            )
+        return self._data_buckets[bucket], key, source.version_id
+
+    def _built(self, environment: EnvironmentRef) -> EnvironmentRef:
+        found = self._store.stat(f"environments/{environment.id}/environment.json")
+        if found is None:
+            raise StageFailedError("the environment was not built")
+        description = json.loads(self._store.read(found.key, found.version_id, max_bytes=1024 * 1024))
+        archive = self._store.stat(f"environments/{environment.id}/environment.zip")
+        if archive is None or description["lock_sha256"] != environment.lock_sha256:
+            raise IntegrityError(f"the environment {environment.id} is not the one of this lock file")
+        ref = FileRef("environment.zip", archive.key, archive.version_id, int(description["size"]), description["archive_sha256"])
+        packages = tuple(f"{p['name']}=={p['version']}" for p in description["packages"])
+        return replace(environment, archive=ref, packages=packages)
+
+    def _begin(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution, at: datetime) -> Version:
+        if self._meta.get(stage_key(version.model, version.number, stage, attempt)):
+            return load_version(self._meta, version.model, version.number)
+        if not may_begin(stage, version.stage, version.status):
+            raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")
+        plan = canonical_bytes(self._plan(version, manifest, attempt, stage, execution))
+        plan_sha256 = sha256_hex(plan)
+        row = {
+            "stage": stage.value,
+            "attempt": attempt,
+            "status": Status.RUNNING.value,
+            "begun": timestamp(at),
+            "plan": plan.decode(),
+            "plan_sha256": plan_sha256,
+        }
+        reason = "the stage before has succeeded" if attempt == 1 else f"attempt {attempt}"
+        move = Move(
+            stage,
+            Status.RUNNING,
+            version.standing,
+            "stage.started",
+            registry_principal("pipeline"),
+            reason,
+            at,
+            plan_sha256,
+            {"attempt": attempt},
+        )
+        changes = {"error": "", "datasets": encode(version.datasets), "environment": encode(version.environment)}
+        try:
+            self._meta.transact([*move_writes(version, move, changes), Put(stage_key(version.model, version.number, stage, attempt), row)])
+        except ConditionFailedError as error:
+            raise ConflictError(f"{version.reference} was moved by somebody else while {stage} began") from error
+        return load_version(self._meta, version.model, version.number)
+
+    def _plan(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution) -> dict[str, Any]:
+        """Return what is going to run: recorded before it does, so that a later edit of a setting shows."""
+        settings = _settings(manifest, stage)
+        environment = _environment(version)
+        return {
+            "format": 1,
+            "model": version.model,
+            "number": version.number,
+            "stage": stage.value,
+            "attempt": attempt,
+            "execution": {"arn": execution.arn, "name": execution.name, "started": execution.started},
+            "executor": settings.executor,
+            "code": {
+                "repository": manifest.source.repository,
+                "revision": manifest.source.revision,
+                "script": settings.script,
+                "archive_sha256": manifest.source.sha256,
+                "dirty_diff_sha256": manifest.source.dirty.diff_sha256 if manifest.source.dirty else None,
+            },
+            "environment": {k: v for k, v in environment.to_item().items() if k not in ("key", "version_id")},
+            "container": settings.container or manifest.environment.container,
+            "parameters": dict(_arguments(settings)),
+            "inputs": [{"name": d.name, "digest": d.digest, "files": [f.to_item() for f in d.files]} for d in _inputs(version, stage)],
+            "resources": {
+                "requested": {"memory_mib": settings.resources.memory_mib, "timeout_seconds": settings.resources.timeout_seconds},
+                "configured": self._sandbox.to_item(),
+            },
+            "ran_by": version.submitter.to_item(),
+            "code_author": manifest.source.author,
+            "written_by": registry_principal("pipeline").to_item(),
+        }
+
+    def _job(self, version: Version, manifest: Manifest, stage: Stage, attempt: int, prefix: str) -> dict[str, Any]:
+        settings = _settings(manifest, stage)
+        timeout = min(settings.resources.timeout_seconds, MAX_TIMEOUT_SECONDS)
+        lasting = timeout + JOB_URL_SECONDS
+        environment = _environment(version).archive
+        if environment is None:
+            raise StageFailedError("the environment was not built")
+        output = OUTPUT_NAMES[stage]
+        return {
+            "format": 1,
+            "job": f"{version.execution_id}/{stage.value}/{attempt}",
+            "stage": stage.value,
+            "mode": "predict" if stage is Stage.VALIDATION else "script",
+            "timeout_seconds": timeout,
+            "max_output_bytes": MAX_OUTPUT_BYTES,
+            "max_log_bytes": MAX_LOG_BYTES,
+            "environment": self._url(environment, lasting),
+            "source": self._url(version.source, lasting),
+            "entry_point": settings.script,
+            "arguments": dict(_arguments(settings)),
+            "channels": {_channel(manifest, d): [self._url(f, lasting) for f in d.files] for d in _merged(_inputs(version, stage))},
+            "model": [
+                self._url(replace(f, path=f.path.removeprefix("model/")), lasting) for f in version.frozen if f.path.startswith("model/")
+            ]
+            if stage is Stage.VALIDATION
+            else [],
+            "outputs": {
+                output: self._scratch.presign_post(f"{prefix}{output}.tar.gz", max_bytes=MAX_OUTPUT_BYTES, seconds=lasting),
+                "log": self._scratch.presign_post(f"{prefix}log.txt", max_bytes=MAX_LOG_BYTES + 4096, seconds=lasting),
+            },
+        }
+
+    def _url(self, file: FileRef, seconds: int) -> dict[str, Any]:
+        url = self._store.presign_get(file.key, file.version_id, seconds=seconds)
+        return {"path": file.path, "url": url, "sha256": file.sha256, "size": file.size}
+
+    def _evaluation(self, version: Version, manifest: Manifest, stage: Stage, prefix: str) -> dict[str, Any] | None:
+        if stage is Stage.TRAINING:
+            return None
+        environment = _environment(version)
+        lock_sha256 = sha256_hex(self._evaluation_lock)
+        own = self._built(
+            EnvironmentRef(
+                environment_id(lock_sha256, environment.python, environment.platform), lock_sha256, environment.python, environment.platform
+            )
+        )
+        common = {
+            "stage": stage.value,
+            "prefix": f"{prefix}evaluated/",
+            "environment": {"id": own.id, "archive_sha256": own.archive.sha256 if own.archive else ""},
+        }
+        if stage is Stage.PROCESSING:
+            channels = {"training": manifest.data.training.channel, "holdout": manifest.data.holdout.channel}
+            return {**common, "output_key": f"{prefix}output.tar.gz", "label_column": manifest.data.label.column, "channels": channels}
+        labels = version.dataset("holdout-labels").files[0]
+        return {
+            **common,
+            "predictions_key": f"{prefix}output.tar.gz",
+            "labels": labels.to_item(),
+            "metrics": [{"name": m.name, "alias": m.key, "parameters": _plain(m.parameters)} for m in manifest.validation.metrics],
+            "columns": {"prediction": manifest.validation.columns.prediction, "score": manifest.validation.columns.score},
+        }
+
+
+def _is_done(version: Version, stage: Stage) -> bool:
+    if version.stage is Stage.REGISTERED:
+        return False
+    reached = PIPELINE.index(version.stage)
+    wanted = PIPELINE.index(stage)
+    return reached > wanted or (reached == wanted and version.status is Status.SUCCEEDED)
+
+
+def _environment(version: Version) -> EnvironmentRef:
+    if version.environment is None:
+        raise StageFailedError(f"{version.reference} has no environment")
+    return version.environment
+
+
+def _settings(manifest: Manifest, stage: Stage) -> Processing | Training | Validation:
+    if stage is Stage.PROCESSING:
+        return manifest.processing
+    return manifest.training if stage is Stage.TRAINING else manifest.validation
+
+
+def _arguments(settings: Processing | Training | Validation) -> Mapping[str, Any]:
+    return settings.hyperparameters if isinstance(settings, Training) else settings.parameters
+
+
+def _inputs(version: Version, stage: Stage) -> list[DataSet]:
+    if stage is Stage.PROCESSING:
+        return [d for d in version.datasets if d.name.startswith("source/")]
+    return [version.dataset("training" if stage is Stage.TRAINING else "holdout")]
+
+
+def _merged(inputs: list[DataSet]) -> list[DataSet]:
+    """Return the source files as one channel; prepared sets as they are."""
+    if inputs and inputs[0].name.startswith("source/"):
+        return [DataSet("source", "", tuple(f for d in inputs for f in d.files))]
+    return inputs
+
+
+def _channel(manifest: Manifest, dataset: DataSet) -> str:
+    return {"source": "source", "training": manifest.data.training.channel, "holdout": manifest.data.holdout.channel}[dataset.name]
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in parameters.items()}

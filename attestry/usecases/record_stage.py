@@ -1,0 +1,309 @@
+"""Record a stage: digest what the sandbox left, freeze it, write the record, and move the version on.
+
+Nothing that the sandbox says is believed: its outputs are read once, digested while they are copied to the version's folder, and what it
+reports about itself is kept as `claimed`. A stage that failed leaves the version in a named state with its error and its log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from attestry.domain.events import timestamp
+from attestry.domain.principal import registry_principal
+from attestry.domain.stages import Stage, Standing, Status
+from attestry.domain.version import FileRef, Version, encode
+from attestry.evidence.canonical import canonical_bytes
+from attestry.evidence.digests import sha256_hex
+from attestry.ports import MetaStore, Notifier, ObjectStore, Update, When
+from attestry.usecases.freeze import Freezer
+from attestry.usecases.judge import judge_gates
+from attestry.usecases.manifests import load_manifest
+from attestry.usecases.prepare_stage import MAX_LOG_BYTES, job_prefix
+from attestry.usecases.records import Move, load_version, move_writes, stage_key
+
+MAX_SUMMARY_BYTES = 4 * 1024 * 1024
+MAX_ERROR = 2000
+MAX_REASON = 500
+_OUTCOMES = ("SUCCEEDED", "FAILED", "TIMED_OUT")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What the pipeline passes on from the run.
+
+    Attributes:
+        run: the sandbox's answer; None when it was never reached.
+        evaluation: the evaluation's answer; None where the stage has none.
+        error: what the pipeline caught, or None.
+        entered: when the run began, as Step Functions tells it.
+    """
+
+    run: Mapping[str, Any] | None
+    evaluation: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+    entered: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a stage came to, before it is written.
+
+    Attributes:
+        outcome: SUCCEEDED, FAILED or REJECTED.
+        error: why not SUCCEEDED.
+        outputs: name to digest and files.
+        changes: attributes of the version's head.
+        facts: for the record: metrics, gates, schema.
+    """
+
+    outcome: Status
+    error: str = ""
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StageRecorder:
+    """Records stages."""
+
+    def __init__(self, meta: MetaStore, store: ObjectStore, scratch: ObjectStore, notifier: Notifier) -> None:
+        """Take the ports."""
+        self._meta = meta
+        self._store = store
+        self._scratch = scratch
+        self._notifier = notifier
+
+    def record(self, model: str, number: int, attempt: int, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
+        """Record the run of a stage; the same again is answered from the record.
+
+        Returns:
+            `{"outcome", "error"}`.
+
+        Raises:
+            UnavailableError: a service failed; the pipeline tries again.
+        """
+        version = load_version(self._meta, model, number)
+        if stage is Stage.APPROVAL and (version.stage is not Stage.VALIDATION or result.error is None):
+            return _approval_outcome(version)
+        row = self._meta.get(stage_key(model, number, stage, attempt))
+        if row is None:
+            return self._record_unbegun(version, stage, result, at)
+        if row["status"] != Status.RUNNING.value:
+            return {"outcome": row["status"], "error": row.get("error", "")}
+        log = self._keep_log(version, stage, attempt)
+        try:
+            recorded = self._take(version, stage, attempt, result)
+        except (InvalidInputError, IntegrityError, NotFoundError, ConflictError) as error:
+            recorded = Recorded(Status.FAILED, error.message)
+        self._write(version, stage, attempt, row, recorded, result, log, at)
+        return {"outcome": recorded.outcome.value, "error": recorded.error}
+
+    def _take(self, version: Version, stage: Stage, attempt: int, result: StageResult) -> Recorded:
+        failure = _failure(result)
+        if failure:
+            return Recorded(Status.FAILED, failure)
+        freezer = Freezer(self._store, self._scratch, version, job_prefix(version, stage, attempt))
+        if stage is Stage.PROCESSING:
+            return self._take_data(freezer, attempt, result)
+        if stage is Stage.TRAINING:
+            return self._take_model(freezer, version)
+        return self._take_validation(freezer, version, attempt, result)
+
+    def _take_data(self, freezer: Freezer, attempt: int, result: StageResult) -> Recorded:
+        summary = self._summary(result)
+        datasets = freezer.freeze_data(attempt)
+        schema = [
+            {"name": str(c["name"]), "type": str(c["type"])} for c in summary["schema"] if c["name"] in set(summary["feature_columns"])
+        ]
+        changes = {"datasets": encode((*freezer.version.datasets, *datasets)), "schema": schema}
+        outputs = tuple({"name": d.name, "digest": d.digest, "files": [f.to_item() for f in d.files]} for d in datasets)
+        return Recorded(Status.SUCCEEDED, outputs=outputs, changes=changes, facts={"data": _without_floats(summary)})
+
+    def _take_model(self, freezer: Freezer, version: Version) -> Recorded:
+        frozen = freezer.freeze_model(load_manifest(self._store, version))
+        changes = {
+            "frozen": [f.to_item() for f in frozen.files],
+            "artifact": frozen.artifact.to_item(),
+            "version_digest": frozen.artifact.sha256,
+        }
+        if frozen.folder != version.folder:
+            changes |= {"folder": frozen.folder}
+        output = {
+            "name": "model",
+            "digest": frozen.artifact.sha256,
+            "files": [f.to_item() for f in frozen.files if f.path.startswith("model/")],
+        }
+        return Recorded(Status.SUCCEEDED, outputs=(output,), changes=changes)
+
+    def _take_validation(self, freezer: Freezer, version: Version, attempt: int, result: StageResult) -> Recorded:
+        summary = self._summary(result)
+        predictions = freezer.keep("predictions.json", f"stages/{Stage.VALIDATION.value}/{attempt}/predictions.json")
+        metrics = {str(name): float(value["value"]) for name, value in summary["metrics"].items()}
+        manifest = load_manifest(self._store, version)
+        judged = judge_gates(self._meta, version, manifest, metrics)
+        shown = {name: repr(value) for name, value in metrics.items()}
+        outputs = ({"name": "predictions", "digest": predictions.sha256, "files": [predictions.to_item()]},)
+        changes = {"metrics": shown, "gates": judged.results, "standing": version.standing.value}
+        facts = {"metrics": shown, "gates": judged.results, "rows": int(summary["rows"]), "compared_with": judged.compared_with}
+        if not judged.passed:
+            changes = {**changes, "standing": Standing.REJECTED.value}
+            return Recorded(Status.REJECTED, judged.reason, outputs, changes, facts)
+        return Recorded(Status.SUCCEEDED, "", outputs, changes, facts)
+
+    def _summary(self, result: StageResult) -> dict[str, Any]:
+        key = str((result.evaluation or {}).get("summary_key", ""))
+        summary: dict[str, Any] = json.loads(self._scratch.read(key, max_bytes=MAX_SUMMARY_BYTES))
+        return summary
+
+    def _keep_log(self, version: Version, stage: Stage, attempt: int) -> FileRef | None:
+        key = f"{version.folder}/stages/{stage.value}/{attempt}/log.txt"
+        try:
+            raw = self._scratch.read(f"{job_prefix(version, stage, attempt)}log.txt", max_bytes=MAX_LOG_BYTES + 4096)
+        except (NotFoundError, InvalidInputError):
+            return None
+        try:
+            kept = self._store.put_new(key, raw, content_type="text/plain; charset=utf-8")
+        except IntegrityError:
+            found = self._store.stat(key)
+            if found is None:
+                return None
+            with self._store.open(key, found.version_id) as stream:
+                return FileRef("log.txt", key, found.version_id, found.size, sha256_hex(stream.read()))
+        return FileRef("log.txt", kept.key, kept.version_id, kept.size, kept.sha256)
+
+    def _write(
+        self,
+        version: Version,
+        stage: Stage,
+        attempt: int,
+        row: Mapping[str, Any],
+        recorded: Recorded,
+        result: StageResult,
+        log: FileRef | None,
+        at: datetime,
+    ) -> None:
+        record = canonical_bytes(_record(row, recorded, result, log, at))
+        folder = str(recorded.changes.get("folder", version.folder))
+        kept = self._keep_record(f"{folder}/stages/{stage.value}/{attempt}/record.json", record)
+        standing = Standing(recorded.changes.get("standing", version.standing))
+        kind = {Status.SUCCEEDED: "stage.succeeded", Status.FAILED: "stage.failed", Status.REJECTED: "version.rejected"}[recorded.outcome]
+        reason = recorded.error[:MAX_REASON] or f"{stage.value} has succeeded"
+        data = {"attempt": attempt, "outputs": {o["name"]: o["digest"] for o in recorded.outputs}}
+        move = Move(stage, recorded.outcome, standing, kind, registry_principal("pipeline"), reason, at, sha256_hex(record), data)
+        changes = {**recorded.changes, "error": recorded.error[:MAX_ERROR]}
+        done = {
+            "status": recorded.outcome.value,
+            "ended": timestamp(at),
+            "record": record.decode(),
+            "record_sha256": sha256_hex(record),
+            "record_key": kept.key,
+            "record_version_id": kept.version_id,
+            "error": recorded.error[:MAX_ERROR],
+            "log": log.to_item() if log else None,
+        }
+        update = Update(
+            stage_key(version.model, version.number, stage, attempt), done, When(exists=True, equals={"status": Status.RUNNING.value})
+        )
+        try:
+            self._meta.transact([*move_writes(version, move, changes), update])
+        except ConditionFailedError as error:
+            after = self._meta.get(stage_key(version.model, version.number, stage, attempt))
+            if after is None or after["status"] == Status.RUNNING.value:
+                raise ConflictError(f"{version.reference} was moved by somebody else while {stage} was recorded") from error
+        if recorded.outcome is not Status.SUCCEEDED:
+            self._notifier.notify(
+                f"{version.reference}: {stage.value} {recorded.outcome.value.lower()}",
+                {"model": version.model, "version": version.number, "stage": stage.value, "error": recorded.error},
+            )
+
+    def _keep_record(self, key: str, record: bytes) -> FileRef:
+        """Write the record; one that a crashed try left is kept beside it, since records carry the time."""
+        for suffix in ("", *(f".{n}" for n in range(1, 20))):
+            name = key.removesuffix(".json") + suffix + ".json"
+            try:
+                kept = self._store.put_new(name, record, content_type="application/json", retain=True)
+            except IntegrityError:
+                continue
+            return FileRef("record.json", kept.key, kept.version_id, kept.size, kept.sha256)
+        raise IntegrityError(f"{key} was written by too many tries")
+
+    def _record_unbegun(self, version: Version, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
+        """Record that the pipeline failed before the stage could begin, for example because an environment did not build."""
+        error = _failure(result) or "the stage did not begin"
+        if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
+            return {"outcome": version.status.value, "error": version.error}
+        move = Move(stage, Status.FAILED, version.standing, "stage.failed", registry_principal("pipeline"), error[:MAX_REASON], at)
+        try:
+            self._meta.transact(move_writes(version, move, {"error": error[:MAX_ERROR]}))
+        except ConditionFailedError as failed:
+            raise ConflictError(f"{version.reference} was moved by somebody else while its failure was recorded") from failed
+        self._notifier.notify(
+            f"{version.reference}: {stage.value} failed",
+            {"model": version.model, "version": version.number, "stage": stage.value, "error": error},
+        )
+        return {"outcome": Status.FAILED.value, "error": error}
+
+
+def _failure(result: StageResult) -> str:
+    """Return why the stage failed, or an empty text."""
+    if result.error is not None:
+        return _caught(result.error)
+    run = result.run or {}
+    if run.get("outcome") not in _OUTCOMES:
+        return "the sandbox gave no answer that can be read"
+    if run["outcome"] != "SUCCEEDED":
+        return str(run.get("error") or f"the script ended with {run['outcome']}")[:MAX_ERROR]
+    if result.evaluation is not None and result.evaluation.get("outcome") != "SUCCEEDED":
+        return str(result.evaluation.get("error") or "the outputs could not be evaluated")[:MAX_ERROR]
+    return ""
+
+
+def _caught(error: Mapping[str, Any]) -> str:
+    """Return the sentence of what Step Functions caught; a Lambda error's cause is JSON with `errorMessage`."""
+    cause = str(error.get("Cause", ""))
+    try:
+        parsed = json.loads(cause)
+    except ValueError:
+        parsed = None
+    message = parsed.get("errorMessage", cause) if isinstance(parsed, dict) else cause
+    return f"{error.get('Error', 'the pipeline failed')}: {message}"[:MAX_ERROR]
+
+
+def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log: FileRef | None, at: datetime) -> dict[str, Any]:
+    run = result.run or {}
+    claimed = {k: run.get(k) for k in ("exit_code", "started", "ended", "machine", "outcome")}
+    return {
+        **json.loads(row["plan"]),
+        "outcome": recorded.outcome.value,
+        "error": recorded.error[:MAX_ERROR],
+        "started": result.entered or row["begun"],
+        "ended": timestamp(at),
+        "outputs": [dict(o) for o in recorded.outputs],
+        "log": log.to_item() if log else None,
+        "claimed": json.loads(json.dumps(claimed, default=str)),
+        **recorded.facts,
+    }
+
+
+def _approval_outcome(version: Version) -> dict[str, str]:
+    if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        return {"outcome": Status.FAILED.value, "error": "no decision was made in time; the version still waits and can be decided"}
+    if version.approved:
+        return {"outcome": Status.SUCCEEDED.value, "error": ""}
+    return {"outcome": Status.REJECTED.value, "error": version.error}
+
+
+def _without_floats(value: Any) -> Any:
+    """Return the summary with numbers that are not whole as text: they are facts to show, not to compute with."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {k: _without_floats(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_floats(v) for v in value]
+    return value

@@ -1,0 +1,298 @@
+"""Register: a manifest that was uploaded becomes a candidate, a version with a number, and a running pipeline.
+
+The same manifest and source again, once or ten times at once, is the same candidate and the same version: the candidate's row is written
+once, and the execution's name derives from it. What is refused changes nothing and is told in a status object beside the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.environments import environment_id
+from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, Problem
+from attestry.domain.events import Event, timestamp
+from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
+from attestry.domain.names import name_execution, name_version_folder
+from attestry.domain.principal import Principal
+from attestry.domain.version import EnvironmentRef, FileRef, Version
+from attestry.evidence.digests import sha256_hex
+from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
+from attestry.usecases.executions import start_attempt
+from attestry.usecases.records import (
+    MODELS,
+    candidate_key,
+    load_version,
+    model_key,
+    outbox_put,
+    person_of,
+    transition_key,
+    upload_key,
+    version_key,
+)
+from attestry.usecases.sources import SourceFiles, check_source
+from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
+
+TRIES = 24
+
+
+@dataclass(frozen=True)
+class UploadedManifest:
+    """The object whose upload starts a registration.
+
+    Attributes:
+        key: `candidates/<user id>/<submission>/manifest.<ext>`.
+        version_id: which S3 version of it.
+        account: the account of the registry, for principals.
+    """
+
+    key: str
+    version_id: str | None
+    account: str
+
+    @property
+    def folder(self) -> str:
+        """Return the folder that the manifest lies in, with a slash at the end."""
+        return self.key.rpartition("/")[0] + "/"
+
+    @property
+    def user_id(self) -> str:
+        """Return the user ID that the key names."""
+        return self.key.split("/")[1]
+
+    @property
+    def is_manifest(self) -> bool:
+        """Return whether the key is that of a manifest below a caller's candidate prefix."""
+        parts = self.key.split("/")
+        return len(parts) >= 3 and parts[0] == "candidates" and all(parts) and parts[-1] in MANIFEST_NAMES
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What became of a manifest.
+
+    Attributes:
+        state: `REGISTERED` or `REFUSED`.
+        version: the version, when registered.
+        created: False when the same candidate was there already.
+        errors: every problem, when refused.
+    """
+
+    state: str
+    version: Version | None = None
+    created: bool = False
+    errors: tuple[Problem, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status object's content."""
+        status: dict[str, Any] = {"state": self.state, "errors": [e.to_dict() for e in self.errors]}
+        if self.version:
+            status |= {
+                "model": self.version.model,
+                "version": self.version.number,
+                "candidate": self.version.candidate,
+                "created": self.created,
+            }
+            if self.version.submitter_person is None:
+                status["submitter"] = "unproven"
+        return status
+
+
+class Registrar:
+    """Registers candidates."""
+
+    def __init__(self, meta: MetaStore, store: ObjectStore, pipeline: Pipeline, notifier: Notifier, platform: tuple[str, str]) -> None:
+        """Take the ports.
+
+        Args:
+            meta: the table.
+            store: the model store.
+            pipeline: the state machine.
+            notifier: tells people.
+            platform: Python version and platform tag that the environments are built for.
+        """
+        self._meta = meta
+        self._store = store
+        self._pipeline = pipeline
+        self._notifier = notifier
+        self._platform = platform
+
+    def register(self, upload: UploadedManifest, at: datetime) -> Registration:
+        """Register the uploaded manifest, and write the outcome beside it.
+
+        Raises:
+            UnavailableError: a service failed; the event is delivered again.
+        """
+        try:
+            registration = self._register(upload, at)
+        except (InvalidInputError, ConflictError) as error:
+            registration = Registration("REFUSED", errors=_problems_of(error))
+        self._tell(upload, registration)
+        return registration
+
+    def _register(self, upload: UploadedManifest, at: datetime) -> Registration:
+        raw = self._store.read(upload.key, upload.version_id, max_bytes=MAX_MANIFEST_BYTES)
+        document = read_manifest(raw)
+        candidate = document.candidate_id
+        version = self._registered(document.manifest, candidate)
+        created = version is None
+        if version is None:
+            submitter = self._submitter(upload, sha256_hex(raw))
+            files = self._keep_files(upload, document)
+            version, created = self._create(document, files, upload, submitter, at)
+        start_attempt(self._pipeline, version)
+        return Registration("REGISTERED", version, created)
+
+    def _submitter(self, upload: UploadedManifest, sha256: str) -> Principal:
+        """Return who stands behind the upload: as recorded when the URL was given, and only for the bytes that it was given for."""
+        grant = self._meta.get(upload_key(upload.key))
+        if grant and grant["sha256"] == sha256:
+            return person_of(self._meta, Principal.from_item(grant["principal"]))
+        by_key = Principal(
+            f"aws:userid/{upload.user_id}", upload.user_id, f"aws:{upload.account}", "upload prefix", "", f"userid:{upload.user_id}"
+        )
+        return person_of(self._meta, by_key)
+
+    def _registered(self, manifest: Manifest, candidate: str) -> Version | None:
+        row = self._meta.get(candidate_key(candidate))
+        return load_version(self._meta, manifest.model.name, int(row["number"])) if row else None
+
+    def _keep_files(self, upload: UploadedManifest, document: ManifestDocument) -> SourceFiles:
+        """Check what the manifest names, and copy it to where nobody can change it."""
+        manifest = document.manifest
+        source = check_source(self._store, upload.folder, manifest)
+        self._check_data(upload.folder, manifest)
+        prefix = f"registered/{document.candidate_id}"
+        kept = self._store.put_new(f"{prefix}/manifest.json", document.canonical_bytes, content_type="application/json", retain=True)
+        archive_key = upload.folder + manifest.source.archive
+        with self._store.open(archive_key, source.archive_version) as stream:
+            archive = self._store.put_new(f"{prefix}/source.tar.gz", stream, content_type="application/gzip", retain=True)
+        if archive.sha256 != manifest.source.sha256:
+            raise InvalidInputError.of("source.sha256", "digest", "the source archive changed while it was registered")
+        lock = self._store.put_new(f"{prefix}/requirements.lock", source.lock, content_type="text/plain", retain=True)
+        return SourceFiles(
+            FileRef("manifest.json", kept.key, kept.version_id, kept.size, kept.sha256),
+            FileRef("source.tar.gz", archive.key, archive.version_id, archive.size, archive.sha256),
+            FileRef("requirements.lock", lock.key, lock.version_id, lock.size, lock.sha256),
+        )
+
+    def _check_data(self, folder: str, manifest: Manifest) -> None:
+        missing = [
+            Problem(f"data.source[{i}].uri", "present", f"{source.uri} is not in the upload folder; upload it before the manifest")
+            for i, source in enumerate(manifest.data.source)
+            if source.is_uploaded and self._store.stat(folder + source.uri) is None
+        ]
+        if missing:
+            raise InvalidInputError(missing)
+
+    def _create(
+        self, document: ManifestDocument, files: SourceFiles, upload: UploadedManifest, submitter: Principal, at: datetime
+    ) -> tuple[Version, bool]:
+        manifest, candidate = document.manifest, document.candidate_id
+        for _ in range(TRIES):
+            head = self._meta.get(model_key(manifest.model.name))
+            version = self._first_head(document, files, upload, submitter, int(head["next"]) if head else 1, at)
+            try:
+                self._meta.transact(_creation_writes(manifest, version, head, at))
+            except ConditionFailedError:
+                registered = self._registered(manifest, candidate)
+                if registered:
+                    return registered, False
+                continue
+            return version, True
+        raise ConflictError(f"{manifest.model.name} is being changed by many others; upload the manifest again")
+
+    def _first_head(
+        self, document: ManifestDocument, files: SourceFiles, upload: UploadedManifest, submitter: Principal, number: int, at: datetime
+    ) -> Version:
+        manifest, candidate = document.manifest, document.candidate_id
+        execution = name_execution(manifest.model.name, number, 1, candidate)
+        people = manifest.approval.people
+        policy = ApprovalPolicy(manifest.approval.automatic, people.roles if people else (), people.count if people else 0)
+        python, platform = self._platform
+        return Version(
+            model=manifest.model.name,
+            number=number,
+            candidate=candidate,
+            execution_id=execution,
+            folder=name_version_folder(manifest.model.name, number, manifest.source.revision, execution).rstrip("/"),
+            submitter=submitter,
+            submitter_person=submitter.person,
+            manifest=files.manifest,
+            source=files.archive,
+            lock=files.lock,
+            created=timestamp(at),
+            updated=timestamp(at),
+            environment=EnvironmentRef(environment_id(files.lock.sha256, python, platform), files.lock.sha256, python, platform),
+            approval_policy=policy.to_item(),
+            upload_folder=upload.folder,
+            inference_script=manifest.validation.script,
+            capture_rate=str(manifest.deployment.capture_rate),
+            deployment_environment=manifest.deployment.environment,
+        )
+
+    def _tell(self, upload: UploadedManifest, registration: Registration) -> None:
+        status = registration.to_dict()
+        self._store.put(upload.key + STATUS_SUFFIX, json.dumps(status, indent=2).encode(), content_type="application/json")
+        if registration.version is None or registration.created:
+            what = registration.version.reference if registration.version else upload.key
+            self._notifier.notify(f"{what}: {registration.state.lower()}", {**status, "manifest": upload.key})
+
+
+def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, Any] | None, at: datetime) -> list[Write]:
+    model = {
+        "model": version.model,
+        "owner": manifest.model.owner,
+        "team": manifest.model.team,
+        "purpose": manifest.model.purpose,
+        "risk_tier": manifest.model.risk_tier,
+        "labels": dict(manifest.model.labels),
+        "created": head["created"] if head else timestamp(at),
+        "next": version.number + 1,
+        "rev": int(head["rev"]) + 1 if head else 1,
+        "gsi_pk": MODELS,
+        "gsi_sk": version.model,
+    }
+    facts = {
+        "candidate": version.candidate,
+        "revision": manifest.source.revision,
+        "folder": version.folder,
+        "execution": version.execution_id,
+    }
+    transition = {
+        "number": 1,
+        "from": None,
+        "to": {"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value},
+        "kind": "candidate.registered",
+        "principal": version.submitter.to_item(),
+        "reason": "the manifest was uploaded",
+        "at": timestamp(at),
+        "evidence": version.candidate,
+        "version_digest": "",
+        "data": facts,
+    }
+    listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
+    candidate = {
+        "candidate": version.candidate,
+        "model": version.model,
+        "number": version.number,
+        "submitter": version.submitter.to_item(),
+        "at": timestamp(at),
+    }
+    return [
+        Put(model_key(version.model), model, When(exists=True, equals={"rev": head["rev"]}) if head else ABSENT),
+        Put(candidate_key(version.candidate), candidate),
+        Put(version_key(version.model, version.number), {**version.to_item(), **listing}),
+        Put(transition_key(version.model, version.number, 1), transition),
+        outbox_put(Event("candidate.registered", version.reference, 1, at, version.submitter, facts)),
+    ]
+
+
+def _problems_of(error: AttestryError) -> tuple[Problem, ...]:
+    if isinstance(error, InvalidInputError) and error.problems:
+        return error.problems
+    return (Problem("", error.code, error.message),)

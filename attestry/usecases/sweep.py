@@ -1,0 +1,62 @@
+"""Sweep: find what a crash left between two steps, and go on from there.
+
+Each thing that it does is something that somebody else does first in the ordinary course, and is harmless when done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from attestry.domain.errors import AttestryError
+from attestry.domain.events import timestamp
+from attestry.domain.names import name_execution
+from attestry.domain.stages import Stage, Status
+from attestry.domain.version import Version
+from attestry.ports import Functions, MetaStore, Pipeline
+from attestry.usecases.executions import start_attempt, start_next_attempt
+from attestry.usecases.records import MODELS
+
+GRACE = timedelta(minutes=5)
+VERSIONS_PER_MODEL = 50
+
+
+def sweep(meta: MetaStore, functions: Functions, pipeline: Pipeline, *, gate_function: str, at: datetime) -> dict[str, int]:
+    """Look at the latest versions of each model and mend what stands still for more than five minutes.
+
+    Returns:
+        How many versions were looked at, started, restarted and sent on, and how many could not be mended.
+    """
+    counts = {"seen": 0, "started": 0, "restarted": 0, "sent": 0, "failed": 0}
+    before = timestamp(at - GRACE)
+    for model in meta.list_collection(MODELS):
+        for row in meta.list_collection(f"VERSIONS#{model['model']}", limit=VERSIONS_PER_MODEL, newest_first=True):
+            counts["seen"] += 1
+            if str(row["updated"]) >= before:
+                continue
+            try:
+                done = _mend(meta, functions, pipeline, row, gate_function)
+            except AttestryError:
+                done = "failed"
+            if done:
+                counts[done] += 1
+    return counts
+
+
+def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mapping[str, Any], gate_function: str) -> str | None:
+    version = Version.from_item(row)
+    decided = version.stage is Stage.APPROVAL and version.status in (Status.SUCCEEDED, Status.REJECTED)
+    if decided and version.token:
+        functions.send(gate_function, {"action": "decided", "model": version.model, "version": version.number})
+        return "sent"
+    if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
+        return None
+    status = pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate))
+    if status is None:
+        start_attempt(pipeline, version)
+        return "started"
+    if status == "RUNNING" or (version.stage is Stage.APPROVAL and version.status is Status.RUNNING):
+        return None
+    start_next_attempt(meta, pipeline, version)
+    return "restarted"

@@ -1,0 +1,293 @@
+"""Trace: from one prediction ID to the version, code, data, settings and people behind it, each step checked.
+
+At most six calls, whatever the number of versions: receipt and delegation (one read of two rows), the version's partition, the manifest,
+the artifact manifest, the listing of the frozen files, and the delegator's public key. `deep` reads every file besides.
+
+Verdicts: `SIGNED-UNANCHORED` when every step holds, `INCOMPLETE` when something that ought to be there is missing, `BROKEN` when a step
+fails. `PROVEN` needs the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from attestry.domain.errors import AttestryError, IntegrityError, NotFoundError
+from attestry.domain.manifest import Manifest
+from attestry.domain.version import FileRef, Version
+from attestry.evidence.artifact_manifest import ArtifactManifest
+from attestry.evidence.delegation import Delegation, verify_delegation
+from attestry.evidence.digests import digest_stream, sha256_hex, tree_digest
+from attestry.evidence.prediction_id import PredictionId
+from attestry.evidence.receipt import Receipt, verify_receipt
+from attestry.ports import Item, Key, MetaStore, ObjectStore
+from attestry.usecases.collect import find_receipt
+from attestry.usecases.deploy import check_frozen_files
+from attestry.usecases.records import load_version, version_key
+from attestry.usecases.trace_document import describe
+
+MAX_ARTIFACT_MANIFEST_BYTES = 4 * 1024 * 1024
+
+
+@dataclass
+class Steps:
+    """The checks of a trace, in order, each with its outcome."""
+
+    done: list[dict[str, str]] = field(default_factory=list)
+
+    def check(self, name: str, run: Callable[[], str | None]) -> bool:
+        """Run one check; what it raises is its detail, and what is not found is missing."""
+        try:
+            detail = run() or ""
+        except NotFoundError as error:
+            self.done.append({"step": name, "outcome": "missing", "detail": error.message})
+            return False
+        except AttestryError as error:
+            self.done.append({"step": name, "outcome": "failed", "detail": error.message})
+            return False
+        self.done.append({"step": name, "outcome": "passed", "detail": detail})
+        return True
+
+    @property
+    def verdict(self) -> str:
+        """Return the verdict over all steps."""
+        outcomes = {s["outcome"] for s in self.done}
+        if "failed" in outcomes:
+            return "BROKEN"
+        return "INCOMPLETE" if "missing" in outcomes else "SIGNED-UNANCHORED"
+
+
+@dataclass
+class Evidence:
+    """What a trace has read and checked so far."""
+
+    prediction: PredictionId
+    row: Item
+    version: Version
+    rows: list[Item]
+    receipt: Receipt | None = None
+    delegation: Delegation | None = None
+    artifact: ArtifactManifest | None = None
+    manifest: Manifest | None = None
+
+    def of_kind(self, prefix: str) -> list[Item]:
+        """Return the rows of the version whose sort key has this prefix."""
+        return [r for r in self.rows if str(r["sk"]).startswith(prefix)]
+
+
+def trace_prediction(
+    meta: MetaStore, store: ObjectStore, prediction_id: str, *, delegator_key: Callable[[], bytes], deep: bool = False
+) -> dict[str, Any]:
+    """Return the trace document of a prediction (manifests/trace.schema.json).
+
+    Args:
+        meta: the table.
+        store: the model store.
+        prediction_id: `<key ID>-<sequence>`.
+        delegator_key: returns the delegator's public key, DER.
+        deep: read and digest every file of the version and its data sets.
+
+    Raises:
+        InvalidInputError: no prediction ID.
+        NotFoundError: no such prediction, or no such version.
+    """
+    prediction = PredictionId.parse(prediction_id)
+    row_key, delegation_key = Key(f"KEY#{prediction.kid}", f"R#{prediction.sequence:012d}"), Key(f"KEY#{prediction.kid}", "DELEGATION")
+    found = meta.get_many([row_key, delegation_key])
+    delegation_row = found.get(delegation_key)
+    if delegation_row is None:
+        raise NotFoundError(f"no prediction {prediction_id} was made here")
+    row = found.get(row_key) or find_receipt(meta, store, prediction_id)
+    if row is None:
+        raise NotFoundError(f"no prediction {prediction_id} was made here")
+    rows = meta.query(version_key(delegation_row["model"], int(delegation_row["number"])).partition)
+    head = next((r for r in rows if r["sk"] == "HEAD"), None)
+    if head is None:
+        raise NotFoundError(f"the version behind {prediction_id} is gone from the table")
+    evidence = Evidence(prediction, row, Version.from_item(head), rows)
+    steps = Steps()
+    _check_signatures(steps, evidence, str(delegation_row["delegation"]), delegator_key)
+    _check_version(steps, evidence, store)
+    _check_records(steps, evidence)
+    if deep:
+        _check_bytes(steps, evidence, store)
+    return describe(evidence, steps.done, steps.verdict, deep=deep)
+
+
+def trace_version(meta: MetaStore, store: ObjectStore, model: str, number: int, *, deep: bool = False) -> list[dict[str, str]]:
+    """Return the checked steps of a version alone, without a prediction."""
+    version = load_version(meta, model, number)
+    rows = meta.query(version_key(model, number).partition)
+    evidence = Evidence(PredictionId("a" * 52, 1), {}, version, rows)
+    steps = Steps()
+    _check_version(steps, evidence, store)
+    _check_records(steps, evidence)
+    if deep:
+        _check_bytes(steps, evidence, store)
+    return steps.done
+
+
+def _check_signatures(steps: Steps, evidence: Evidence, token: str, delegator_key: Callable[[], bytes]) -> None:
+    def delegation() -> str:
+        evidence.delegation = verify_delegation(token, delegator_key())
+        if evidence.delegation.kid != evidence.prediction.kid:
+            raise IntegrityError("the delegation in the table is not the one that the prediction ID names")
+        return f"signed by the delegator key for {evidence.delegation.grant.version.reference} as {evidence.delegation.grant.standing}"
+
+    def receipt() -> str:
+        if evidence.delegation is None:
+            raise IntegrityError("without a valid delegation the receipt's key is not known")
+        evidence.receipt = verify_receipt(str(evidence.row["receipt"]), evidence.delegation)
+        if evidence.receipt.prediction_id != evidence.prediction:
+            raise IntegrityError("the receipt in the table is of another prediction")
+        return f"signed by key {evidence.prediction.kid}"
+
+    def same_version() -> str:
+        version = evidence.version
+        if evidence.receipt is None:
+            raise IntegrityError("without a valid receipt the version is not known")
+        signed = evidence.receipt.version
+        if (signed.model, signed.number, signed.digest) != (version.model, version.number, version.version_digest):
+            raise IntegrityError(f"the receipt names {signed}; the table has {version.reference} with digest {version.version_digest}")
+        return str(signed)
+
+    steps.check("delegation", delegation)
+    steps.check("receipt", receipt)
+    steps.check("version", same_version)
+
+
+def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
+    version = evidence.version
+
+    def artifact() -> str:
+        if version.artifact is None:
+            raise NotFoundError(f"{version.reference} has no artifact manifest")
+        raw = store.read(version.artifact.key, version.artifact.version_id, max_bytes=MAX_ARTIFACT_MANIFEST_BYTES)
+        if sha256_hex(raw) != version.version_digest:
+            raise IntegrityError("the artifact manifest has another digest than the version")
+        evidence.artifact = ArtifactManifest.from_bytes(raw)
+        return f"SHA-256 of {len(raw)} bytes is the version digest"
+
+    def manifest() -> str:
+        raw = store.read(version.manifest.key, version.manifest.version_id, max_bytes=version.manifest.size)
+        expected = evidence.artifact.candidate if evidence.artifact else version.candidate
+        if sha256_hex(raw) != expected:
+            raise IntegrityError("the manifest has another digest than the candidate that the artifact manifest names")
+        evidence.manifest = Manifest.from_mapping(json.loads(raw))
+        return f"SHA-256 of {len(raw)} bytes is the candidate digest in the artifact manifest"
+
+    def frozen() -> str:
+        check_frozen_files(store, version)
+        if evidence.artifact is not None:
+            _require_same_files(evidence.artifact, version.frozen)
+        return f"{len(version.frozen)} files in their recorded S3 versions, nothing added"
+
+    steps.check("artifact manifest", artifact)
+    steps.check("manifest", manifest)
+    steps.check("frozen files", frozen)
+
+
+def _require_same_files(artifact: ArtifactManifest, frozen: Iterable[FileRef]) -> None:
+    listed = {f.path: (f.size, f.sha256) for f in artifact.files}
+    recorded = {f.path: (f.size, f.sha256) for f in frozen}
+    if listed != recorded:
+        differing = sorted(path for path in listed.keys() | recorded.keys() if listed.get(path) != recorded.get(path))
+        raise IntegrityError(f"the table and the artifact manifest differ in {', '.join(differing)}")
+
+
+def _check_records(steps: Steps, evidence: Evidence) -> None:
+    version = evidence.version
+    transitions = evidence.of_kind("TRANSITION#")
+    rested_on = {str(t["evidence"]) for t in transitions}
+    for stage in ("PROCESSING", "TRAINING", "VALIDATION"):
+        steps.check(f"record of {stage}", lambda stage=stage: _check_record(evidence, stage, rested_on))  # type: ignore[misc]
+
+    def data() -> str:
+        if evidence.artifact is None:
+            raise IntegrityError("without the artifact manifest the data sets are not known")
+        expected = {
+            "training": evidence.artifact.training,
+            "holdout": evidence.artifact.holdout,
+            **{f"source/{s.name}": s.sha256 for s in evidence.artifact.source},
+        }
+        for name, digest in expected.items():
+            try:
+                dataset = version.dataset(name)
+            except KeyError:
+                raise NotFoundError(f"the data set {name} is not recorded") from None
+            actual = dataset.digest if name.startswith("source/") else tree_digest(dataset.files)
+            if actual != digest or dataset.digest != digest:
+                raise IntegrityError(f"the data set {name} is not the one of the artifact manifest")
+        return f"{len(expected)} data sets have the digests of the artifact manifest"
+
+    steps.check("data sets", data)
+    steps.check("transitions", lambda: _check_transitions(version, transitions))
+    steps.check("approval", lambda: _check_approval(evidence))
+
+
+def _check_record(evidence: Evidence, stage: str, rested_on: set[str]) -> str:
+    rows = [r for r in evidence.of_kind(f"STAGE#{stage}#") if r["status"] == "SUCCEEDED"]
+    if not rows:
+        raise NotFoundError(f"{stage} has no record of success")
+    row = rows[-1]
+    digest = sha256_hex(str(row["record"]).encode())
+    if digest != row["record_sha256"] or digest not in rested_on:
+        raise IntegrityError(f"the record of {stage} is not the one that its transition rests on")
+    planned = json.loads(row["plan"])
+    record = json.loads(row["record"])
+    changed = sorted(k for k, v in planned.items() if record.get(k) != v)
+    if changed or sha256_hex(str(row["plan"]).encode()) not in rested_on:
+        raise IntegrityError(f"the plan of {stage} that was recorded before it ran differs in {', '.join(changed) or 'its digest'}")
+    return f"record {digest[:12]}… is what the transition rests on"
+
+
+def _check_transitions(version: Version, transitions: list[Item]) -> str:
+    numbers = [int(t["number"]) for t in transitions]
+    if numbers != list(range(1, version.transition + 1)):
+        raise IntegrityError(f"the transitions of {version.reference} have gaps: {numbers}")
+    for before, after in pairwise(transitions):
+        if before["to"] != after["from"]:
+            raise IntegrityError(f"transition {after['number']} does not begin where {before['number']} ended")
+    last: Mapping[str, Any] = transitions[-1]["to"]
+    if last != {"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value}:
+        raise IntegrityError("the head row is not where the last transition ended")
+    return f"{len(numbers)} transitions, each where the one before ended"
+
+
+def _check_approval(evidence: Evidence) -> str:
+    version = evidence.version
+    rows = [r for r in evidence.of_kind("APPROVAL#") if r["decision"] == "approve"]
+    if not rows or not version.approved:
+        raise NotFoundError(f"{version.reference} has no approval")
+    for row in rows:
+        if row["version_digest"] != version.version_digest:
+            raise IntegrityError(f"the approval of {row['person']} is for another version digest")
+        if row["person"] == version.submitter_person:
+            raise IntegrityError(f"{row['person']} submitted the candidate and approved it")
+    policy = version.approval_policy
+    if not policy["automatic"] and len(rows) < int(policy["count"]):
+        raise IntegrityError(f"the policy asks for {policy['count']} approvals; there are {len(rows)}")
+    return f"approved by {', '.join(str(r['person']) for r in rows)} for this version digest"
+
+
+def _check_bytes(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
+    """Read every file in its recorded S3 version and digest it."""
+    version = evidence.version
+    sets: list[tuple[str, tuple[FileRef, ...]]] = [("bytes of the frozen files", version.frozen)]
+    sets += [(f"bytes of the data set {d.name}", d.files) for d in version.datasets]
+    if version.environment and version.environment.archive:
+        sets.append(("bytes of the environment", (version.environment.archive,)))
+    for name, files in sets:
+        steps.check(name, lambda files=files: _digest_all(store, files))  # type: ignore[misc]
+
+
+def _digest_all(store: ObjectStore, files: tuple[FileRef, ...]) -> str:
+    for file in files:
+        with store.open(file.key, file.version_id) as stream:
+            actual = digest_stream(stream)
+        if (actual.sha256, actual.size) != (file.sha256, file.size):
+            raise IntegrityError(f"{file.path} has SHA-256 {actual.sha256}; recorded is {file.sha256}")
+    return f"{sum(f.size for f in files)} bytes in {len(files)} files"

@@ -1,0 +1,123 @@
+"""The HTTP API: every route is authorised by IAM (SigV4), and each goes to the function that may do just that.
+
+An HTTP API and not a REST API, because its request context carries the caller's ARN, user ID and address under IAM authorisation, and it
+costs a third. Access logs name who called what and how it ended, never a header or a body.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_apigatewayv2 as apigw
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from infra.config import Config
+from infra.functions import RETENTION_DAYS, Functions
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route of the API and the function that answers it."""
+
+    method: str
+    path: str
+    function: str
+
+    @property
+    def resource(self) -> str:
+        """The route as the end of an `execute-api` ARN, its variables as `*`."""
+        parts = ["*" if part.startswith("{") else part for part in self.path.split("/")]
+        return f"{self.method}{'/'.join(parts)}"
+
+
+ROUTES = (
+    Route("POST", "/v1/uploads", "uploads"),
+    Route("GET", "/v1/submissions/{submission}", "uploads"),
+    Route("GET", "/v1/me", "registry"),
+    Route("GET", "/v1/models", "registry"),
+    Route("GET", "/v1/models/{model}", "registry"),
+    Route("GET", "/v1/models/{model}/versions", "registry"),
+    Route("GET", "/v1/models/{model}/versions/{number}", "registry"),
+    Route("GET", "/v1/models/{model}/diff", "registry"),
+    Route("GET", "/v1/models/{model}/versions/{number}/logs", "registry"),
+    Route("GET", "/v1/models/{model}/versions/{number}/data", "registry"),
+    Route("GET", "/v1/predictions/{id}/trace", "registry"),
+    Route("POST", "/v1/models/{model}/versions/{number}/decision", "decide"),
+    Route("POST", "/v1/models/{model}/versions/{number}/deployment", "operate"),
+    Route("POST", "/v1/models/{model}/versions/{number}/retry", "operate"),
+    Route("POST", "/v1/models/{model}/rollback", "operate"),
+    Route("POST", "/v1/models/{model}/predictions", "predict"),
+    Route("GET", "/v1/people", "people"),
+    Route("POST", "/v1/people", "people"),
+)
+
+_ACCESS_LOG = {
+    "time": "$context.requestTime",
+    "request": "$context.requestId",
+    "route": "$context.routeKey",
+    "status": "$context.status",
+    "caller": "$context.identity.userArn",
+    "address": "$context.identity.sourceIp",
+    "milliseconds": "$context.responseLatency",
+    "bytes": "$context.responseLength",
+    "error": "$context.integrationErrorMessage",
+}
+
+
+class Api(Construct):
+    """The HTTP API.
+
+    Attributes:
+        api: the API.
+        url: where it answers.
+        url_parameter: the SSM parameter that tells clients the URL.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
+        super().__init__(scope, construct_id)
+        self.api = apigw.HttpApi(self, "Http", api_name=config.prefix, description="Attestry", create_default_stage=False)
+        targets: dict[str, integrations.HttpLambdaIntegration] = {}
+        for route in ROUTES:
+            if route.function not in targets:
+                targets[route.function] = integrations.HttpLambdaIntegration(route.function, functions.by_name[route.function])
+            self.api.add_routes(
+                path=route.path,
+                methods=[apigw.HttpMethod(route.method)],
+                integration=targets[route.function],
+                authorizer=authorizers.HttpIamAuthorizer(),
+            )
+        self._add_stage(config, key)
+        self.url = self.api.api_endpoint
+        self.url_parameter = ssm.StringParameter(
+            self, "Url", parameter_name=f"/{config.prefix}/api-url", string_value=self.url, description="Where the Attestry API answers"
+        )
+
+    def _add_stage(self, config: Config, key: kms.Key) -> None:
+        stage = apigw.HttpStage(
+            self,
+            "Stage",
+            http_api=self.api,
+            stage_name="$default",
+            auto_deploy=True,
+            throttle=apigw.ThrottleSettings(rate_limit=config.throttle_rate, burst_limit=config.throttle_burst),
+            detailed_metrics_enabled=True,
+        )
+        log = logs.LogGroup(
+            self,
+            "AccessLog",
+            log_group_name=f"/aws/vendedlogs/{config.prefix}/api",
+            encryption_key=key,
+            retention=RETENTION_DAYS[config.log_retention_days],
+            removal_policy=RemovalPolicy.RETAIN if config.deletion_protection else RemovalPolicy.DESTROY,
+        )
+        resource = stage.node.default_child
+        assert isinstance(resource, apigw.CfnStage)  # noqa: S101 - narrows CDK's type
+        settings = apigw.CfnStage.AccessLogSettingsProperty(destination_arn=log.log_group_arn, format=json.dumps(_ACCESS_LOG))
+        resource.access_log_settings = settings

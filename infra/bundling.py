@@ -1,0 +1,132 @@
+"""The functions' archives, made on this machine without docker.
+
+Two archives: `registry`, the package with its dependencies for the functions that hold permissions, and `sandbox`, the few stdlib-only
+modules for the two functions that run registered code and hold none. The hash that names an archive is taken over the sources and the
+lock file, not over what pip wrote, so that the template does not depend on the machine or on whether dependencies were installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsii
+from aws_cdk import AssetHashType, BundlingOptions, DockerImage, ILocalBundling
+from aws_cdk import aws_lambda as lambda_
+
+from infra.config import Bundling
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = Path("lambdas/requirements.lock")
+PLATFORM = "manylinux2014_aarch64"
+PYTHON = "3.13"
+MARKER = ".bundling"
+"""File inside an archive that says how it was made; two ways share one hash, so an output folder could hold the wrong one."""
+
+_REGISTRY_EXCLUDED = ("attestry/local/", "attestry/cli/")
+_SOURCE_SUFFIXES = frozenset({".py", ".json", ".lock", ".typed"})
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What goes into an archive.
+
+    Attributes:
+        name: `registry` or `sandbox`.
+        files: paths below the repository's root, sorted.
+        lock: the lock file whose packages are installed beside them, or None.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    lock: Path | None
+
+    def digest(self) -> str:
+        """Return the SHA-256 that names the archive: over names and bytes of the sources and the lock file."""
+        digest = hashlib.sha256(f"{self.name} {PLATFORM} {PYTHON}\n".encode())
+        for path in (*self.files, *((self.lock,) if self.lock else ())):
+            content = (ROOT / path).read_bytes()
+            digest.update(f"{path.as_posix()} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def registry_archive() -> Archive:
+    """Return the archive of the functions that hold permissions."""
+    files = [path for path in (*_sources("attestry"), *_sources("lambdas")) if not path.as_posix().startswith(_REGISTRY_EXCLUDED)]
+    return Archive("registry", tuple(files), LOCK)
+
+
+def sandbox_archive() -> Archive:
+    """Return the archive of the functions that run registered code: nothing in it knows the registry."""
+    handlers = [Path("lambdas") / name for name in ("__init__.py", "inference.py", "sandbox.py")]
+    files = [Path("attestry/__init__.py"), *_sources("attestry/sandbox"), *(path for path in handlers if (ROOT / path).exists())]
+    return Archive("sandbox", tuple(sorted(files)), None)
+
+
+def code_of(archive: Archive, bundling: Bundling) -> lambda_.Code:
+    """Return the CDK asset of an archive."""
+    return lambda_.Code.from_asset(
+        str(ROOT / "lambdas"),
+        asset_hash_type=AssetHashType.CUSTOM,
+        asset_hash=archive.digest(),
+        bundling=BundlingOptions(image=DockerImage.from_registry("not-used"), local=LocalBundling(archive, bundling)),
+    )
+
+
+def remove_other_bundles(outdir: Path, bundling: Bundling) -> None:
+    """Remove archives from an output folder that were made in another way, because their hashes would match."""
+    for asset in outdir.glob("asset.*"):
+        marker = asset / MARKER
+        if asset.is_dir() and (not marker.exists() or marker.read_text() != bundling):
+            shutil.rmtree(asset)
+
+
+@jsii.implements(ILocalBundling)
+class LocalBundling:
+    """Fills an asset's folder on this machine."""
+
+    def __init__(self, archive: Archive, bundling: Bundling) -> None:
+        self._archive = archive
+        self._bundling = bundling
+
+    def try_bundle(self, output_dir: str, *_options: Any, **_more: Any) -> bool:
+        """Copy the sources and install the locked packages.
+
+        Raises:
+            subprocess.CalledProcessError: pip failed; synthesis stops, and does not fall back to docker.
+        """
+        fill(self._archive, Path(output_dir), self._bundling)
+        return True
+
+
+def fill(archive: Archive, target: Path, bundling: Bundling) -> None:
+    """Write an archive's files below `target`."""
+    if archive.lock and bundling is Bundling.DEPENDENCIES:
+        install(ROOT / archive.lock, target)
+    for path in archive.files:
+        destination = target / path
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, destination)
+    (target / MARKER).write_text(bundling)
+
+
+def install(lock: Path, target: Path, *, platform: str = PLATFORM, python: str = PYTHON) -> None:
+    """Install the packages of a lock file with hashes for the functions' platform; no package's own code runs."""
+    options = ["--platform", platform, "--python-version", python, "--implementation", "cp", "--only-binary=:all:", "--require-hashes"]
+    quiet = ["--disable-pip-version-check", "--no-compile", "--quiet", "--no-input"]
+    command = [sys.executable, "-m", "pip", "install", *options, *quiet, "--no-deps", "--target", str(target), "-r", str(lock)]
+    subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 - a fixed command with paths of our own
+
+
+def _sources(folder: str) -> Iterator[Path]:
+    for path in sorted((ROOT / folder).rglob("*")):
+        relative = path.relative_to(ROOT)
+        if path.is_file() and path.suffix in _SOURCE_SUFFIXES and "__pycache__" not in relative.parts:
+            yield relative

@@ -1,0 +1,184 @@
+"""Configuration of a deployment, read from CDK context keys `attestry:<name>`; every value has a safe default.
+
+Context values arrive as JSON values from cdk.json and as text from `cdk -c`, so both are understood. An unknown key or a value out of
+range stops the synthesis with a sentence that names the key: a typing error must not turn a protection off in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+CONTEXT_PREFIX = "attestry:"
+
+LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+"""The periods that CloudWatch Logs offers."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used."""
+
+
+class RetentionMode(StrEnum):
+    """Object Lock modes; COMPLIANCE cannot be lifted by anybody before the period ends."""
+
+    GOVERNANCE = "GOVERNANCE"
+    COMPLIANCE = "COMPLIANCE"
+
+
+class Bundling(StrEnum):
+    """What goes into the functions' archives: sources and dependencies, or sources alone (the embedded AWS has the dependencies)."""
+
+    DEPENDENCIES = "dependencies"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one deployment.
+
+    Attributes:
+        prefix: start of the names of functions, roles and state machines; two deployments in one account need two prefixes.
+        bundling: what the functions' archives hold; does not change the template.
+        retention_mode: Object Lock mode of frozen files and evidence.
+        retention_days: Object Lock period of frozen files and evidence.
+        log_retention_days: how long log groups keep their entries.
+        access_log_retention_days: how long S3 server access logs are kept.
+        scratch_retention_days: after how many days the stages' working files expire.
+        alarm_address: e-mail address that alarms go to; empty for none.
+        vpc_isolation: put the functions that run registered code into subnets whose only way out is S3.
+        sandbox_memory_mib: memory of the function that runs a stage's script; CPU is in proportion.
+        inference_memory_mib: memory of the function that serves predictions.
+        approval_timeout_days: how long a version waits for its approval.
+        decision_wait_seconds: how long a decision made in the AWS console waits for CloudTrail to say who made it.
+        reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
+            account whose own limit is still 10 (new accounts) has to turn this off.
+        trusted_accounts: accounts whose IAM users may assume the registry's roles; empty means the registry's own account.
+        data_buckets: buckets outside the registry that manifests may name as source data.
+        deletion_protection: keep table, buckets and keys from being deleted with the stack.
+        throttle_rate: requests per second that the API accepts in the steady state.
+        throttle_burst: requests that the API accepts at once.
+    """
+
+    prefix: str = "attestry"
+    bundling: Bundling = Bundling.DEPENDENCIES
+    retention_mode: RetentionMode = RetentionMode.GOVERNANCE
+    retention_days: int = 365
+    log_retention_days: int = 365
+    access_log_retention_days: int = 365
+    scratch_retention_days: int = 7
+    alarm_address: str = ""
+    vpc_isolation: bool = True
+    sandbox_memory_mib: int = 3008
+    inference_memory_mib: int = 2048
+    approval_timeout_days: int = 30
+    decision_wait_seconds: int = 900
+    reserved_concurrency: bool = True
+    trusted_accounts: tuple[str, ...] = ()
+    data_buckets: tuple[str, ...] = ()
+    deletion_protection: bool = True
+    throttle_rate: int = 200
+    throttle_burst: int = 400
+
+    def __post_init__(self) -> None:
+        _check_text(
+            "prefix", self.prefix, r"[a-z][a-z0-9-]{1,18}[a-z0-9]", "3 to 20 lower-case letters, digits and hyphens, starting with a letter"
+        )
+        _check_range("retentionDays", self.retention_days, 1, 36500)
+        _check_range("accessLogRetentionDays", self.access_log_retention_days, 1, 36500)
+        _check_range("scratchRetentionDays", self.scratch_retention_days, 1, 365)
+        _check_range("sandboxMemoryMib", self.sandbox_memory_mib, 512, 10240)
+        _check_range("inferenceMemoryMib", self.inference_memory_mib, 512, 10240)
+        _check_range("approvalTimeoutDays", self.approval_timeout_days, 1, 364)
+        _check_range("decisionWaitSeconds", self.decision_wait_seconds, 10, 3600)
+        _check_range("throttleRate", self.throttle_rate, 1, 10000)
+        _check_range("throttleBurst", self.throttle_burst, 1, 5000)
+        if self.log_retention_days not in LOG_RETENTION_DAYS:
+            raise ConfigError(f"{CONTEXT_PREFIX}logRetentionDays must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
+        if self.alarm_address:
+            _check_text("alarmAddress", self.alarm_address, r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
+        for account in self.trusted_accounts:
+            _check_text("trustedAccounts", account, r"\d{12}", "account IDs of 12 digits")
+        for bucket in self.data_buckets:
+            _check_text("dataBuckets", bucket, r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "bucket names")
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, Any]) -> Config:
+        """Return the settings that the context gives, defaults for the rest.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+        """
+        names = {_camel(f.name): f for f in fields(cls)}
+        given = {key.removeprefix(CONTEXT_PREFIX): value for key, value in context.items() if key.startswith(CONTEXT_PREFIX)}
+        if unknown := sorted(set(given) - set(names)):
+            raise ConfigError(f"unknown setting {CONTEXT_PREFIX}{unknown[0]}; known are {', '.join(sorted(names))}")
+        return cls(**{names[key].name: _READERS[str(names[key].type)](key, value) for key, value in given.items()})
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _read_bool(key: str, value: object) -> bool:
+    if value in (True, "true", "True"):
+        return True
+    if value in (False, "false", "False"):
+        return False
+    raise ConfigError(f"{CONTEXT_PREFIX}{key} must be true or false")
+
+
+def _read_int(key: str, value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", text):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a whole number")
+    return int(text)
+
+
+def _read_names(key: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a list of texts")
+    return tuple(value)
+
+
+def _read_text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a text")
+    return value
+
+
+def _one_of(kind: type[StrEnum]) -> Callable[[str, object], StrEnum]:
+    def read(key: str, value: object) -> StrEnum:
+        try:
+            return kind(str(value))
+        except ValueError as error:
+            raise ConfigError(f"{CONTEXT_PREFIX}{key} must be one of {', '.join(kind)}") from error
+
+    return read
+
+
+_READERS: dict[str, Callable[[str, object], Any]] = {
+    "bool": _read_bool,
+    "int": _read_int,
+    "str": _read_text,
+    "tuple[str, ...]": _read_names,
+    "RetentionMode": _one_of(RetentionMode),
+    "Bundling": _one_of(Bundling),
+}
+
+
+def _check_range(key: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be from {low} to {high}, not {value}")
+
+
+def _check_text(key: str, value: str, pattern: str, rule: str) -> None:
+    if not re.fullmatch(pattern, value):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be {rule}, not {value!r}")

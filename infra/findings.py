@@ -1,0 +1,240 @@
+"""Every cdk-nag finding that stands, with the resources and the reason. See `infra/nag.py`."""
+
+from __future__ import annotations
+
+from infra.nag import Acknowledgement
+
+
+def _functions(*names: str) -> tuple[str, ...]:
+    return tuple(f"Functions/{name}" for name in names)
+
+
+def _roles(*names: str) -> tuple[str, ...]:
+    return tuple(f"Functions/{name}Role" for name in names)
+
+
+_API = _functions("Decide", "Operate", "People", "Predict", "Registry", "Uploads")
+_STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
+_EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Register", "Sweep")
+_UNTRUSTED = _functions("Inference", "Sandbox")
+_DELEGATE = _functions("Delegate")
+_ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_DELEGATE)
+_ALL_ROLES = tuple(f"{function}Role" for function in _ALL_FUNCTIONS)
+_PEOPLE = tuple(f"Identity/{role}" for role in ("Scientist", "Approver", "Deployer", "Consumer", "Auditor", "Admin"))
+_MACHINES = ("Pipeline/Pipeline", "Pipeline/Decision")
+_MACHINE_ROLES = ("Pipeline/PipelineRole", "Pipeline/DecisionRole")
+
+ACKNOWLEDGED = (
+    # Functions
+    Acknowledgement(
+        ("L1",), _ALL_FUNCTIONS, "python3.13 is the runtime that the lock file and the tests are made for; it is supported until October 2029."
+    ),
+    Acknowledgement(
+        ("LambdaLatestVersion",),
+        _ALL_FUNCTIONS,
+        "The rule means the latest runtime; python3.13 is the one that the lock file and the tests are made for.",
+    ),
+    Acknowledgement(
+        ("LambdaTracing",),
+        _ALL_FUNCTIONS,
+        "X-Ray would add a permission on every resource to every role and keep payload-derived data outside the registry's own records; "
+        "structured logs with the execution's name, and the version's own records, follow a request instead.",
+    ),
+    Acknowledgement(
+        ("LambdaInsideVPC",),
+        _API,
+        "Answers the API and calls AWS services over TLS with signed requests; a VPC would add a NAT or eight interface endpoints and protects nothing here.",
+    ),
+    Acknowledgement(
+        ("LambdaInsideVPC",),
+        _STAGES,
+        "Runs the registry's own code over S3 and DynamoDB; build_environment needs a way to the package index, the others no network of ours.",
+    ),
+    Acknowledgement(
+        ("LambdaInsideVPC",), _EVENTS, "Runs the registry's own code over S3, DynamoDB and Step Functions; there is no network resource to reach."
+    ),
+    Acknowledgement(("LambdaInsideVPC",), _DELEGATE, "Calls KMS and DynamoDB only; there is no network resource to reach."),
+    Acknowledgement(
+        ("LambdaDLQ",), _API, "Invoked synchronously by API Gateway, which hands the failure to the caller; a dead-letter queue would never be used."
+    ),
+    Acknowledgement(
+        ("LambdaDLQ",),
+        _STAGES,
+        "Invoked synchronously by the state machine, which catches the failure and records it with the version; a dead-letter queue would never be used.",
+    ),
+    Acknowledgement(
+        ("LambdaDLQ",),
+        (*_UNTRUSTED, *_DELEGATE),
+        "Invoked synchronously by the state machine or by predict and deploy, which answer the failure; the sandboxed ones must not even hold the "
+        "permission to send to a queue.",
+    ),
+    Acknowledgement(
+        ("LambdaAsyncFailureDestination",),
+        tuple(f"{function}/EventInvokeConfig" for function in _EVENTS),
+        "Events that fail go to the function's dead-letter queue, which has an alarm; a destination beside it would deliver them twice.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _API,
+        "Bounded by the API's throttling; reserving concurrency would take it from the other functions of the account.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _functions("Gate", "PrepareStage", "RecordStage"),
+        "Bounded by the number of executions, whose sandbox and builds have a cap.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _functions("ConsoleDecision", "Deploy", "Register"),
+        "A decision, a deployment or an upload must not wait for others of its kind; each is short, and conditional writes keep them apart.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _functions("Inference", "Delegate"),
+        "Bounded by predict, which the API throttles; a cap here would turn into cold answers for callers.",
+    ),
+    Acknowledgement(
+        ("SQSRedrivePolicy",),
+        tuple(f"{function}Failed" for function in _EVENTS),
+        "This is itself the dead-letter queue; a person looks at it when its alarm goes off.",
+    ),
+    # Roles
+    Acknowledgement(
+        ("IAMNoInlinePolicy",),
+        _ALL_ROLES,
+        "Each function has a policy that fits it alone; inline it goes with its role, and cannot be attached to another.",
+    ),
+    Acknowledgement(
+        ("IAMNoInlinePolicy",),
+        (*_PEOPLE, *_MACHINE_ROLES),
+        "The policy fits this role alone; inline it goes with its role, and cannot be attached to another.",
+    ),
+    Acknowledgement(("IAM5",), _ALL_ROLES, "The streams of the function's own log group; Lambda names them.", "*:log-group:/aws/lambda/*:log-stream:*"),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("BuildEnvironment", "Deploy", "Evaluate", "Predict", "PrepareStage", "RecordStage", "Registry"),
+        "Environments are named by their digest, which is not known before.",
+        "Resource::<StoresStore*.Arn>/environments/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage", "RecordStage", "Registry"),
+        "Data sets are named by their digest, which is not known before.",
+        "Resource::<StoresStore*.Arn>/datasets/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Deploy", "PrepareStage", "RecordStage", "Register", "Registry"),
+        "Models and versions are made after the deployment; bucket policy and Object Lock keep what is written from being changed.",
+        "Resource::<StoresStore*.Arn>/models/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Predict"),
+        "Models and versions are made after the deployment; only frozen files of theirs.",
+        "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Collect"),
+        "Models and versions are made after the deployment; only their folder of predictions.",
+        "Resource::<StoresStore*.Arn>/models/[*]/predictions/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage", "Register", "Registry", "Uploads"),
+        "Submissions are made after the deployment, by any caller.",
+        "Resource::<StoresStore*.Arn>/candidates/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Register", "Uploads"),
+        "Only outcomes beside manifests, which are made after the deployment.",
+        "Resource::<StoresStore*.Arn>/candidates/[*].status.json",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Evaluate", "PrepareStage", "RecordStage"),
+        "Jobs are named by execution, stage and attempt, which are not known before.",
+        "Resource::<StoresScratch*.Arn>/jobs/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Evaluate"),
+        "Only the folder for results of jobs, which are not known before.",
+        "Resource::<StoresScratch*.Arn>/jobs/[*]/evaluated/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Gate", "Operate", "Register", "Registry", "Sweep"),
+        "Executions of the pipeline are named after the version that they make.",
+        "Resource::*:execution:attestry-pipeline:[*]",
+    ),
+    Acknowledgement(
+        ("IAM5", "LambdaStarPermissions"),
+        _roles("Gate"),
+        "states:SendTaskSuccess and SendTaskFailure have no resource type; this is why one function alone holds them.",
+        "Resource::[*]",
+    ),
+    Acknowledgement(
+        ("IAM5", "LambdaStarPermissions"),
+        _roles("ConsoleDecision"),
+        "cloudtrail:LookupEvents has no resource type.",
+        "Resource::[*]",
+    ),
+    Acknowledgement(
+        ("IAM5", "LambdaStarPermissions"),
+        _roles("Inference", "Sandbox"),
+        "Lambda attaches the function to the VPC with these; the function's own code is denied them by lambda:SourceFunctionArn.",
+        "Resource::[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",), _MACHINE_ROLES, "The delivery of state machine logs is set up by actions that have no resource type.", "Resource::[*]"
+    ),
+    Acknowledgement(
+        ("IAM5",), _PEOPLE, "The route's variables: models, versions, submissions and predictions are made later.", "Resource::*/$default/[GP][EO]*"
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        ("Identity/Scientist",),
+        "The caller's own upload prefix; S3 puts the caller's user ID in its place.",
+        "Resource::<StoresStore*.Arn>/candidates/<aws:userid>/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        ("Identity/Approver",),
+        "Executions of RegistryDecision are named by the AWS console.",
+        "Resource::*:execution:attestry-RegistryDecision:[*]",
+    ),
+    # State machines
+    Acknowledgement(
+        ("SF2", "StepFunctionStateMachineXray"),
+        _MACHINES,
+        "The execution's history, the log of every event, and the version's own records hold what X-Ray would; it would need a permission on every resource.",
+    ),
+    # Storage
+    Acknowledgement(
+        ("S3BucketReplicationEnabled",),
+        ("Stores/Store",),
+        "Versioned and under Object Lock; a copy in another region or account is a decision about cost and law that a deployment takes for itself (docs/deploy.md).",
+    ),
+    Acknowledgement(
+        ("S3BucketReplicationEnabled",), ("Stores/Scratch",), "Working files that expire within days and can be made again by retrying the stage."
+    ),
+    Acknowledgement(
+        ("S3BucketReplicationEnabled", "S3DefaultEncryptionKMS"),
+        ("Stores/AccessLogs",),
+        "S3 delivers server access logs only under its own keys (SSE-S3), and they are a trace of what the stores hold, not the record.",
+    ),
+    Acknowledgement(
+        ("DynamoDBInBackupPlan",),
+        ("Stores/Meta",),
+        "Point-in-time recovery and deletion protection are on; a backup plan belongs to the account's own AWS Backup policy.",
+    ),
+    # Network
+    Acknowledgement(
+        ("VPCDefaultSecurityGroupClosed",),
+        ("Isolation/Vpc",),
+        "Closing the default group takes a custom resource with permissions of its own; nothing is placed in the group, and no route leads out but to S3.",
+    ),
+)

@@ -1,0 +1,118 @@
+"""The registry's roles as IAM roles: each may call exactly its routes.
+
+One person must not pass for two: whoever may assume a shared role can choose the session's name, so the trust policies require
+`sts:RoleSessionName` to be the caller's own IAM user name. The registry reads the login from that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import Aws, Duration
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from infra.api import ROUTES, Api, Route
+from infra.config import Config
+from infra.names import Names
+from infra.pipeline import Pipeline
+from infra.stores import UPLOADS, Stores
+
+READS = tuple(route for route in ROUTES if route.method == "GET" and route.path != "/v1/people")
+_CALLS: Mapping[str, tuple[str, ...]] = {
+    "scientist": ("POST /v1/uploads", "POST /v1/models/{model}/versions/{number}/retry"),
+    "approver": ("POST /v1/models/{model}/versions/{number}/decision",),
+    "deployer": (
+        "POST /v1/models/{model}/versions/{number}/deployment",
+        "POST /v1/models/{model}/versions/{number}/retry",
+        "POST /v1/models/{model}/rollback",
+    ),
+    "consumer": ("POST /v1/models/{model}/predictions",),
+    "auditor": ("GET /v1/people",),
+    "admin": ("GET /v1/people", "POST /v1/people"),
+}
+_CONSUMER_READS = ("/v1/me", "/v1/models", "/v1/models/{model}", "/v1/predictions/{id}/trace")
+
+
+def routes_of(role: str) -> tuple[Route, ...]:
+    """Return the routes that a registry role may call."""
+    reads = [route for route in READS if role != "consumer" or route.path in _CONSUMER_READS]
+    calls = [route for route in ROUTES if f"{route.method} {route.path}" in _CALLS[role]]
+    return (*reads, *calls)
+
+
+class Identity(Construct):
+    """The IAM roles that people and services assume.
+
+    Attributes:
+        roles: IAM role by registry role.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, config: Config, api: Api, pipeline: Pipeline, stores: Stores) -> None:
+        super().__init__(scope, construct_id)
+        names = Names(config.prefix)
+        self._api = api
+        self.roles: dict[str, iam.Role] = {}
+        for role in _CALLS:
+            statements = [*self._call(role)]
+            if role == "scientist":
+                statements += _upload_by_hand(stores)
+            if role == "approver":
+                statements += _decide_in_console(names, pipeline)
+            self.roles[role] = iam.Role(
+                self,
+                role.capitalize(),
+                role_name=names.role(role),
+                description=f"Attestry: people and services that act as {role}",
+                assumed_by=_trusted(config),
+                inline_policies={"registry": iam.PolicyDocument(statements=statements)},
+                max_session_duration=Duration.hours(8),
+            )
+
+    def _call(self, role: str) -> list[iam.PolicyStatement]:
+        start = f"arn:{Aws.PARTITION}:execute-api:{Aws.REGION}:{Aws.ACCOUNT_ID}:{self._api.api.api_id}/$default"
+        resources = sorted({f"{start}/{route.resource}" for route in routes_of(role)})
+        call = iam.PolicyStatement(sid="CallRoutes", actions=["execute-api:Invoke"], resources=resources)
+        find = iam.PolicyStatement(sid="FindApi", actions=["ssm:GetParameter"], resources=[self._api.url_parameter.parameter_arn])
+        return [call, find]
+
+
+def _trusted(config: Config) -> iam.PrincipalBase:
+    accounts: list[iam.IPrincipal] = [iam.AccountPrincipal(account) for account in config.trusted_accounts]
+    everyone = iam.CompositePrincipal(*accounts) if accounts else iam.AccountRootPrincipal()
+    return iam.PrincipalWithConditions(everyone, {"StringEquals": {"sts:RoleSessionName": "${aws:username}"}})
+
+
+def _upload_by_hand(stores: Stores) -> list[iam.PolicyStatement]:
+    """Return what the S3 console needs to put files below the caller's own prefix and to read the outcome there."""
+    own = f"{UPLOADS}/${{aws:userid}}/*"
+    through = {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}}
+    key = stores.store.encryption_key
+    assert key is not None  # noqa: S101 - the store is made with a key
+    return [
+        iam.PolicyStatement(sid="UploadByHand", actions=["s3:PutObject", "s3:GetObject"], resources=[stores.store.arn_for_objects(own)]),
+        iam.PolicyStatement(
+            sid="ListOwnUploads",
+            actions=["s3:ListBucket"],
+            resources=[stores.store.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": own}},
+        ),
+        iam.PolicyStatement(
+            sid="EncryptUploads", actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[key.key_arn], conditions=through
+        ),
+    ]
+
+
+def _decide_in_console(names: Names, pipeline: Pipeline) -> list[iam.PolicyStatement]:
+    return [
+        iam.PolicyStatement(
+            sid="StartDecision",
+            actions=["states:StartExecution", "states:DescribeStateMachine"],
+            resources=[pipeline.decision.state_machine_arn],
+        ),
+        iam.PolicyStatement(
+            sid="SeeDecision",
+            actions=["states:DescribeExecution", "states:GetExecutionHistory"],
+            resources=[names.executions_arn(names.decision)],
+        ),
+    ]

@@ -1,0 +1,143 @@
+"""What starts functions by event or clock, and what raises an alarm."""
+
+from __future__ import annotations
+
+from aws_cdk import Aws, Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from infra.api import Api
+from infra.config import Config
+from infra.functions import Functions
+from infra.names import Names
+from infra.permissions import Topics
+from infra.pipeline import Pipeline
+from infra.stores import UPLOADS, Stores
+
+MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
+
+
+def make_topics(scope: Construct, config: Config, key: kms.Key) -> Topics:
+    """Create the encrypted topics; the alarm address, if there is one, is subscribed to alarms."""
+    alarms = sns.Topic(scope, "Alarms", display_name="Attestry alarms", master_key=key, enforce_ssl=True)
+    alarms.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="AlarmsMayPublish",
+            actions=["sns:Publish"],
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+            resources=[alarms.topic_arn],
+            conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+        )
+    )
+    if config.alarm_address:
+        alarms.add_subscription(subscriptions.EmailSubscription(config.alarm_address))
+    return Topics(alarms, sns.Topic(scope, "Notifications", display_name="Attestry", master_key=key, enforce_ssl=True))
+
+
+class Triggers(Construct):
+    """Rules of EventBridge: uploads, decisions in the console, and the clock."""
+
+    def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, stores: Stores) -> None:
+        super().__init__(scope, construct_id)
+        self._functions = functions
+        names = Names(config.prefix)
+        keys = [{"wildcard": f"{UPLOADS}/*/{name}"} for name in MANIFEST_NAMES]
+        self._rule(
+            "Upload",
+            "register",
+            "A manifest was uploaded",
+            pattern=events.EventPattern(
+                source=["aws.s3"],
+                detail_type=["Object Created"],
+                detail={"bucket": {"name": [stores.store.bucket_name]}, "object": {"key": keys}},
+            ),
+        )
+        self._rule(
+            "ConsoleDecision",
+            "console_decision",
+            "CloudTrail says who started a decision",
+            pattern=events.EventPattern(
+                source=["aws.states"],
+                detail_type=["AWS API Call via CloudTrail"],
+                detail={
+                    "eventSource": ["states.amazonaws.com"],
+                    "eventName": ["StartExecution"],
+                    "requestParameters": {"stateMachineArn": [names.state_machine_arn(names.decision)]},
+                },
+            ),
+        )
+        self._rule("EveryMinute", "collect", "Archive receipts", schedule=events.Schedule.rate(Duration.minutes(1)))
+        self._rule("EveryFiveMinutes", "sweep", "Find what was left between", schedule=events.Schedule.rate(Duration.minutes(5)))
+
+    def _rule(
+        self,
+        construct_id: str,
+        function: str,
+        description: str,
+        *,
+        pattern: events.EventPattern | None = None,
+        schedule: events.Schedule | None = None,
+    ) -> None:
+        rule = events.Rule(self, construct_id, description=description, event_pattern=pattern, schedule=schedule)
+        target = targets.LambdaFunction(
+            self._functions.by_name[function],
+            dead_letter_queue=self._functions.queues[function],
+            max_event_age=Duration.hours(1),
+            retry_attempts=8,
+        )
+        rule.add_target(target)
+
+
+class Alarms(Construct):
+    """Alarms; each says in its description what to look at."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, config: Config, topics: Topics, functions: Functions, pipeline: Pipeline, api: Api
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._prefix = config.prefix
+        self._action = actions.SnsAction(topics.alarms)
+        five = Duration.minutes(5)
+        for name, queue in functions.queues.items():
+            metric = queue.metric_approximate_number_of_messages_visible(period=five, statistic="Maximum")
+            self._alarm(
+                f"failed-events-{name}", metric, f"Events that {name} could not handle wait in its dead-letter queue; see docs/deploy.md"
+            )
+        for name, function in functions.by_name.items():
+            self._alarm(f"errors-{name}", function.metric_errors(period=five, statistic="Sum"), f"{name} raised; its log group says what")
+        for name in ("predict", "register", "sandbox"):
+            throttles = _throttles(functions.by_name[name])
+            self._alarm(f"throttles-{name}", throttles, f"{name} met a concurrency limit", threshold=10)
+        failed = pipeline.machine.metric_failed(period=five, statistic="Sum")
+        self._alarm("pipeline-failed", failed, "An execution failed; its version has a failed stage with error and log")
+        timed_out = pipeline.machine.metric_timed_out(period=five, statistic="Sum")
+        self._alarm("pipeline-timed-out", timed_out, "An execution ran out of time")
+        refused = pipeline.decision.metric_failed(period=five, statistic="Sum")
+        self._alarm("decision-refused", refused, "A decision in the AWS console was refused or its caller stayed unknown")
+        self._alarm("api-errors", api.api.metric_server_error(period=five, statistic="Sum"), "The API answered 5xx", threshold=5)
+
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, description: str, *, threshold: int = 1) -> None:
+        alarm = cloudwatch.Alarm(
+            self,
+            "".join(part.capitalize() for part in name.replace("_", "-").split("-")),
+            alarm_name=f"{self._prefix}-{name.replace('_', '-')}",
+            alarm_description=description,
+            metric=metric,
+            threshold=threshold,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        alarm.add_alarm_action(self._action)
+
+
+def _throttles(function: lambda_.Function) -> cloudwatch.Metric:
+    return function.metric_throttles(period=Duration.minutes(5), statistic="Sum")

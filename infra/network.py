@@ -1,0 +1,93 @@
+"""The network of the functions that run registered code: subnets whose only way out is S3, and there only the registry's buckets."""
+
+from __future__ import annotations
+
+from aws_cdk import Aws, CfnTag
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from infra.stores import Stores
+
+
+class Isolation(Construct):
+    """A VPC without internet gateway, NAT or interface endpoint.
+
+    Attributes:
+        vpc: the VPC.
+        subnets: the isolated subnets.
+        security_group: no inbound rule; outbound HTTPS, which the routes limit to S3.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, stores: Stores) -> None:
+        super().__init__(scope, construct_id)
+        isolated = ec2.SubnetConfiguration(name="Isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=20)
+        self.vpc = ec2.Vpc(
+            self,
+            "Vpc",
+            ip_addresses=ec2.IpAddresses.cidr("10.90.0.0/16"),
+            max_azs=2,
+            nat_gateways=0,
+            create_internet_gateway=False,
+            # Closing the default group takes a custom resource; nothing is ever placed in it.
+            restrict_default_security_group=False,
+            subnet_configuration=[isolated],
+        )
+        self.subnets = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
+        self.security_group = ec2.SecurityGroup(
+            self, "SecurityGroup", vpc=self.vpc, description="Functions that run registered code", allow_all_outbound=False
+        )
+        self.security_group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "HTTPS; the route table knows S3 alone")
+        endpoint = self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
+        for statement in _reachable(stores.store, stores.scratch):
+            endpoint.add_to_policy(statement)
+        self._add_flow_log(stores.access_logs)
+
+    def _add_flow_log(self, bucket: s3.Bucket) -> None:
+        """Record refused and accepted connections: the sandbox has no reason to try anything but S3."""
+        source = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
+        delivery = iam.ServicePrincipal("delivery.logs.amazonaws.com")
+        prefix = f"flow/AWSLogs/{Aws.ACCOUNT_ID}"
+        write = iam.PolicyStatement(
+            sid="FlowLogWrite",
+            actions=["s3:PutObject"],
+            principals=[delivery],
+            resources=[bucket.arn_for_objects(f"{prefix}/*")],
+            conditions=source,
+        )
+        check = iam.PolicyStatement(
+            sid="FlowLogAclCheck", actions=["s3:GetBucketAcl"], principals=[delivery], resources=[bucket.bucket_arn], conditions=source
+        )
+        for statement in (write, check):
+            bucket.add_to_resource_policy(statement)
+        log = ec2.CfnFlowLog(
+            self,
+            "FlowLog",
+            resource_id=self.vpc.vpc_id,
+            resource_type="VPC",
+            traffic_type="ALL",
+            log_destination_type="s3",
+            log_destination=f"{bucket.bucket_arn}/flow",
+            tags=[CfnTag(key="Name", value="Attestry isolation")],
+        )
+        if bucket.policy:
+            log.node.add_dependency(bucket.policy)
+
+
+def _reachable(store: s3.Bucket, scratch: s3.Bucket) -> list[iam.PolicyStatement]:
+    """Return what may be reached through the endpoint, whoever's credentials a request carries.
+
+    Code that smuggles in credentials of another account finds no bucket of that account here.
+    """
+    readable = [store.arn_for_objects(f"{folder}/*") for folder in ("datasets", "environments", "models")]
+    read = iam.PolicyStatement(
+        sid="ReadInputs",
+        actions=["s3:GetObject", "s3:GetObjectVersion"],
+        principals=[iam.AnyPrincipal()],
+        resources=[*readable, scratch.arn_for_objects("jobs/*")],
+    )
+    write = iam.PolicyStatement(
+        sid="WriteOutputs", actions=["s3:PutObject"], principals=[iam.AnyPrincipal()], resources=[scratch.arn_for_objects("jobs/*")]
+    )
+    return [read, write]

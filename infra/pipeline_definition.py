@@ -1,0 +1,272 @@
+"""The state machines in Amazon States Language (JSONata), built in Python so that the three script stages are written once.
+
+States are named after the stages, so that the picture in the AWS console is the pipeline. The input names a version and carries no
+payload; what functions answer are keys, digests and outcomes. Every task that is a function of ours is tried again, because those are
+idempotent; a script is not, save where it never started. Whatever fails ends in `Record failure`, which names the stage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+State = dict[str, Any]
+States = dict[str, State]
+
+SCRIPT_STAGES = ("PROCESSING", "TRAINING", "VALIDATION")
+EVALUATED = ("PROCESSING", "VALIDATION")
+"""Stages whose outputs a function of ours reads and measures."""
+
+INVOKE = "arn:aws:states:::lambda:invoke"
+"""The commercial partition by name: Lambda's tenant isolation, which inference needs, exists in no other."""
+
+_LAMBDA_FAULTS = ["Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "Lambda.TooManyRequestsException"]
+_SECONDS_OF_FUNCTION = 930
+"""A little above a function's own limit of 900 s, so that its answer is the one that counts."""
+
+SUBSTITUTIONS = {
+    "build_environment": "BuildEnvironment",
+    "console_decision": "ConsoleDecision",
+    "deploy": "Deploy",
+    "evaluate": "Evaluate",
+    "gate": "Gate",
+    "prepare_stage": "PrepareStage",
+    "record_stage": "RecordStage",
+    "sandbox": "Sandbox",
+}
+"""Function name to the name of its ARN in the definition."""
+
+
+def pipeline_definition(*, approval_seconds: int) -> State:
+    """Return the definition of the state machine that makes a version.
+
+    Args:
+        approval_seconds: how long a version waits for its decision.
+    """
+    states: States = {"Read input": _read_input(), "Plan": _plan(), "Prepare environment": _prepare_environments()}
+    for stage, following in zip(SCRIPT_STAGES, (*SCRIPT_STAGES[1:], None), strict=True):
+        states |= _script_stage(stage, then=f"Prepare {following}" if following else "APPROVAL")
+    states |= _approval(approval_seconds) | _deployment() | _ends()
+    return {
+        "Comment": "Attestry: one execution makes one model version",
+        "QueryLanguage": "JSONata",
+        "StartAt": "Read input",
+        "States": states,
+    }
+
+
+def decision_definition(*, wait_seconds: int) -> State:
+    """Return the definition of the state machine that a person starts in the AWS console to decide.
+
+    Who started it is known from CloudTrail only, and only after a while; until then the function answers WAIT. After `wait_seconds`
+    without an answer nothing is decided.
+    """
+    interval = max(1, min(15, wait_seconds // 20))
+    payload = {
+        "input": "{% $states.context.Execution.Input %}",
+        "execution_arn": "{% $states.context.Execution.Id %}",
+        "state_machine_arn": "{% $states.context.StateMachine.Id %}",
+        "started": "{% $states.context.Execution.StartTime %}",
+        "redrives": "{% $exists($states.context.Execution.RedriveCount) ? $states.context.Execution.RedriveCount : 0 %}",
+    }
+    decide = _task("console_decision", payload, then="Decided?", assign={"answer": "{% $states.result.Payload %}"}, seconds=90)
+    caught = {"Retry": [_retry()], "Catch": [_catch("'APPROVAL'", then="Refused")]}
+    waited = f"$toMillis($states.context.State.EnteredTime) - $toMillis($states.context.Execution.StartTime) >= {wait_seconds * 1000}"
+    states = {
+        "Begin": {"Type": "Pass", "Assign": {"answer": None, "failure": None}, "Next": "Find caller and decide"},
+        "Find caller and decide": decide | caught,
+        "Decided?": _choice(
+            {
+                "$answer.outcome = 'DECIDED'": "Done",
+                f"$answer.outcome = 'WAIT' and {waited}": "Caller unknown",
+                "$answer.outcome = 'WAIT'": "Wait for CloudTrail",
+            },
+            otherwise="Refused",
+        ),
+        "Wait for CloudTrail": {"Type": "Wait", "Seconds": interval, "Next": "Find caller and decide"},
+        "Done": {"Type": "Succeed", "Output": "{% $answer %}"},
+        "Refused": _fail("Attestry.Refused", "{% $failure = null ? $string($answer) : $string($failure.error) %}"),
+        "Caller unknown": _fail(
+            "Attestry.CallerUnknown", "CloudTrail did not say in time who started this decision, so nothing was decided"
+        ),
+    }
+    return {
+        "Comment": "Attestry: decide on a version from the AWS console",
+        "QueryLanguage": "JSONata",
+        "StartAt": "Begin",
+        "States": states,
+    }
+
+
+def _read_input() -> State:
+    execution = (
+        "{'arn': $states.context.Execution.Id, 'name': $states.context.Execution.Name, 'started': $states.context.Execution.StartTime}"
+    )
+    version = "'model': $states.input.model, 'version': $states.input.version, 'attempt': $states.input.attempt"
+    # Every variable exists from the start: Step Functions fails an expression over one that was never assigned.
+    empty = {"evaluation": None, "failure": None, "outcome": {"outcome": "FAILED", "error": ""}}
+    return {"Type": "Pass", "Assign": {"of": f"{{% {{{version}, 'execution': {execution}}} %}}"} | empty, "Next": "Plan"}
+
+
+def _plan() -> State:
+    payload = "{% $merge([$of, {'stage': 'ENVIRONMENT'}]) %}"
+    assign = {"environments": "{% $states.result.Payload.environments %}"}
+    return _task("prepare_stage", payload, then="Prepare environment", assign=assign) | _own("'PROCESSING'")
+
+
+def _prepare_environments() -> State:
+    build = _task("build_environment", {"environments": ["{% $states.input %}"]}, then=None) | {"Retry": [_retry()]}
+    processor = {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Build environment", "States": {"Build environment": build}}
+    return {
+        "Type": "Map",
+        "Items": "{% $environments %}",
+        "MaxConcurrency": 4,
+        "ItemProcessor": processor,
+        "Output": {},
+        "Catch": [_catch("'PROCESSING'")],
+        "Next": "Prepare PROCESSING",
+    }
+
+
+def _script_stage(stage: str, *, then: str) -> States:
+    """Return the states of one stage that runs a script: prepare, run, evaluate, record."""
+    name = f"'{stage}'"
+    prepare = _task(
+        "prepare_stage",
+        f"{{% $merge([$of, {{'stage': {name}}}]) %}}",
+        then=f"{stage} done before?",
+        assign={"job": "{% $states.result.Payload %}", "evaluation": None},
+    )
+    run = _task(
+        "sandbox",
+        {"job_url": "{% $job.job_url %}"},
+        then=f"{stage} ran?" if stage in EVALUATED else f"Record {stage}",
+        assign={"run": "{% $states.result.Payload %}", "entered": "{% $states.context.State.EnteredTime %}"},
+    )
+    record = {"stage": stage, "entered": "{% $entered %}", "run": "{% $run %}", "evaluation": "{% $evaluation %}", "error": None}
+    states = {
+        f"Prepare {stage}": prepare | _own(name),
+        f"{stage} done before?": _choice({"$job.skip = true": then}, otherwise=stage),
+        stage: run | {"Retry": [_retry_not_started()], "Catch": [_catch(name)]},
+    }
+    if stage in EVALUATED:
+        evaluate = _task(
+            "evaluate",
+            f"{{% $merge([$job.evaluate, {{'stage': {name}}}]) %}}",
+            then=f"Record {stage}",
+            assign={"evaluation": "{% $states.result.Payload %}"},
+        )
+        states[f"{stage} ran?"] = _choice({"$run.outcome = 'SUCCEEDED'": f"Evaluate {stage}"}, otherwise=f"Record {stage}")
+        states[f"Evaluate {stage}"] = evaluate | _own(name)
+    return states | _record(stage, record, then=then)
+
+
+def _record(stage: str, facts: State, *, then: str) -> States:
+    """Return the state that records a stage, and the choice by its outcome."""
+    assign = {"outcome": "{% $states.result.Payload %}"}
+    payload = {
+        "model": "{% $of.model %}",
+        "version": "{% $of.version %}",
+        "attempt": "{% $of.attempt %}",
+        "execution": "{% $of.execution %}",
+    }
+    record = _task("record_stage", payload | facts, then=f"{stage} passed?", assign=assign) | _own(f"'{stage}'")
+    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": then, "$outcome.outcome = 'REJECTED'": "Rejected"}, otherwise="Failed")
+    return {f"Record {stage}": record, f"{stage} passed?": passed}
+
+
+def _approval(seconds: int) -> States:
+    payload = {
+        "action": "wait",
+        "model": "{% $of.model %}",
+        "version": "{% $of.version %}",
+        "attempt": "{% $of.attempt %}",
+        "token": "{% $states.context.Task.Token %}",
+    }
+    wait: State = {
+        "Type": "Task",
+        "Resource": f"{INVOKE}.waitForTaskToken",
+        "Arguments": {"FunctionName": "${Gate}", "Payload": payload},
+        "Assign": {"run": "{% $states.result %}", "entered": "{% $states.context.State.EnteredTime %}"},
+        "TimeoutSeconds": seconds,
+        # A timeout of the decision must not start the wait again, so only faults of the call itself are tried again.
+        "Retry": [_retry(_LAMBDA_FAULTS)],
+        "Catch": [_catch("'APPROVAL'")],
+        "Next": "Record APPROVAL",
+    }
+    facts = {"stage": "APPROVAL", "entered": "{% $entered %}", "run": "{% $run %}", "evaluation": None, "error": None}
+    return {"APPROVAL": wait} | _record("APPROVAL", facts, then="DEPLOYMENT")
+
+
+def _deployment() -> States:
+    payload = "{% $merge([$of, {'reason': 'approved'}]) %}"
+    deploy = _task("deploy", payload, then="DEPLOYMENT passed?", assign={"outcome": "{% $states.result.Payload %}"})
+    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": "Done", "$outcome.outcome = 'REJECTED'": "Rejected"}, otherwise="Failed")
+    return {"DEPLOYMENT": deploy | _own("'DEPLOYMENT'"), "DEPLOYMENT passed?": passed}
+
+
+def _ends() -> States:
+    payload = {
+        "model": "{% $of.model %}",
+        "version": "{% $of.version %}",
+        "attempt": "{% $of.attempt %}",
+        "execution": "{% $of.execution %}",
+        "stage": "{% $failure.stage %}",
+        "outcome": "FAILED",
+        "entered": "{% $failure.at %}",
+        "run": None,
+        "evaluation": None,
+        "error": "{% $failure.error %}",
+    }
+    record = _task("record_stage", payload, then="Failed", assign={"outcome": "{% $states.result.Payload %}"})
+    unrecorded = {"ErrorEquals": ["States.ALL"], "Next": "Failed unrecorded"}
+    return {
+        "Record failure": record | {"Retry": [_retry()], "Catch": [unrecorded]},
+        "Done": {"Type": "Succeed", "Output": "{% $outcome %}"},
+        "Rejected": {"Type": "Succeed", "Output": "{% $outcome %}"},
+        "Failed": _fail("Attestry.StageFailed", "{% $outcome.error ? $string($outcome.error) : 'see the failed stage of the version' %}"),
+        "Failed unrecorded": _fail("Attestry.FailureNotRecorded", "{% $string($failure) %}"),
+    }
+
+
+def _task(
+    function: str, payload: State | str, *, then: str | None, assign: State | None = None, seconds: int = _SECONDS_OF_FUNCTION
+) -> State:
+    state: State = {
+        "Type": "Task",
+        "Resource": INVOKE,
+        "Arguments": {"FunctionName": f"${{{SUBSTITUTIONS[function]}}}", "Payload": payload},
+        "TimeoutSeconds": seconds,
+    }
+    # What a state needs later is assigned; its output stays empty, so that no state's input grows with what others answered.
+    if assign:
+        state["Assign"] = assign
+    state["Output"] = {}
+    return state | ({"Next": then} if then else {"End": True})
+
+
+def _own(stage: str) -> State:
+    """Return what tries a function of ours again, and what catches its failure."""
+    return {"Retry": [_retry()], "Catch": [_catch(stage)]}
+
+
+def _retry(errors: list[str] | None = None) -> State:
+    return {"ErrorEquals": errors or ["States.ALL"], "IntervalSeconds": 2, "MaxAttempts": 2, "BackoffRate": 3, "JitterStrategy": "FULL"}
+
+
+def _retry_not_started() -> State:
+    """A throttled call never reached the script, so waiting for room is not a second run."""
+    return {"ErrorEquals": ["Lambda.TooManyRequestsException"], "IntervalSeconds": 5, "MaxAttempts": 10, "BackoffRate": 1.5}
+
+
+def _catch(stage: str, *, then: str = "Record failure") -> State:
+    failure = f"{{'stage': {stage}, 'error': $states.errorOutput, 'at': $states.context.State.EnteredTime}}"
+    return {"ErrorEquals": ["States.ALL"], "Assign": {"failure": f"{{% {failure} %}}"}, "Next": then}
+
+
+def _choice(rules: dict[str, str], *, otherwise: str) -> State:
+    choices = [{"Condition": f"{{% {condition} %}}", "Next": state} for condition, state in rules.items()]
+    return {"Type": "Choice", "Choices": choices, "Default": otherwise}
+
+
+def _fail(error: str, cause: str) -> State:
+    return {"Type": "Fail", "Error": error, "Cause": cause}

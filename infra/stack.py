@@ -1,0 +1,83 @@
+"""The stack, and the application that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import App, CfnOutput, Stack
+from constructs import Construct
+
+from infra.api import Api
+from infra.bundling import remove_other_bundles
+from infra.config import Config
+from infra.functions import Functions
+from infra.identity import Identity
+from infra.keys import Keys
+from infra.monitoring import Alarms, Triggers, make_topics
+from infra.names import Names
+from infra.network import Isolation
+from infra.permissions import Grants
+from infra.pipeline import Pipeline
+from infra.stores import Stores
+
+STACK_NAME = "Attestry"
+
+FEATURE_FLAGS = {
+    "@aws-cdk/aws-iam:minimizePolicies": True,
+    "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
+}
+"""Set in code and not in cdk.json, so that the template is the same with and without the CDK command line."""
+
+
+class AttestryStack(Stack):
+    """Everything of one deployment. It names no account and no region, so one template serves all."""
+
+    def __init__(self, scope: Construct, construct_id: str, config: Config) -> None:
+        super().__init__(scope, construct_id, description="Attestry: model registry with traceable predictions", analytics_reporting=False)
+        self.config = config
+        keys = Keys(self, "Keys", config)
+        stores = Stores(self, "Stores", config, keys.data)
+        topics = make_topics(self, config, keys.data)
+        isolation = Isolation(self, "Isolation", stores) if config.vpc_isolation else None
+        grants = Grants(config, Names(config.prefix), stores, keys.data, topics)
+        functions = Functions(self, "Functions", grants, keys, isolation)
+        pipeline = Pipeline(self, "Pipeline", config, functions, keys.data)
+        api = Api(self, "Api", config, functions, keys.data)
+        Identity(self, "Identity", config, api, pipeline, stores)
+        Triggers(self, "Triggers", config, functions, stores)
+        Alarms(self, "Monitoring", config, topics, functions, pipeline, api)
+        self._outputs(
+            {
+                "ApiUrl": api.url,
+                "StoreBucket": stores.store.bucket_name,
+                "ScratchBucket": stores.scratch.bucket_name,
+                "MetaTable": stores.table.table_name,
+                "PipelineArn": pipeline.machine.state_machine_arn,
+                "DecisionArn": pipeline.decision.state_machine_arn,
+                "NotificationsTopic": topics.notifications.topic_arn,
+            }
+        )
+
+    def _outputs(self, values: Mapping[str, str]) -> None:
+        for name, value in values.items():
+            CfnOutput(self, name, value=value)
+
+
+def build_app(context: Mapping[str, Any] | None = None, outdir: str | None = None) -> App:
+    """Return the application, ready to be synthesised.
+
+    Args:
+        context: settings that come before those of cdk.json and the command line.
+        outdir: where the template goes; by default where the CDK command line says, or `cdk.out`.
+
+    Raises:
+        infra.config.ConfigError: a setting that cannot be used.
+    """
+    # Context given to the constructor is overridden by CDK_CONTEXT_JSON, which is right for settings from the command line.
+    app = App(context={**FEATURE_FLAGS, **(context or {})}, outdir=outdir, analytics_reporting=False)
+    config = Config.from_context(app.node.get_all_context())
+    remove_other_bundles(Path(app.outdir), config.bundling)
+    AttestryStack(app, STACK_NAME, config)
+    return app

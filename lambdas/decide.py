@@ -1,0 +1,43 @@
+"""API: approve or reject a version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attestry.aws.http import Request, serve
+from attestry.aws.identity import caller
+from attestry.aws.world import World
+from attestry.domain.approvals import read_reason, read_verdict
+from attestry.usecases.decide import decide_approval
+from attestry.usecases.records import person_of
+
+world = World()
+
+
+def decide(request: Request) -> dict[str, Any]:
+    """Record the caller's decision; the gate sends the pipeline on."""
+    body = request.body("decision", "reason")
+    verdict, reason = read_verdict(body.get("decision")), read_reason(body.get("reason"))
+    model, number = request.text("model"), request.number("number")
+    by = person_of(world.meta, caller(request, world.settings))
+    decision = decide_approval(world.meta, model, number, verdict, reason=reason, by=by, at=world.clock.now())
+    if decision.complete:
+        world.functions.send(world.settings.gate_function, {"action": "decided", "model": model, "version": number})
+    version = decision.version
+    return {
+        "model": model,
+        "version": number,
+        "decision": verdict.value,
+        "complete": decision.complete,
+        "approvals": list(decision.approvals),
+        "needed": decision.needed,
+        "stage": version.stage.value,
+        "status": version.status.value,
+        "standing": version.standing.value,
+        "person": by.person,
+    }
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer the API."""
+    return serve(event, context, {"POST /v1/models/{model}/versions/{number}/decision": decide})

@@ -1,0 +1,23 @@
+"""The gate: opens APPROVAL with the pipeline's task token, and alone sends tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attestry.aws.logging import configure_logging
+from attestry.aws.world import World
+from attestry.usecases.gate import open_approval, send_on
+
+world = World()
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Wait for a decision (from the pipeline), or send on (after a decision)."""
+    configure_logging(context)
+    model, number = str(event["model"]), int(event["version"])
+    if event["action"] == "wait":
+        open_approval(
+            world.meta, world.pipeline, world.notifier, model=model, number=number, token=str(event["token"]), at=world.clock.now()
+        )
+        return {"outcome": "waiting"}
+    return {"outcome": send_on(world.meta, world.pipeline, model=model, number=number)}

@@ -1,0 +1,23 @@
+"""An uploaded manifest (S3 `Object Created` through EventBridge) becomes a candidate, a version and a running pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attestry.aws.logging import configure_logging
+from attestry.aws.world import World
+from attestry.domain.environments import current_platform
+from attestry.usecases.register import Registrar, UploadedManifest
+
+world = World()
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Register the manifest that the event names; other objects are passed over."""
+    configure_logging(context)
+    uploaded = event["detail"]["object"]
+    upload = UploadedManifest(str(uploaded["key"]), uploaded.get("version-id"), world.settings.account)
+    if not upload.is_manifest:
+        return {"state": "PASSED_OVER"}
+    registrar = Registrar(world.meta, world.store, world.pipeline, world.notifier, current_platform())
+    return registrar.register(upload, world.clock.now()).to_dict()

@@ -1,0 +1,18 @@
+"""Serving and VALIDATION: raw measurements in, one number per row out.
+
+`sex` is 0 or 1, as processing writes it; the other nine are as measured.
+"""
+
+from pathlib import Path
+
+import joblib
+
+
+def model_fn(model_dir):
+    """Return the fitted model."""
+    return joblib.load(Path(model_dir) / "model.joblib")
+
+
+def predict_fn(data, model):
+    """Return the expected progression after one year for each row."""
+    return model.predict(data[list(model.feature_names_in_)].astype("float64"))

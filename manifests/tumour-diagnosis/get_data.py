@@ -1,0 +1,19 @@
+"""Writes data/breast_cancer.csv: the Wisconsin data that ships inside scikit-learn, 30 measurements and `malignant` (1 or 0)."""
+
+from pathlib import Path
+
+from sklearn.datasets import load_breast_cancer
+
+
+def main() -> None:
+    bunch = load_breast_cancer(as_frame=True)
+    frame = bunch.data.rename(columns=lambda name: name.replace(" ", "_"))
+    frame["malignant"] = (bunch.target == list(bunch.target_names).index("malignant")).astype(int)
+    path = Path(__file__).parent / "data" / "breast_cancer.csv"
+    path.parent.mkdir(exist_ok=True)
+    frame.to_csv(path, index=False, lineterminator="\n")
+    print(f"{path}: {len(frame)} rows, {frame.malignant.sum()} malignant")
+
+
+if __name__ == "__main__":
+    main()
