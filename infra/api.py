@@ -52,6 +52,7 @@ ROUTES = (
     Route("POST", "/v1/models/{model}/versions/{number}/decision", "decide"),
     Route("POST", "/v1/models/{model}/versions/{number}/deployment", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/retry", "operate"),
+    Route("POST", "/v1/models/{model}/versions/{number}/claim", "operate"),
     Route("POST", "/v1/models/{model}/rollback", "operate"),
     Route("POST", "/v1/models/{model}/predictions", "predict"),
     Route("GET", "/v1/people", "people"),

@@ -25,9 +25,10 @@ _MACHINES = ("Pipeline/Pipeline", "Pipeline/Decision")
 _MACHINE_ROLES = ("Pipeline/PipelineRole", "Pipeline/DecisionRole")
 
 ACKNOWLEDGED = (
-    # Functions
     Acknowledgement(
-        ("L1",), _ALL_FUNCTIONS, "python3.13 is the runtime that the lock file and the tests are made for; it is supported until October 2029."
+        ("L1",),
+        _ALL_FUNCTIONS,
+        "python3.13 is the runtime that the lock file and the tests are made for; it is supported until October 2029.",
     ),
     Acknowledgement(
         ("LambdaLatestVersion",),
@@ -43,30 +44,37 @@ ACKNOWLEDGED = (
     Acknowledgement(
         ("LambdaInsideVPC",),
         _API,
-        "Answers the API and calls AWS services over TLS with signed requests; a VPC would add a NAT or eight interface endpoints and protects nothing here.",
+        "Answers the API and calls AWS services over TLS with signed requests; a VPC would add a NAT or eight interface endpoints and "
+        "protect nothing here.",
     ),
     Acknowledgement(
         ("LambdaInsideVPC",),
         _STAGES,
-        "Runs the registry's own code over S3 and DynamoDB; build_environment needs a way to the package index, the others no network of ours.",
+        "Runs the registry's own code over S3 and DynamoDB; build_environment needs a way to the package index, the others no network "
+        "of ours.",
     ),
     Acknowledgement(
-        ("LambdaInsideVPC",), _EVENTS, "Runs the registry's own code over S3, DynamoDB and Step Functions; there is no network resource to reach."
+        ("LambdaInsideVPC",),
+        _EVENTS,
+        "Runs the registry's own code over S3, DynamoDB and Step Functions; there is no network resource to reach.",
     ),
     Acknowledgement(("LambdaInsideVPC",), _DELEGATE, "Calls KMS and DynamoDB only; there is no network resource to reach."),
     Acknowledgement(
-        ("LambdaDLQ",), _API, "Invoked synchronously by API Gateway, which hands the failure to the caller; a dead-letter queue would never be used."
+        ("LambdaDLQ",),
+        _API,
+        "Invoked synchronously by API Gateway, which hands the failure to the caller; a dead-letter queue would never be used.",
     ),
     Acknowledgement(
         ("LambdaDLQ",),
         _STAGES,
-        "Invoked synchronously by the state machine, which catches the failure and records it with the version; a dead-letter queue would never be used.",
+        "Invoked synchronously by the state machine, which catches the failure and records it with the version; a dead-letter queue would "
+        "never be used.",
     ),
     Acknowledgement(
         ("LambdaDLQ",),
         (*_UNTRUSTED, *_DELEGATE),
-        "Invoked synchronously by the state machine or by predict and deploy, which answer the failure; the sandboxed ones must not even hold the "
-        "permission to send to a queue.",
+        "Invoked synchronously by the state machine or by predict and deploy, which answer the failure; the sandboxed ones must not "
+        "even hold the permission to send to a queue.",
     ),
     Acknowledgement(
         ("LambdaAsyncFailureDestination",),
@@ -86,7 +94,8 @@ ACKNOWLEDGED = (
     Acknowledgement(
         ("LambdaConcurrency",),
         _functions("ConsoleDecision", "Deploy", "Register"),
-        "A decision, a deployment or an upload must not wait for others of its kind; each is short, and conditional writes keep them apart.",
+        "A decision, a deployment or an upload must not wait for others of its kind; each is short, and conditional writes "
+        "keep them apart.",
     ),
     Acknowledgement(
         ("LambdaConcurrency",),
@@ -98,7 +107,6 @@ ACKNOWLEDGED = (
         tuple(f"{function}Failed" for function in _EVENTS),
         "This is itself the dead-letter queue; a person looks at it when its alarm goes off.",
     ),
-    # Roles
     Acknowledgement(
         ("IAMNoInlinePolicy",),
         _ALL_ROLES,
@@ -109,7 +117,9 @@ ACKNOWLEDGED = (
         (*_PEOPLE, *_MACHINE_ROLES),
         "The policy fits this role alone; inline it goes with its role, and cannot be attached to another.",
     ),
-    Acknowledgement(("IAM5",), _ALL_ROLES, "The streams of the function's own log group; Lambda names them.", "*:log-group:/aws/lambda/*:log-stream:*"),
+    Acknowledgement(
+        ("IAM5",), _ALL_ROLES, "The streams of the function's own log group; Lambda names them.", "*:log-group:/aws/lambda/*:log-stream:*"
+    ),
     Acknowledgement(
         ("IAM5",),
         _roles("BuildEnvironment", "Deploy", "Evaluate", "Predict", "PrepareStage", "RecordStage", "Registry"),
@@ -118,13 +128,13 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("PrepareStage", "RecordStage", "Registry"),
+        _roles("PrepareStage", "Registry"),
         "Data sets are named by their digest, which is not known before.",
         "Resource::<StoresStore*.Arn>/datasets/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Deploy", "PrepareStage", "RecordStage", "Register", "Registry"),
+        _roles("Deploy", "PrepareStage", "RecordStage", "Registry"),
         "Models and versions are made after the deployment; bucket policy and Object Lock keep what is written from being changed.",
         "Resource::<StoresStore*.Arn>/models/[*]",
     ),
@@ -136,13 +146,25 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
+        _roles("Predict"),
+        "Models and versions are made after the deployment; only payloads too large for a row.",
+        "Resource::<StoresStore*.Arn>/models/[*]/predictions/payloads/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage", "RecordStage", "Register", "Registry"),
+        "Candidates are named by their digest, which is not known before.",
+        "Resource::<StoresStore*.Arn>/registered/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
         _roles("Collect"),
         "Models and versions are made after the deployment; only their folder of predictions.",
         "Resource::<StoresStore*.Arn>/models/[*]/predictions/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("PrepareStage", "Register", "Registry", "Uploads"),
+        _roles("PrepareStage", "Register", "Uploads"),
         "Submissions are made after the deployment, by any caller.",
         "Resource::<StoresStore*.Arn>/candidates/[*]",
     ),
@@ -166,7 +188,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Gate", "Operate", "Register", "Registry", "Sweep"),
+        _roles("Gate", "Operate", "Register", "Sweep"),
         "Executions of the pipeline are named after the version that they make.",
         "Resource::*:execution:attestry-pipeline:[*]",
     ),
@@ -192,7 +214,10 @@ ACKNOWLEDGED = (
         ("IAM5",), _MACHINE_ROLES, "The delivery of state machine logs is set up by actions that have no resource type.", "Resource::[*]"
     ),
     Acknowledgement(
-        ("IAM5",), _PEOPLE, "The route's variables: models, versions, submissions and predictions are made later.", "Resource::*/$default/[GP][EO]*"
+        ("IAM5",),
+        _PEOPLE,
+        "The route's variables: models, versions, submissions and predictions are made later.",
+        "Resource::*/$default/[GP][EO]*",
     ),
     Acknowledgement(
         ("IAM5",),
@@ -206,20 +231,22 @@ ACKNOWLEDGED = (
         "Executions of RegistryDecision are named by the AWS console.",
         "Resource::*:execution:attestry-RegistryDecision:[*]",
     ),
-    # State machines
     Acknowledgement(
         ("SF2", "StepFunctionStateMachineXray"),
         _MACHINES,
-        "The execution's history, the log of every event, and the version's own records hold what X-Ray would; it would need a permission on every resource.",
+        "The execution's history, the log of every event, and the version's own records hold what X-Ray would; it would need a "
+        "permission on every resource.",
     ),
-    # Storage
     Acknowledgement(
         ("S3BucketReplicationEnabled",),
         ("Stores/Store",),
-        "Versioned and under Object Lock; a copy in another region or account is a decision about cost and law that a deployment takes for itself (docs/deploy.md).",
+        "Versioned and under Object Lock; a copy in another region or account is a decision about cost and law that a deployment takes for "
+        "itself (docs/deploy.md).",
     ),
     Acknowledgement(
-        ("S3BucketReplicationEnabled",), ("Stores/Scratch",), "Working files that expire within days and can be made again by retrying the stage."
+        ("S3BucketReplicationEnabled",),
+        ("Stores/Scratch",),
+        "Working files that expire within days and can be made again by retrying the stage.",
     ),
     Acknowledgement(
         ("S3BucketReplicationEnabled", "S3DefaultEncryptionKMS"),
@@ -231,10 +258,10 @@ ACKNOWLEDGED = (
         ("Stores/Meta",),
         "Point-in-time recovery and deletion protection are on; a backup plan belongs to the account's own AWS Backup policy.",
     ),
-    # Network
     Acknowledgement(
         ("VPCDefaultSecurityGroupClosed",),
         ("Isolation/Vpc",),
-        "Closing the default group takes a custom resource with permissions of its own; nothing is placed in the group, and no route leads out but to S3.",
+        "Closing the default group takes a custom resource with permissions of its own; nothing is placed in the group, and no route leads "
+        "out but to S3.",
     ),
 )

@@ -44,6 +44,9 @@ RETENTION_DAYS = {
     3653: logs.RetentionDays.TEN_YEARS,
 }
 
+SANDBOX_DISK_MIB = 10240
+"""Ephemeral disk for an unpacked environment, inputs and outputs; the most that Lambda has."""
+
 API_SECONDS = 29
 """Below the gateway's 30 seconds, so that a caller gets our answer and not the gateway's timeout."""
 
@@ -94,9 +97,9 @@ def specs(config: Config) -> Mapping[str, Spec]:
         "delegate": Spec("Signs delegations of prediction keys", 10, extra=("ATTESTRY_DELEGATOR_KEY",)),
         "deploy": Spec("Warms a version and swaps the pointer", 600, asynchronous=True, store=True, extra=("ATTESTRY_INFERENCE_FUNCTION",)),
         "evaluate": Spec("Computes metrics from untrusted outputs", 900, 3008, 10240, reserved=10, table=False, store=True, scratch=True),
-        "gate": Spec("Waits for decisions and sends task tokens", 60, extra=("ATTESTRY_PIPELINE_ARN",)),
+        "gate": Spec("Waits for decisions and sends task tokens", 60, extra=("ATTESTRY_PIPELINE_ARN", "ATTESTRY_TOPIC_ARN")),
         "inference": Spec(
-            "Serves versions; no permissions", 300, config.inference_memory_mib, 10240, tenants=True, untrusted=True, table=False
+            "Serves versions; no permissions", 300, config.inference_memory_mib, SANDBOX_DISK_MIB, tenants=True, untrusted=True, table=False
         ),
         "operate": Spec("API: deployment, rollback, retry", API_SECONDS, extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_PIPELINE_ARN")),
         "people": Spec("API: persons and their logins", API_SECONDS),
@@ -108,7 +111,14 @@ def specs(config: Config) -> Mapping[str, Spec]:
             extra=("ATTESTRY_INFERENCE_FUNCTION", "ATTESTRY_DELEGATE_FUNCTION"),
         ),
         "prepare_stage": Spec(
-            "Prepares a stage's job", 900, 1024, 2048, store=True, scratch=True, retains=True, extra=("ATTESTRY_SANDBOX_MEMORY_MIB",)
+            "Prepares a stage's job",
+            900,
+            1024,
+            2048,
+            store=True,
+            scratch=True,
+            retains=True,
+            extra=("ATTESTRY_DATA_BUCKETS", "ATTESTRY_SANDBOX_DISK_MIB", "ATTESTRY_SANDBOX_MEMORY_MIB"),
         ),
         "record_stage": Spec(
             "Digests, freezes and records a stage", 900, 1024, 10240, store=True, scratch=True, retains=True, extra=("ATTESTRY_TOPIC_ARN",)
@@ -125,7 +135,13 @@ def specs(config: Config) -> Mapping[str, Spec]:
         ),
         "registry": Spec("API: reads", API_SECONDS, 1024, store=True, extra=("ATTESTRY_DELEGATOR_KEY",)),
         "sandbox": Spec(
-            "Runs a stage's script; no permissions", 900, config.sandbox_memory_mib, 10240, reserved=20, untrusted=True, table=False
+            "Runs a stage's script; no permissions",
+            900,
+            config.sandbox_memory_mib,
+            SANDBOX_DISK_MIB,
+            reserved=20,
+            untrusted=True,
+            table=False,
         ),
         "sweep": Spec(
             "Finds what was left between", 240, reserved=1, asynchronous=True, extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_PIPELINE_ARN")
@@ -226,6 +242,7 @@ class Functions(Construct):
             return {}
         stores, names = self._grants.stores, self._names
         extra = {
+            "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
             "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
             "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
             "ATTESTRY_DELEGATOR_KEY": self.delegator.key_arn,
@@ -233,6 +250,7 @@ class Functions(Construct):
             "ATTESTRY_GATE_FUNCTION": names.function("gate"),
             "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
             "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
+            "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),
             "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
             "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
         }

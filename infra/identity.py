@@ -20,7 +20,11 @@ from infra.stores import UPLOADS, Stores
 
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path != "/v1/people")
 _CALLS: Mapping[str, tuple[str, ...]] = {
-    "scientist": ("POST /v1/uploads", "POST /v1/models/{model}/versions/{number}/retry"),
+    "scientist": (
+        "POST /v1/uploads",
+        "POST /v1/models/{model}/versions/{number}/claim",
+        "POST /v1/models/{model}/versions/{number}/retry",
+    ),
     "approver": ("POST /v1/models/{model}/versions/{number}/decision",),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",

@@ -45,7 +45,7 @@ class Acknowledgement:
         rules: rule IDs, without packs' prefixes.
         resources: construct paths, each in full.
         reason: why the rule does not hold there, or what is done instead.
-        detail: pattern (shell style, `[` taken literally) of the findings' detail.
+        detail: pattern of the findings' detail, for rules that give one; shell style, so that `[*]` is a star and `*` is anything.
     """
 
     rules: tuple[str, ...]
@@ -55,8 +55,8 @@ class Acknowledgement:
 
     def covers(self, finding: Finding) -> bool:
         """Return whether this is about the finding."""
-        pattern = self.detail.replace("[", "[[]")
-        return finding.rule in self.rules and finding.resource in self.resources and fnmatchcase(finding.detail, pattern)
+        fits = not finding.detail or fnmatchcase(finding.detail, self.detail)
+        return finding.rule in self.rules and finding.resource in self.resources and fits
 
 
 def add_packs(app: App) -> None:

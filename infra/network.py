@@ -8,7 +8,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.stores import Stores
+from infra.stores import WRITE_ONCE, Stores
 
 
 class Isolation(Construct):
@@ -80,7 +80,7 @@ def _reachable(store: s3.Bucket, scratch: s3.Bucket) -> list[iam.PolicyStatement
 
     Code that smuggles in credentials of another account finds no bucket of that account here.
     """
-    readable = [store.arn_for_objects(f"{folder}/*") for folder in ("datasets", "environments", "models")]
+    readable = [store.arn_for_objects(f"{folder}/*") for folder in WRITE_ONCE]
     read = iam.PolicyStatement(
         sid="ReadInputs",
         actions=["s3:GetObject", "s3:GetObjectVersion"],

@@ -77,6 +77,10 @@ class Grants:
         actions = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem", *(["dynamodb:DeleteItem"] if delete else [])]
         return [self._rows(actions, partitions), self._key_through("dynamodb", "kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")]
 
+    def check_rows(self, *partitions: str) -> Statements:
+        """Take part in transactions by conditions on rows, without writing them."""
+        return [self._rows(["dynamodb:ConditionCheckItem"], partitions)]
+
     def read_index(self, *collections: str) -> Statements:
         """Read collections of the index."""
         return [
@@ -110,9 +114,9 @@ class Grants:
         # Completing a multipart upload decrypts its parts' data key.
         return [iam.PolicyStatement(actions=actions, resources=objects), self._key_through("s3", "kms:Decrypt", "kms:GenerateDataKey")]
 
-    def list_versions(self) -> Statements:
-        """List versions and delete markers of the store."""
-        return [iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[self.stores.store.bucket_arn])]
+    def list_versions(self, bucket: s3.Bucket) -> Statements:
+        """List versions and delete markers."""
+        return [iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[bucket.bucket_arn])]
 
     def invoke(self, *functions: str) -> Statements:
         """Invoke functions."""
@@ -168,28 +172,98 @@ def attach_network(names: Names, function: str) -> Statements:
     ]
 
 
-def _register(g: Grants) -> Statements:
-    return [
-        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "PERSON#*", "UPLOAD#*", "VERSION#*"),
-        *g.write_rows("CANDIDATE#*", "MODEL#*", "OUTBOX", "UPLOAD#*", "VERSION#*"),
-        *g.read_objects(g.stores.store, "candidates/*", "models/*"),
-        *g.write_objects(g.stores.store, "candidates/*.status.json"),
-        *g.write_objects(g.stores.store, "models/*", retain=True),
-        *g.start_pipeline(),
-        *g.notify(),
-    ]
-
-
 def _build_environment(g: Grants) -> Statements:
     return [*g.read_objects(g.stores.store, "environments/*"), *g.write_objects(g.stores.store, "environments/*", retain=True)]
 
 
+def _collect(g: Grants) -> Statements:
+    return [
+        *g.read_rows("KEY#*", "KEYS"),
+        *g.write_rows("KEY#*", "OUTBOX"),
+        *g.write_rows("KEYS", delete=True),
+        *g.read_objects(g.stores.store, "models/*/predictions/*"),
+        *g.write_objects(g.stores.store, "models/*/predictions/*", retain=True),
+    ]
+
+
+def _console_decision(g: Grants) -> Statements:
+    lookup = iam.PolicyStatement(actions=["cloudtrail:LookupEvents"], resources=["*"])
+    return [
+        *g.read_rows("CALLER#*", "LOGIN#*", "VERSION#*"),
+        *g.write_rows("CALLER#*", "OUTBOX", "VERSION#*"),
+        *g.invoke("gate"),
+        lookup,
+    ]
+
+
+def _decide(g: Grants) -> Statements:
+    return [*g.read_rows("LOGIN#*", "VERSION#*"), *g.write_rows("OUTBOX", "VERSION#*"), *g.invoke("gate")]
+
+
+def _delegate(g: Grants) -> Statements:
+    return [
+        *g.read_rows("KEY#*", "MODEL#*", "VERSION#*"),
+        *g.check_rows("MODEL#*", "VERSION#*"),
+        *g.write_rows("KEY#*", "KEYS", "OUTBOX"),
+    ]
+
+
+def _deploy(g: Grants) -> Statements:
+    return [
+        *g.read_rows("MODEL#*", "VERSION#*"),
+        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.read_objects(g.stores.store, "environments/*", "models/*"),
+        *g.list_versions(g.stores.store),
+        *g.invoke("inference"),
+    ]
+
+
+def _evaluate(g: Grants) -> Statements:
+    return [
+        *g.read_objects(g.stores.store, "environments/*"),
+        *g.read_objects(g.stores.scratch, "jobs/*"),
+        *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
+    ]
+
+
+def _gate(g: Grants) -> Statements:
+    answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
+    return [*g.read_rows("VERSION#*"), *g.write_rows("OUTBOX", "VERSION#*"), *g.start_pipeline(), *g.notify(), answer]
+
+
+def _nothing(_g: Grants) -> Statements:
+    return []
+
+
+def _operate(g: Grants) -> Statements:
+    return [
+        *g.read_rows("LOGIN#*", "MODEL#*", "VERSION#*"),
+        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.invoke("deploy"),
+        *g.start_pipeline(),
+    ]
+
+
+def _people(g: Grants) -> Statements:
+    return [*g.read_rows("LOGIN#*", "PERSON#*"), *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*"), *g.read_index("PEOPLE")]
+
+
+def _predict(g: Grants) -> Statements:
+    return [
+        *g.read_rows("KEY#*", "MODEL#*", "VERSION#*"),
+        *g.write_rows("KEY#*"),
+        *g.presign_objects("environments/*", "models/*/frozen/*", "models/*/predictions/payloads/*"),
+        *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
+        *g.invoke("delegate", "inference"),
+    ]
+
+
 def _prepare_stage(g: Grants) -> Statements:
     statements = [
-        *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("CANDIDATE#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "models/*"),
-        *g.write_objects(g.stores.store, "datasets/*", "environments/*", "models/*", retain=True),
+        *g.read_rows("CANDIDATE#*", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "models/*", "registered/*"),
+        *g.write_objects(g.stores.store, "datasets/*", "environments/*", retain=True),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.write_objects(g.stores.scratch, "jobs/*"),
     ]
@@ -201,67 +275,47 @@ def _prepare_stage(g: Grants) -> Statements:
     return statements
 
 
-def _nothing(_g: Grants) -> Statements:
-    return []
-
-
-def _evaluate(g: Grants) -> Statements:
-    return [
-        *g.read_objects(g.stores.store, "environments/*"),
-        *g.read_objects(g.stores.scratch, "jobs/*"),
-        *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
-    ]
-
-
 def _record_stage(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "datasets/*", "environments/*", "models/*"),
+        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.read_objects(g.stores.store, "environments/*", "models/*", "registered/*"),
         *g.write_objects(g.stores.store, "models/*", retain=True),
+        *g.list_versions(g.stores.store),
         *g.read_objects(g.stores.scratch, "jobs/*"),
+        *g.list_versions(g.stores.scratch),
         *g.notify(),
     ]
 
 
-def _gate(g: Grants) -> Statements:
-    answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
+def _register(g: Grants) -> Statements:
     return [
-        *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "UPLOAD#*", "VERSION#*"),
+        *g.write_rows("CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.read_objects(g.stores.store, "candidates/*", "registered/*"),
+        *g.write_objects(g.stores.store, "candidates/*.status.json"),
+        *g.write_objects(g.stores.store, "registered/*", retain=True),
         *g.start_pipeline(),
-        answer,
+        *g.notify(),
     ]
 
 
-def _deploy(g: Grants) -> Statements:
+def _registry(g: Grants) -> Statements:
     return [
-        *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "environments/*", "models/*"),
-        *g.invoke("inference"),
+        *g.read_rows("CANDIDATE#*", "KEY#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
+        *g.read_index("MODELS", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_objects(g.stores.store, "datasets/*", "environments/*", "models/*", "registered/*"),
+        *g.list_versions(g.stores.store),
     ]
 
 
-def _delegate(g: Grants) -> Statements:
-    return [*g.read_rows("CANDIDATE#*", "KEY#*", "MODEL#*", "VERSION#*"), *g.write_rows("KEY#*", "KEYS", "OUTBOX")]
-
-
-def _predict(g: Grants) -> Statements:
+def _sweep(g: Grants) -> Statements:
     return [
-        *g.read_rows("KEY#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("KEY#*"),
-        *g.presign_objects("environments/*", "models/*/frozen/*"),
-        *g.invoke("delegate", "inference"),
-    ]
-
-
-def _collect(g: Grants) -> Statements:
-    return [
-        *g.read_rows("KEY#*", "KEYS", "MODEL#*", "VERSION#*"),
-        *g.write_rows("KEY#*", "KEYS", "OUTBOX", delete=True),
-        *g.read_objects(g.stores.store, "models/*/predictions/*"),
-        *g.write_objects(g.stores.store, "models/*/predictions/*", retain=True),
+        *g.read_rows("VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.read_index("MODELS", "VERSIONS#*"),
+        *g.invoke("gate"),
+        *g.start_pipeline(),
     ]
 
 
@@ -271,57 +325,6 @@ def _uploads(g: Grants) -> Statements:
         *g.write_rows("UPLOAD#*"),
         *g.read_objects(g.stores.store, "candidates/*.status.json"),
         *g.write_objects(g.stores.store, "candidates/*"),
-    ]
-
-
-def _registry(g: Grants) -> Statements:
-    return [
-        *g.read_rows("CANDIDATE#*", "KEY#*", "KEYS", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.read_index("*"),
-        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "models/*"),
-        *g.list_versions(),
-        *g.see_pipeline(),
-    ]
-
-
-def _decide(g: Grants) -> Statements:
-    return [
-        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.invoke("gate"),
-    ]
-
-
-def _operate(g: Grants) -> Statements:
-    return [
-        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.invoke("deploy"),
-        *g.start_pipeline(),
-    ]
-
-
-def _people(g: Grants) -> Statements:
-    return [*g.read_rows("LOGIN#*", "PERSON#*"), *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*"), *g.read_index("PEOPLE")]
-
-
-def _console_decision(g: Grants) -> Statements:
-    lookup = iam.PolicyStatement(actions=["cloudtrail:LookupEvents"], resources=["*"])
-    return [
-        *g.read_rows("CALLER#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.write_rows("CALLER#*", "MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.invoke("gate"),
-        lookup,
-    ]
-
-
-def _sweep(g: Grants) -> Statements:
-    return [
-        *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.read_index("*"),
-        *g.invoke("gate"),
-        *g.start_pipeline(),
     ]
 
 

@@ -12,7 +12,7 @@ from constructs import Construct
 from infra.config import Config
 from infra.names import Names
 
-WRITE_ONCE = ("datasets", "environments", "models")
+WRITE_ONCE = ("datasets", "environments", "models", "registered")
 """Folders of the store in which an object is written once and never deleted."""
 
 UPLOADS = "candidates"

@@ -6,7 +6,7 @@ from typing import Any
 
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
-from attestry.domain.environments import current_platform
+from attestry.aws.platform import current_platform
 from attestry.usecases.register import Registrar, UploadedManifest
 
 world = World()

@@ -114,11 +114,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the API: a JSON body with a status, and headers beyond the usual ones."""
+    """An answer of the API.
+
+    Attributes:
+        body: JSON-ready body.
+        status: HTTP status.
+        headers: headers beyond the usual ones.
+        encoded: the body is JSON text already, to be sent as it stands because its bytes were signed.
+    """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    encoded: bool = False
 
 
 Route = Callable[[Request], Any]
@@ -202,7 +210,7 @@ def error_answer(error: AttestryError, request_id: str) -> Answer:
 
 
 def _shape(answer: Answer, request_id: str) -> dict[str, Any]:
-    body = json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    body = answer.body if answer.encoded else json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     headers = {**_HEADERS, **({"x-request-id": request_id} if request_id else {}), **answer.headers}
     return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}
 

@@ -2,17 +2,19 @@
 
 Rules:
 
-1. Nothing is believed that was not counted: the unpacked stream, each file and the number of entries are bounded while they are read,
-   whatever the headers say. Nothing is unpacked to a disk and no file is held in memory.
+1. Nothing is believed that was not counted: the unpacked stream, each file and the number of entries are bounded while
+   they are read, whatever the headers say. Nothing is unpacked to a disk and no file is held in memory.
 2. Only regular files and folders. Symbolic and hard links, devices, pipes, sparse files and unknown types are refused.
-3. Paths keep the rules of `attestry.domain.names`: relative, no `..`, distinct after NFC and case folding. A leading `./` is dropped.
+3. Paths keep the rules of `attestry.domain.names`: relative, no `..`, distinct after NFC and case folding. A leading
+   `./` is dropped.
 4. The stream is whole: gzip's checksum holds, the end marker is there, and nothing but zeros follows it.
 
     for member in iterate_archive(stream):
         store(member.path, member.stream)
 
-The headers are parsed by the standard library (`tarfile.TarInfo.frombuf`); its reader is not used because it loads extension headers of
-any claimed size into memory. Formats: POSIX ustar and pax (IEEE 1003.1-2001), GNU long names; gzip (RFC 1952).
+The headers are parsed by the standard library (`tarfile.TarInfo.frombuf`); its reader is not used because it loads
+extension headers of any claimed size into memory. Formats: POSIX ustar and pax (IEEE 1003.1-2001), GNU long names; gzip
+(RFC 1952).
 """
 
 from __future__ import annotations
@@ -84,12 +86,11 @@ class ArchiveMember:
 DEFAULT_LIMITS = ArchiveLimits()
 
 
-def iterate_archive(
-    stream: IO[bytes], limits: ArchiveLimits = DEFAULT_LIMITS, *, field: str = "archive"
-) -> Iterator[ArchiveMember]:
+def iterate_archive(stream: IO[bytes], limits: ArchiveLimits = DEFAULT_LIMITS, *, field: str = "archive") -> Iterator[ArchiveMember]:
     """Yield the files of a tar.gz stream, in its order.
 
-    A broken rule may show only at the end, so nothing that was read counts before the iteration has ended without an error.
+    A broken rule may show only at the end, so nothing that was read counts before the iteration has ended without an
+    error.
 
     Args:
         stream: the compressed bytes; read once, forwards.
@@ -102,20 +103,13 @@ def iterate_archive(
     return _Reader(stream, limits, field).members()
 
 
-def inspect_archive(
-    stream: IO[bytes], limits: ArchiveLimits = DEFAULT_LIMITS, *, field: str = "archive"
-) -> list[ArchiveEntry]:
+def inspect_archive(stream: IO[bytes], limits: ArchiveLimits = DEFAULT_LIMITS, *, field: str = "archive") -> list[ArchiveEntry]:
     """Return the files of a tar.gz stream after checking every rule; arguments and errors as in `iterate_archive`."""
     return [ArchiveEntry(member.path, member.size) for member in iterate_archive(stream, limits, field=field)]
 
 
 def read_archive_file(
-    stream: IO[bytes],
-    path: str,
-    *,
-    max_bytes: int,
-    limits: ArchiveLimits = DEFAULT_LIMITS,
-    field: str = "archive",
+    stream: IO[bytes], path: str, *, max_bytes: int, limits: ArchiveLimits = DEFAULT_LIMITS, field: str = "archive"
 ) -> bytes | None:
     """Return the content of one file of the archive, or None where there is no such file; the whole archive is checked.
 
@@ -272,7 +266,7 @@ class _Reader:
             return None
         if header.type not in _FILE_TYPES or any(name.startswith("GNU.sparse") for name in extended):
             kind = _KINDS.get(header.type, "of an unknown type" if header.type not in _FILE_TYPES else "a sparse file")
-            raise _broken(self._field, "regular_files", f"{ascii(path)} is {kind}; only files and folders are allowed")
+            raise _broken(self._field, "regular_files", f"{path!a} is {kind}; only files and folders are allowed")
         self._paths.add(path)
         size = self._size(path, header, extended)
         return ArchiveMember(path, size, io.BufferedReader(_Content(self, size), _CHUNK))
@@ -280,17 +274,13 @@ class _Reader:
     def _size(self, path: str, header: tarfile.TarInfo, extended: dict[str, str]) -> int:
         text = extended.get("size", str(header.size))
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise _broken(self._field, "tar", f"the size of {ascii(path)} cannot be read")
+            raise _broken(self._field, "tar", f"the size of {path!a} cannot be read")
         size = int(text)
         self._bytes += size
         if size > self._limits.max_file_bytes:
-            raise _broken(
-                self._field, "file_size", f"{ascii(path)} has {size} bytes; at most {self._limits.max_file_bytes}"
-            )
+            raise _broken(self._field, "file_size", f"{path!a} has {size} bytes; at most {self._limits.max_file_bytes}")
         if self._bytes > self._limits.max_bytes:
-            raise _broken(
-                self._field, "unpacked_size", f"the archive unpacks to more than {self._limits.max_bytes} bytes"
-            )
+            raise _broken(self._field, "unpacked_size", f"the archive unpacks to more than {self._limits.max_bytes} bytes")
         return size
 
     def _skip_rest(self, member: ArchiveMember) -> None:
@@ -311,7 +301,7 @@ class _Reader:
         return data
 
     def _read_pax(self, header: tarfile.TarInfo) -> dict[str, str]:
-        """Return the records of a pax header: `<length> <keyword>=<value>\\n`, length counting the whole record."""
+        """Return the records of a pax header: `<length> <keyword>=<value>` and a line feed, length counting the whole record."""
         data = self._read_extension(header)
         records: dict[str, str] = {}
         while data:
@@ -334,7 +324,7 @@ class _Reader:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _broken(self._field, "path_utf8", f"the name {ascii(raw[:80])} is not UTF-8") from error
+            raise _broken(self._field, "path_utf8", f"the name {raw[:80]!a} is not UTF-8") from error
 
     def _check_end(self) -> None:
         while block := self._unpacked.read(_CHUNK):

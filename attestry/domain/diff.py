@@ -1,7 +1,8 @@
 """The differences between two versions, field by field.
 
-A version is described by sections (metrics, hyperparameters, data, code, dependencies, schema), each a mapping of plain values. Mappings
-are compared key by key and lists of named things by name, so that one changed setting is one row, and a step that moved is told as moved.
+A version is described by sections (metrics, hyperparameters, data, code, dependencies, schema), each a mapping of plain
+values. Mappings are compared key by key and lists of named things by name, so that one changed setting is one row, and
+a step that moved is told as moved.
 """
 
 from __future__ import annotations
@@ -33,18 +34,10 @@ class Difference:
 
     def to_item(self) -> dict[str, Any]:
         """Return the difference as JSON-ready mapping."""
-        return {
-            "section": self.section,
-            "field": self.field,
-            "before": self.before,
-            "after": self.after,
-            "change": self.change,
-        }
+        return {"section": self.section, "field": self.field, "before": self.before, "after": self.after, "change": self.change}
 
 
-def compare_sections(
-    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
-) -> list[Difference]:
+def compare_sections(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
     """Return the fields that differ: sections in the order of `before`, then those only in `after`; fields sorted by name.
 
     Numbers are equal by value, and a truth value is no number. The result is empty exactly when the two are equal.
@@ -54,11 +47,7 @@ def compare_sections(
         after: the same of the second version.
     """
     sections = list(before) + [name for name in after if name not in before]
-    return [
-        difference
-        for section in sections
-        for difference in _compare(section, (), before.get(section, {}), after.get(section, {}))
-    ]
+    return [difference for section in sections for difference in _compare(section, (), before.get(section, {}), after.get(section, {}))]
 
 
 def _compare(section: str, path: tuple[str, ...], before: Any, after: Any) -> Iterator[Difference]:

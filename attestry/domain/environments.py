@@ -93,7 +93,14 @@ def read_lock(data: bytes, *, field: str = "environment.lock") -> tuple[Requirem
             problems.append(Problem(field, *_explain(line), line=number))
             continue
         requirements.append(
-            Requirement(match["name"], match["extras"], match["version"], (match["marker"] or "").strip(), tuple(_HASH.findall(match["hashes"])), number)
+            Requirement(
+                match["name"],
+                match["extras"],
+                match["version"],
+                (match["marker"] or "").strip(),
+                tuple(_HASH.findall(match["hashes"])),
+                number,
+            )
         )
     if not requirements and not problems:
         problems.append(Problem(field, "required", "the lock file names no package"))

@@ -4,10 +4,11 @@ Rules:
 
 1. A metric that is missing, NaN or infinite passes no gate.
 2. A floor or ceiling passes at equality.
-3. "No worse than deployed by more than d" passes while no version is deployed. A deployed version without the metric cannot be compared
-   with, so the gate fails: it can be added only after a version that has the metric.
+3. "No worse than deployed by more than d" passes while no version is deployed. A deployed version without the metric
+   cannot be compared with, so the gate fails: it can be added only after a version that has the metric.
 4. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
-5. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there is at least one.
+5. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there
+   is at least one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class GateResult:
     Attributes:
         name: the metric or the field that is judged.
         rule: what is asked.
-        threshold: what the value is held against; for a comparison the least (or greatest) value that passes; None where there is none.
+        threshold: what the value is held against; for a comparison the least (or greatest) value that passes; None
+            where there is none.
         value: the metric's value; None where it is missing or not finite, and for required fields.
         passed: whether the gate is passed.
         reason: the sentence for a person.
@@ -47,19 +49,10 @@ class GateResult:
     def to_item(self) -> dict[str, Any]:
         """Return the result as it is stored: numbers as text in their shortest exact form."""
         threshold, value = (None if number is None else repr(number) for number in (self.threshold, self.value))
-        return {
-            "name": self.name,
-            "rule": self.rule,
-            "threshold": threshold,
-            "value": value,
-            "passed": self.passed,
-            "reason": self.reason,
-        }
+        return {"name": self.name, "rule": self.rule, "threshold": threshold, "value": value, "passed": self.passed, "reason": self.reason}
 
 
-def apply_gates(
-    manifest: Manifest, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None
-) -> list[GateResult]:
+def apply_gates(manifest: Manifest, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None) -> list[GateResult]:
     """Return the result of every gate, in the order of the manifest.
 
     Args:
@@ -97,11 +90,7 @@ def _judge_limit(name: str, rule: Rule, threshold: float, metrics: Mapping[str, 
 
 
 def _compare(
-    name: str,
-    by_more_than: float,
-    lower_is_better: bool,
-    metrics: Mapping[str, float | None],
-    deployed: Mapping[str, float | None] | None,
+    name: str, by_more_than: float, lower_is_better: bool, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None
 ) -> GateResult:
     rule: Rule = "no_worse_than_deployed"
     value = _finite(metrics.get(name))
@@ -124,9 +113,7 @@ def _compare(
 def _judge_required(name: str, manifest: Mapping[str, Any]) -> GateResult:
     found = list(_find(manifest, name.split(".")))
     passed = bool(found) and all(_is_filled(value) for value in found)
-    return GateResult(
-        name, "required", None, None, passed, f"{name} is {'filled in' if passed else 'missing or empty'}"
-    )
+    return GateResult(name, "required", None, None, passed, f"{name} is {'filled in' if passed else 'missing or empty'}")
 
 
 def _find(value: Any, parts: Sequence[str]) -> Iterator[Any]:

@@ -1,20 +1,20 @@
-"""JSON (RFC 8259) as the events of PyYAML's parser, with lines.
+r"""JSON (RFC 8259) as the events of PyYAML's parser, with lines.
 
-YAML 1.2 contains JSON, but PyYAML does not: it refuses tabs between tokens and splits `\\ud83d\\ude00` into two lone surrogates. The
-standard library reads JSON well but tells no lines. This reader uses the standard library's string scanner and adds the positions; values
-go the same way as YAML's afterwards, so both formats keep the same rules.
+YAML 1.2 contains JSON, but PyYAML does not: it refuses tabs between tokens and splits `\ud83d\ude00` into two lone
+surrogates. The standard library reads JSON well but tells no lines. This reader uses the standard library's string
+scanner and adds the positions; values go the same way as YAML's afterwards, so both formats keep the same rules.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from json import JSONDecodeError
-from json.decoder import scanstring
+from json import JSONDecodeError, JSONDecoder
 
 from yaml import events
 from yaml.error import Mark
 
+_STRINGS = JSONDecoder(strict=True)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _WORD = re.compile(r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|NaN|-?Infinity")
 
@@ -106,7 +106,7 @@ class _Reader:
     def _string(self) -> events.Event:
         mark = self._mark()
         try:
-            value, end = scanstring(self.text, self.at + 1, True)
+            value, end = _STRINGS.raw_decode(self.text, self.at)
         except JSONDecodeError as error:
             raise JsonSyntaxError(error.msg, error.lineno) from error
         self._advance(end - self.at)
@@ -129,7 +129,7 @@ class _Reader:
         self.at = end
 
     def _mark(self) -> Mark:
-        return Mark("<json>", self.at, self.line, 0, None, None)
+        return Mark("<json>", self.at, self.line, 0, None, 0)
 
     def _error(self, message: str) -> JsonSyntaxError:
         return JsonSyntaxError(message, self.line + 1)

@@ -2,11 +2,11 @@
 
 `read_manifest` is the only way from bytes to a manifest. Its rules, in the order in which they are applied:
 
-1. The text is UTF-8, at most 256 KiB, one YAML 1.2 or JSON document without anchors, aliases, tags or duplicate keys, at most 20
-   levels deep, without NaN and infinities (`attestry.domain.manifest_source`).
+1. The text is UTF-8, at most 256 KiB, one YAML 1.2 or JSON document without anchors, aliases, tags or duplicate keys,
+   at most 20 levels deep, without NaN and infinities (`attestry.domain.manifest_source`).
 2. The content matches the JSON Schema and the rules between fields (`attestry.domain.manifest_rules`).
-3. Its canonical form is RFC 8785 (JCS) of the parsed mapping; the SHA-256 of that is the candidate ID. YAML or JSON, order of keys,
-   comments and `1` or `1.0` make no difference.
+3. Its canonical form is RFC 8785 (JCS) of the parsed mapping; the SHA-256 of that is the candidate ID. YAML or JSON,
+   order of keys, comments and `1` or `1.0` make no difference.
 
     document = read_manifest(raw)
     document.candidate_id, document.manifest.training.hyperparameters
@@ -178,8 +178,8 @@ def read_manifest(raw: bytes, *, draft: bool = False) -> ManifestDocument:
 
     Args:
         raw: YAML or JSON, UTF-8, at most 256 KiB.
-        draft: allow that the fields are missing which `complete_manifest` fills in: `source` and its fields, and the digests of
-            uploaded data files.
+        draft: allow that the fields are missing which `complete_manifest` fills in: `source` and its fields, and the
+            digests of uploaded data files.
 
     Raises:
         InvalidInputError: with every problem that was found, in the order of the lines.
@@ -207,7 +207,8 @@ def complete_manifest(
 ) -> dict[str, Any]:
     """Return a draft's mapping with everything filled in that git and the files tell; nothing else changes.
 
-    What the draft states itself is kept: repository and author as they are; revision and digests must be the actual ones.
+    What the draft states itself is kept: repository and author as they are; revision and digests must be the actual
+    ones.
 
     Args:
         mapping: content of a draft that `read_manifest(..., draft=True)` has accepted.
@@ -223,7 +224,7 @@ def complete_manifest(
     """
     problems: list[Problem] = []
     stated = dict(mapping.get("source", {}))
-    source = {"repository": repository, "author": author} | stated | {"revision": revision, "sha256": archive_sha256}
+    source: dict[str, Any] = {"repository": repository, "author": author} | stated | {"revision": revision, "sha256": archive_sha256}
     source.pop("dirty", None)
     if diff_sha256 is not None:
         source["dirty"] = {"diff_sha256": diff_sha256}
@@ -239,9 +240,7 @@ def complete_manifest(
         if digest is None:
             problems.append(Problem(field_path, "required", f"is missing, and {item['uri']} was not found"))
         elif found is not None and digest != found:
-            problems.append(
-                Problem(field_path, "as_found", f"the manifest says {digest}, but {item['uri']} has {found}")
-            )
+            problems.append(Problem(field_path, "as_found", f"the manifest says {digest}, but {item['uri']} has {found}"))
         files.append({**item, "sha256": digest})
     if problems:
         raise InvalidInputError(problems)

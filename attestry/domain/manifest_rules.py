@@ -1,7 +1,7 @@
 """What the manifest's fields must be to each other, beyond what a JSON Schema can say.
 
-Each rule is a generator that reads the plain mapping, passes over what is missing or of the wrong type (the schema has told that), and
-yields a finding for everything else that is wrong.
+Each rule is a generator that reads the plain mapping, passes over what is missing or of the wrong type (the schema has
+told that), and yields a finding for everything else that is wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ LAMBDA_MAX_SECONDS = 840
 
 LAMBDA_MAX_MEMORY_MIB = 10240
 
+_CONTAINER_EXECUTORS = ("sagemaker", "batch", "emr-serverless")
 _STAGES = ("processing", "training", "validation")
 
 Finding = tuple[Path, str, str]
@@ -79,11 +80,7 @@ def _check_repository(value: Any) -> Iterator[Finding]:
         yield path, "pattern", "the URL cannot be read"
         return
     if secret:
-        yield (
-            path,
-            "no_credentials",
-            "the URL holds a user name or password; the manifest is kept for ever and read by many",
-        )
+        yield (path, "no_credentials", "the URL holds a user name or password; the manifest is kept for ever and read by many")
 
 
 def _check_environments(value: Any) -> Iterator[Finding]:
@@ -102,17 +99,9 @@ def _check_environments(value: Any) -> Iterator[Finding]:
                     f"is missing: {stage} runs on 'lambda', which installs a lock file with hashes",
                 )
             if own is not None:
-                yield (
-                    (stage, "container"),
-                    "executor",
-                    "'lambda' runs no container; name another executor or leave this out",
-                )
-        elif executor != "lambda" and own is None and shared is None:
-            yield (
-                ("environment", "container"),
-                "required",
-                f"is missing: {stage} runs on '{executor}', which needs an image with digest",
-            )
+                yield ((stage, "container"), "executor", "'lambda' runs no container; name another executor or leave this out")
+        elif executor in _CONTAINER_EXECUTORS and own is None and shared is None:
+            yield (("environment", "container"), "required", f"is missing: {stage} runs on '{executor}', which needs an image with digest")
 
 
 def _check_resources(value: Any) -> Iterator[Finding]:
@@ -122,20 +111,12 @@ def _check_resources(value: Any) -> Iterator[Finding]:
         at: Path = (stage, "resources")
         if executor == "lambda":
             if _number(asked.get("timeout_seconds")) > LAMBDA_MAX_SECONDS:
-                yield (
-                    (*at, "timeout_seconds"),
-                    "executor",
-                    f"'lambda' runs a script for at most {LAMBDA_MAX_SECONDS} seconds",
-                )
+                yield ((*at, "timeout_seconds"), "executor", f"'lambda' runs a script for at most {LAMBDA_MAX_SECONDS} seconds")
             if _number(asked.get("memory_mib")) > LAMBDA_MAX_MEMORY_MIB:
                 yield (*at, "memory_mib"), "executor", f"'lambda' has at most {LAMBDA_MAX_MEMORY_MIB} MiB"
             for name in ("cpu", "gpu", "instance"):
                 if asked.get(name):
-                    yield (
-                        (*at, name),
-                        "executor",
-                        f"'lambda' has no setting '{name}'; name another executor or leave this out",
-                    )
+                    yield ((*at, name), "executor", f"'lambda' has no setting '{name}'; name another executor or leave this out")
         elif executor == "sagemaker" and "instance" not in asked and isinstance(value.get(stage), Mapping):
             yield (*at, "instance"), "required", "is missing: 'sagemaker' needs an instance type"
 
@@ -168,23 +149,15 @@ def _check_data_sources(value: Any) -> Iterator[Finding]:
 def _check_prepared_data(value: Any) -> Iterator[Finding]:
     training, holdout = (_at(value, ("data", name, "channel"), str) for name in ("training", "holdout"))
     if training is not None and training == holdout:
-        yield (
-            ("data", "holdout", "channel"),
-            "unique",
-            "is the training set's channel too: the hold-out must be a folder of its own",
-        )
+        yield (("data", "holdout", "channel"), "unique", "is the training set's channel too: the hold-out must be a folder of its own")
     for name, channel in (("training", training), ("holdout", holdout)):
         if channel == "source":
             yield ("data", name, "channel"), "reserved", "'source' is the channel of the source data"
     steps: dict[str, int] = {}
     for i, item in _items(value, "data", "preparation"):
-        name = item.get("name")
-        if isinstance(name, str) and steps.setdefault(name, i) != i:
-            yield (
-                ("data", "preparation", i, "name"),
-                "unique",
-                f"'{name}' is the name of data.preparation[{steps[name]}] too",
-            )
+        step = item.get("name")
+        if isinstance(step, str) and steps.setdefault(step, i) != i:
+            yield ("data", "preparation", i, "name"), "unique", f"'{step}' is the name of data.preparation[{steps[step]}] too"
 
 
 def _check_metrics(value: Any) -> Iterator[Finding]:
@@ -200,11 +173,7 @@ def _check_metrics(value: Any) -> Iterator[Finding]:
         if keys.setdefault(key, i) != i:
             yield (*at, "alias"), "unique", f"'{key}' is metric {keys[key] + 1} too; give one of them an alias"
         if task in ("classification", "regression") and function.task != task:
-            yield (
-                (*at, "name"),
-                "task",
-                f"'{function.name}' is a metric of {function.task}, and validation.task is {task}",
-            )
+            yield ((*at, "name"), "task", f"'{function.name}' is a metric of {function.task}, and validation.task is {task}")
         elif function.reads == "score" and not has_score:
             yield (
                 ("validation", "columns", "score"),
@@ -214,7 +183,10 @@ def _check_metrics(value: Any) -> Iterator[Finding]:
 
 
 def _check_gates(value: Any) -> Iterator[Finding]:
-    known = {str(item.get("alias", item.get("name"))) for _, item in _items(value, "validation", "metrics")}
+    named = [item for _, item in _items(value, "validation", "metrics")]
+    known = {str(item.get("alias", item.get("name"))) for item in named}
+    if any(item.get("name") not in METRIC_FUNCTIONS for item in named):
+        known = set()
     for kind in ("metrics", "no_worse_than_deployed"):
         for i, item in _items(value, "gates", kind):
             metric = item.get("metric")
@@ -229,12 +201,8 @@ def _check_gates(value: Any) -> Iterator[Finding]:
         low, high = item.get("minimum"), item.get("maximum")
         if low is None and high is None:
             yield ("gates", "metrics", i, "minimum"), "required", "is missing: give a minimum, a maximum or both"
-        elif _is_number(low) and _is_number(high) and low > high:
-            yield (
-                ("gates", "metrics", i, "maximum"),
-                "order",
-                f"the maximum {high} is less than the minimum {low}: nothing can pass",
-            )
+        elif _is_number(low) and _is_number(high) and _number(low) > _number(high):
+            yield (("gates", "metrics", i, "maximum"), "order", f"the maximum {high} is less than the minimum {low}: nothing can pass")
     for i, name in enumerate(_at(value, ("gates", "required"), list) or []):
         if isinstance(name, str) and describe_field(split_field(name)) is None:
             yield ("gates", "required", i), "known_field", f"'{name}' is no field of a manifest"
@@ -258,11 +226,7 @@ def _check_approval(value: Any) -> Iterator[Finding]:
 def _check_reproduction(value: Any) -> Iterator[Finding]:
     reproduction = _at(value, ("reproduction",), dict) or {}
     if reproduction.get("bit_equal") is False and "tolerance" not in reproduction:
-        yield (
-            ("reproduction", "tolerance"),
-            "required",
-            "is missing: where files may differ, say by how much metrics may",
-        )
+        yield (("reproduction", "tolerance"), "required", "is missing: where files may differ, say by how much metrics may")
     if reproduction.get("bit_equal") is True and "tolerance" in reproduction:
         yield ("reproduction", "tolerance"), "not_with", "has no meaning with 'bit_equal: true'; leave it out"
 
@@ -284,10 +248,10 @@ _RULES = (
 def _at(value: Any, path: Path, kind: type) -> Any:
     """Return what lies at the path if it is of the kind, else None."""
     for part in path:
-        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int)):
-            value = value[part]
+        if isinstance(part, int):
+            value = value[part] if isinstance(value, list) else None
         else:
-            return None
+            value = value.get(part) if isinstance(value, Mapping) else None
     return value if isinstance(value, kind) else None
 
 

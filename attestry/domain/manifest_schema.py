@@ -1,7 +1,8 @@
 """The JSON Schema of the manifest, and its errors as sentences for people.
 
-The schema (`attestry/schemas/manifest.schema.json`, JSON Schema 2020-12) documents every field too; the sentences quote it. Each problem
-has the field, a rule, and the line. A field has at most one problem of its value, so that one slip does not tell three times.
+The schema (`attestry/schemas/manifest.schema.json`, JSON Schema 2020-12) documents every field too; the sentences quote
+it. Each problem has the field, a rule, and the line. A field has at most one problem of its value, so that one slip
+does not tell three times.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _LIMITS = {
     "maxProperties": "has more than {} entries",
     "uniqueItems": "names an item twice",
 }
+_MANY = 12
 _LOOKS_BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n"})
 _SECRET_PRONE = ("source", "repository")
 """A repository URL may hold a password, so its value is never repeated."""
@@ -107,16 +109,14 @@ def find_schema_problems(source: SourceText, *, draft: bool) -> list[Problem]:
 
 def suggest(word: str, allowed: Sequence[str]) -> str:
     """Return `; did you mean 'x'?` where an allowed word is near, else an empty text."""
-    near = (
-        difflib.get_close_matches(word, allowed, n=1, cutoff=0.6)
-        or [a for a in allowed if word and a.startswith(word)][:1]
-    )
+    near = difflib.get_close_matches(word, allowed, n=1, cutoff=0.6) or [a for a in allowed if word and a.startswith(word)][:1]
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 @cache
 def _validator() -> Any:
-    return extend(Draft202012Validator, {"pattern": _check_pattern})(load_schema())
+    validator: Any = extend  # types-jsonschema leaves it untyped
+    return validator(Draft202012Validator, {"pattern": _check_pattern})(load_schema())
 
 
 def _check_pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -128,10 +128,12 @@ def _check_pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -
 def _translate(error: ValidationError, source: SourceText) -> Iterator[tuple[Path, str, str, Path]]:
     """Yield path, rule, message and the path whose line is shown."""
     path: Path = tuple(error.absolute_path)
-    value, schema = error.instance, error.schema
+    value: Any = error.instance
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
     rule = _RULES.get(str(error.validator), str(error.validator))
     if error.validator == "required":
-        for name in error.validator_value:
+        for name in wanted:
             if name not in value:
                 yield (*path, name), rule, f"is missing: {_described((*path, name))}", path
     elif error.validator == "additionalProperties":
@@ -139,25 +141,17 @@ def _translate(error: ValidationError, source: SourceText) -> Iterator[tuple[Pat
         for name in value:
             if name not in allowed:
                 hint = suggest(name, allowed)
-                yield (
-                    (*path, name),
-                    rule,
-                    f"is not known here{hint or '.'} Allowed: {', '.join(allowed)}",
-                    (*path, name),
-                )
+                yield ((*path, name), rule, f"is not known here{hint or '.'} Allowed: {', '.join(allowed)}", (*path, name))
     elif "propertyNames" in error.absolute_schema_path:
-        yield (
-            (*path, value),
-            "name",
-            "is no name for this: use a letter, then letters, digits, '_' or '-', at most 64",
-            (*path, value),
-        )
+        yield ((*path, value), "name", "is no name for this: use a letter, then letters, digits, '_' or '-', at most 64", (*path, value))
     else:
         yield path, rule, _say(error, path, source), path
 
 
 def _say(error: ValidationError, path: Path, source: SourceText) -> str:
-    keyword, value, wanted = str(error.validator), error.instance, error.validator_value
+    keyword = str(error.validator)
+    value: Any = error.instance
+    wanted: Any = error.validator_value
     if value is None:
         return f"has no value: {_described(path)}"
     if keyword == "type":
@@ -165,14 +159,14 @@ def _say(error: ValidationError, path: Path, source: SourceText) -> str:
     if keyword in ("enum", "const"):
         allowed = [str(w) for w in (wanted if keyword == "enum" else [wanted])]
         hint = suggest(value, allowed) if isinstance(value, str) else ""
-        return f"{_shown(value, path)} is not allowed{hint or ';'} use one of: {', '.join(allowed)}"
+        choice = "" if hint and len(allowed) > _MANY else f"{'' if hint else ';'} use one of: {', '.join(allowed)}"
+        return f"{_shown(value, path)} is not allowed{hint}{choice}"
     if keyword == "pattern":
         examples = (describe_field(path) or {}).get("examples", [])
         example = f" For example: {examples[0]}" if examples and isinstance(examples[0], str) else ""
         return f"{_shown(value, path)} does not fit: {_described(path)}{example}"
     if keyword in _LIMITS:
-        number = f"{value} " if isinstance(value, int | float) else ""
-        return number + _LIMITS[keyword].format(wanted)
+        return (f"is {value}; " if isinstance(value, int | float) else "") + _LIMITS[keyword].format(wanted)
     return error.message
 
 

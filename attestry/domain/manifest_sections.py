@@ -31,7 +31,8 @@ class Dirty:
     """That the code differs from its revision.
 
     Attributes:
-        diff_sha256: digest of the difference, `git diff HEAD --binary`, which lies in the upload folder as `source.diff`.
+        diff_sha256: digest of the difference, `git diff HEAD --binary`, which lies in the upload folder as
+        `source.diff`.
     """
 
     diff_sha256: str
@@ -75,14 +76,12 @@ class Environment:
         algorithm: the algorithm.
         lock_file: path in the source archive of a pip requirements file with hashes; for stages on `lambda`.
         container: image with digest; for stages on other executors.
-        python: minor version, for example `3.13`; None leaves it to the executor.
     """
 
     framework: Component
     algorithm: Component
     lock_file: str | None = None
     container: str | None = None
-    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ class DataSet:
     """A prepared data set: training or hold-out.
 
     Attributes:
-        channel: the folder below SM_OUTPUT_DATA_DIR that processing writes, and the channel's name in the stages that read it.
+        channel: the folder below SM_OUTPUT_DATA_DIR that processing writes, and the channel's name in the stages that
+            read it.
     """
 
     channel: str

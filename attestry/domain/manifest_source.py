@@ -4,13 +4,14 @@ Rules, each reported with its line; reading goes on after a problem wherever the
 
 1. UTF-8, at most 256 KiB, one document, at most 20 levels deep.
 2. No anchors, aliases, tags, directives or duplicate keys; keys are text.
-3. Plain scalars resolve by the YAML 1.2 core schema (yaml.org/spec/1.2.2, section 10.3.2): `no` and `2024-01-01` are text, and only
-   `true` and `false` are booleans. What YAML 1.1 and 1.2 read as different numbers (`0123`) is refused.
-4. Numbers are finite and lie within ±(2^53-1), so that every JSON reader agrees on them (RFC 7493); one without a fraction is an integer.
+3. Plain scalars resolve by the YAML 1.2 core schema (yaml.org/spec/1.2.2, section 10.3.2): `no` and `2024-01-01` are
+   text, and only `true` and `false` are booleans. What YAML 1.1 and 1.2 read as different numbers (`0123`) is refused.
+4. Numbers are finite and lie within ±(2^53-1), so that every JSON reader agrees on them (RFC 7493); one without a
+   fraction is an integer.
 5. Text holds no control characters but line feed and tab, and no lone surrogates.
 
-The value is built from the parser's events with a stack of its own, so no input can exhaust the interpreter's stack, and nothing that
-PyYAML would construct is ever constructed.
+The value is built from the parser's events with a stack of its own, so no input can exhaust the interpreter's stack,
+and nothing that PyYAML would construct is ever constructed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class SourceText:
         lines: path of each value to its line, from 1; for a value in a mapping the line of its key.
         problems: what is wrong with the text itself.
         complete: whether the text was read to its end.
-        unquoted: paths of plain scalars (no quotes) to their text as written, so that a message can say "put it in quotes".
+        unquoted: paths of plain scalars (no quotes) to their text as written, so that a message can say "put it in
+            quotes".
     """
 
     value: Any
@@ -208,18 +210,16 @@ class _Builder:
             problem = ("text_key", f"the key {key or 'of nothing'} is not text; put it in quotes")
         if problem is None and key in mapping.value:
             first = self.lines.get((*mapping.path, key))
-            problem = (
-                "duplicate_key",
-                f"the key {key!r} stands here for the second time; the first is on line {first}",
-            )
+            problem = ("duplicate_key", f"the key {key!r} stands here for the second time; the first is on line {first}")
         mapping.key, mapping.key_line = key, line
         if problem is not None:
             self._report(*problem, line)
 
     def _place(self, value: Any, line: int, plain: str | None) -> Path:
         """Put a value where the stack says and return its path."""
+        path: Path = ()
         if not self.stack:
-            self.root, path = value, ()
+            self.root = value
         else:
             top = self.stack[-1]
             if isinstance(top.value, list):
@@ -245,8 +245,9 @@ class _Builder:
     def _check_node(self, event: events.NodeEvent, line: int) -> None:
         if event.anchor is not None:
             self._report("no_anchors", f"the anchor &{event.anchor} is not allowed", line)
-        if getattr(event, "tag", None) is not None:
-            self._report("no_tags", f"the tag {event.tag} is not allowed", line)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            self._report("no_tags", f"the tag {tag} is not allowed", line)
 
     def _report(self, rule: str, message: str, line: int) -> None:
         top = self.stack[-1] if self.stack else None
@@ -278,10 +279,7 @@ def resolve_plain(text: str) -> tuple[Any, tuple[str, str] | None]:
     if _NOT_FINITE.fullmatch(text):
         return None, ("finite", f"{text} is not a finite number; put it in quotes if it is text")
     if _LEADING_ZERO.fullmatch(text):
-        return None, (
-            "ambiguous_number",
-            f"{text} is octal in YAML 1.1 and decimal in 1.2; drop the zero, or put it in quotes",
-        )
+        return None, ("ambiguous_number", f"{text} is octal in YAML 1.1 and decimal in 1.2; drop the zero, or put it in quotes")
     if _OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
         return normalise_number(int(text, 0) if len(text) < _MAX_DIGITS else math.inf)
     if _INTEGER.fullmatch(text):
@@ -291,17 +289,14 @@ def resolve_plain(text: str) -> tuple[Any, tuple[str, str] | None]:
     return text, None
 
 
-def normalise_number(number: float) -> tuple[float | None, tuple[str, str] | None]:
+def normalise_number(number: int | float) -> tuple[float | None, tuple[str, str] | None]:
     """Return the number in its one form (rule 4), and rule and message where it is refused."""
     if not math.isfinite(number):
         return None, ("finite", "the number is too large to be finite")
     if isinstance(number, float) and not number.is_integer():
         return number, None
     if abs(number) > MAX_SAFE_INTEGER:
-        return None, (
-            "number_range",
-            "a whole number must lie within ±9007199254740991 (2^53-1); write larger ones as text in quotes",
-        )
+        return None, ("number_range", "a whole number must lie within ±9007199254740991 (2^53-1); write larger ones as text in quotes")
     return int(number), None
 
 

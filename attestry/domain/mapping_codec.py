@@ -1,7 +1,7 @@
 """Frozen dataclasses to and from JSON-ready mappings, by their type hints.
 
-Only what the domain's records need: text, numbers, booleans, literals, optional values, tuples of one type, mappings with text keys, and
-dataclasses of these. Fields that are None are left out of the mapping.
+Only what the domain's records need: text, numbers, booleans, literals, optional values, tuples of one type, mappings
+with text keys, and dataclasses of these. Fields that are None are left out of the mapping.
 """
 
 from __future__ import annotations

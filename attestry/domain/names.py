@@ -2,13 +2,14 @@
 
 Rules, enforced here and nowhere else:
 
-1. A model name is a DNS label (RFC 1123): lower-case ASCII letters, digits and hyphens, at most 63, no hyphen at either end. So it can
-   never hold a separator and never leaves its prefix `models/<model>/`.
+1. A model name is a DNS label (RFC 1123): lower-case ASCII letters, digits and hyphens, at most 63, no hyphen at either
+   end. So it can never hold a separator and never leaves its prefix `models/<model>/`.
 2. A version reference is `MODEL@N`; N counts from 1 and has no leading zero.
-3. A file path is relative, its segments are separated by `/`, and no segment is empty, `.` or `..`. Backslashes, control characters,
-   text-direction controls and lone surrogates are refused. It has at most 512 bytes in UTF-8, a segment at most 255.
-4. Two paths of one set differ after Unicode NFC and case folding, and none is a folder of another: they would fall together on some file
-   systems.
+3. A file path is relative, its segments are separated by `/`, and no segment is empty, `.` or `..`. Backslashes,
+   control characters, text-direction controls and lone surrogates are refused. It has at most 512 bytes in UTF-8, a
+   segment at most 255.
+4. Two paths of one set differ after Unicode NFC and case folding, and none is a folder of another: they would fall
+   together on some file systems.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ class VersionReference:
         model, separator, number = text.partition("@")
         if not separator or _MODEL.fullmatch(model) is None or _NUMBER.fullmatch(number) is None:
             raise InvalidInputError.of(
-                "version",
-                "version_reference",
-                f"{_shown(text)} names no version: write MODEL@N, for example credit-risk@3",
+                "version", "version_reference", f"{_shown(text)} names no version: write MODEL@N, for example credit-risk@3"
             )
         return cls(model, int(number))
 
@@ -100,8 +99,8 @@ class FolderNaming(StrEnum):
 def name_execution(model: str, number: int, attempt: int, candidate: str) -> str:
     """Return the execution ID `<model>-<number>-<attempt>-<first 12 of the candidate digest>`.
 
-    A long model name is cut so that the whole has at most 80 characters, the limit of Step Functions; the digest keeps two models
-    apart whose cut names are equal.
+    A long model name is cut so that the whole has at most 80 characters, the limit of Step Functions; the digest keeps
+    two models apart whose cut names are equal.
 
     Args:
         model: name of the model.
@@ -182,9 +181,7 @@ def find_broken_path_rule(path: str) -> BrokenRule | None:
         return BrokenRule("path_not_empty", "the path is empty")
     if "\0" in path:
         return BrokenRule("path_no_nul", f"{shown} holds a NUL character")
-    refused = next(
-        (c for c in path if unicodedata.category(c) in _REFUSED_CATEGORIES or c in _DIRECTION_CONTROLS), None
-    )
+    refused = next((c for c in path if unicodedata.category(c) in _REFUSED_CATEGORIES or c in _DIRECTION_CONTROLS), None)
     if refused is not None:
         return BrokenRule("path_no_control_characters", f"{shown} holds the control character U+{ord(refused):04X}")
     if "\\" in path:
@@ -272,9 +269,7 @@ def _require_positive(field: str, value: int) -> None:
 
 def _require_hex(field: str, value: str, minimum: int) -> None:
     if len(value) < minimum or _HEX.fullmatch(value) is None:
-        raise InvalidInputError.of(
-            field, "hex", f"{_shown(value)} is not lower-case hex of {minimum} or more characters"
-        )
+        raise InvalidInputError.of(field, "hex", f"{_shown(value)} is not lower-case hex of {minimum} or more characters")
 
 
 def _shown(text: str) -> str:

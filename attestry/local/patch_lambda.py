@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from attestry.local.patch_conditions import keep_function
 from attestry.local.patching import PatchError, load, replace, replace_text, share
 
 _TENANT_MARK = "+tenant="
@@ -243,6 +244,7 @@ def _credentials_with_role_id(original: Callable[..., Any]) -> Callable[..., Any
             record = load("ministack.services.iam")._roles.get_scoped(account, None, role) or {}
             name = session["Arn"].split("/")[-1]
             session["UserId"] = f"{record.get('RoleId', role)}:{name}"
+            keep_function(session, str(config["FunctionArn"]))
         return found
 
     return credentials

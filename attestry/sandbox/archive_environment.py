@@ -41,8 +41,23 @@ def install_packages(lock: Path, folder: Path, *, seconds: float) -> None:
         InstallError: pip is missing, refuses, or takes too long; the message ends with what it said, without addresses.
     """
     command = [
-        sys.executable, "-s", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile",
-        "--require-hashes", "--only-binary=:all:", "--no-warn-conflicts", "--root-user-action=ignore", "--target", str(folder), "--requirement", str(lock),
+        sys.executable,
+        "-s",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-compile",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--no-warn-conflicts",
+        "--root-user-action=ignore",
+        "--target",
+        str(folder),
+        "--requirement",
+        str(lock),
     ]
     environment = _environment()
     if "HOME" not in environment:
@@ -69,8 +84,29 @@ def compile_modules(folder: Path) -> None:
     for share in range(workers):
         listed = folder.with_name(f"{folder.name}.modules-{share}")
         listed.write_text("".join(f"{path}\n" for path in modules[share::workers]), encoding="utf-8")
-        command = [sys.executable, "-I", "-S", "-m", "compileall", "-q", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(folder), "-i", str(listed)]
-        running.append((subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()), listed))  # noqa: S603
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-m",
+            "compileall",
+            "-q",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            "-s",
+            str(folder),
+            "-i",
+            str(listed),
+        ]
+        running.append(
+            (
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
+                ),
+                listed,
+            )
+        )  # noqa: S603
     for process, listed in running:
         process.wait()
         listed.unlink()

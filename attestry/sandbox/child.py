@@ -101,12 +101,20 @@ def start(child: Child) -> tuple[subprocess.Popen[bytes], int]:
         fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:  # the default size works as well, only slower
         pass
-    environment = {name: value for name, value in child.variables.items() if name in {"LD_LIBRARY_PATH", "LANG"} or name.startswith("PYTHON")}
+    environment = {
+        name: value for name, value in child.variables.items() if name in {"LD_LIBRARY_PATH", "LANG"} or name.startswith("PYTHON")
+    }
     try:
         process = subprocess.Popen(  # noqa: S603 (the arguments are ours)
             [sys.executable, "-s", "-S", "-P", "-B", str(_BOOTSTRAP)],
-            stdin=subprocess.PIPE, stdout=writer, stderr=writer, env=environment, cwd=child.source,
-            start_new_session=True, close_fds=True, pass_fds=tuple(child.pass_fds),
+            stdin=subprocess.PIPE,
+            stdout=writer,
+            stderr=writer,
+            env=environment,
+            cwd=child.source,
+            start_new_session=True,
+            close_fds=True,
+            pass_fds=tuple(child.pass_fds),
         )
     except BaseException:
         os.close(reader)

@@ -31,8 +31,11 @@ def pack_folder(folder: Path, archive: Path, *, max_bytes: int) -> int:
         OutputError: a link, a special file, a path that breaks the rules, names that collide, or too much.
     """
     files = list_files(folder, max_bytes=max_bytes)
-    with archive.open("xb") as sink, gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0) as packed, \
-            tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+    with (
+        archive.open("xb") as sink,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=sink, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
         for path, size in files:
             info = tarfile.TarInfo(path)
             info.size = size

@@ -44,9 +44,34 @@ _TCP = 0b11
 _SCOPES = 0b11
 
 SYSTEM_READABLE = (
-    "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/var/lang", "/nix/store", "/proc", "/sys", "/dev",
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/ssl", "/etc/pki", "/etc/passwd", "/etc/group",
-    "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf", "/etc/os-release", "/etc/mime.types", "/etc/alternatives", "/etc/fonts", "/etc/magic",
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/var/lang",
+    "/nix/store",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/os-release",
+    "/etc/mime.types",
+    "/etc/alternatives",
+    "/etc/fonts",
+    "/etc/magic",
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 

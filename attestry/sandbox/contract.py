@@ -9,6 +9,7 @@ objects as JSON.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def script_environment(job: Job, folders: Folders, *, cpus: int, gpus: int) -> d
         "SM_MODULE_NAME": job.entry_point.removesuffix(".py"),
     }
     variables |= {f"SM_CHANNEL_{name.upper()}": str(folders.channel(name)) for name in job.channels}
-    variables |= {f"SM_HP_{name.upper().replace('-', '_')}": argument_text(value) for name, value in job.arguments.items()}
+    variables |= {f"SM_HP_{re.sub(r'[^A-Z0-9]', '_', name.upper())}": argument_text(value) for name, value in job.arguments.items()}
     return variables
 
 

@@ -17,7 +17,7 @@ from attestry.sandbox.paths import check_distinct, check_relative_path
 MAX_JOB_BYTES = 8 << 20
 MODES = ("script", "predict")
 _CHANNEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,126}")
+_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,126}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,7 +53,7 @@ class Job:
     Attributes:
         name: `<execution id>/<STAGE>/<attempt>`.
         stage: PROCESSING, TRAINING or VALIDATION.
-        mode: `script` runs the entry point; `predict` calls its `model_fn` and `predict_fn` on the channel `holdout`.
+        mode: `script` runs the entry point; `predict` calls its `model_fn` and `predict_fn` on its one channel.
         timeout_seconds: wall clock limit of the script.
         max_output_bytes: limit of each output folder, before compression.
         max_log_bytes: limit of the log.
@@ -96,8 +96,8 @@ def read_job(document: Mapping[str, Any]) -> Job:
     for name in channels:
         if not _CHANNEL.fullmatch(name):
             raise BadJobError(f"channels: {name!r} is not a channel name (lower case letters, digits and _)")
-    if mode == "predict" and not channels.get("holdout"):
-        raise BadJobError("channels.holdout: needed to predict on")
+    if mode == "predict" and (len(channels) != 1 or not all(channels.values())):
+        raise BadJobError("channels: exactly one, with files, to predict on")
     arguments = _mapping(document, "arguments")
     for name, value in arguments.items():
         _check_argument(name, value)

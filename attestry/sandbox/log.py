@@ -30,18 +30,18 @@ class BoundedLog:
         self._tail += chunk
         # Trimming only at twice the room keeps the cost of a byte constant, however small the chunks are.
         if len(self._tail) > 2 * self._tail_room + _NOTE_BYTES:
-            del self._tail[:len(self._tail) - self._tail_room - _NOTE_BYTES]
+            del self._tail[: len(self._tail) - self._tail_room - _NOTE_BYTES]
 
     def content(self) -> bytes:
         """Return the log as UTF-8; bytes that are not, are shown as `?`, so it is never longer than what came in."""
         if self.received <= self._max_bytes:
             kept = bytes(self._head + self._tail)
         else:
-            tail = self._tail[-self._tail_room:] if self._tail_room else b""
+            tail = self._tail[-self._tail_room :] if self._tail_room else b""
             left_out = self.received - len(self._head) - len(tail)
             note = f"\n[attestry: {left_out} bytes left out here; the log is limited to {self._max_bytes} bytes]\n"
             kept = bytes(self._head) + note.encode() + bytes(tail)
-        return kept.decode("utf-8", "replace").replace("\ufffd", "?").encode()[:self._max_bytes]
+        return kept.decode("utf-8", "replace").replace("\ufffd", "?").encode()[: self._max_bytes]
 
     def last_line(self, max_chars: int = 500) -> str:
         """Return the last line that is not blank, to name a cause with."""

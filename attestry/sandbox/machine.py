@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-import sysconfig
 from pathlib import Path
 
 
@@ -42,13 +40,3 @@ def total_memory_mib() -> int:
 def gpu_count() -> int:
     """Return the number of NVIDIA GPUs that have a device node."""
     return sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia*"))
-
-
-def python_tag() -> str:
-    """Return the Python that an environment is built for, for example `3.13`."""
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def platform_tag() -> str:
-    """Return the platform that an environment is built for, for example `linux_aarch64`."""
-    return sysconfig.get_platform().replace("-", "_").replace(".", "_")

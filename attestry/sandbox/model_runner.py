@@ -60,6 +60,7 @@ def serve(script: str, configuration: Mapping[str, Any]) -> None:
         configuration: `model` (folder), `requests` and `answers` (file descriptors).
     """
     with os.fdopen(configuration["requests"], "rb") as requests, os.fdopen(configuration["answers"], "wb") as answers:
+
         def answer(document: dict[str, Any]) -> None:
             answers.write(json.dumps(document, allow_nan=False).encode() + b"\n")
             answers.flush()
@@ -137,7 +138,9 @@ def _scalar(value: Any, name: str, row: int) -> Any:
     return value
 
 
-def _predict_instances(predict: Callable[..., Any], model: Any, instances: Sequence[Mapping[str, Any]], columns: Sequence[str] | None) -> list[Any]:
+def _predict_instances(
+    predict: Callable[..., Any], model: Any, instances: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
+) -> list[Any]:
     import pandas
 
     names = list(columns or instances[0])

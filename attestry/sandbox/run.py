@@ -111,7 +111,11 @@ class Sandbox:
     def answer(self, result: Result, started: str) -> Answer:
         """Return the answer about a job that ends at this moment."""
         return {
-            "outcome": result.outcome, "exit_code": result.exit_code, "error": result.error, "started": started, "ended": _now(),
+            "outcome": result.outcome,
+            "exit_code": result.exit_code,
+            "error": result.error,
+            "started": started,
+            "ended": _now(),
             "machine": describe_machine(memory_mib=self._memory_mib),
             "isolation": {"landlock": confine.landlock_version(), "own_machine": self._own_machine},
         }
@@ -157,14 +161,19 @@ class Sandbox:
         if seconds <= 0:
             raise SandboxError("no time is left to run the script in: the function's own limit is too near")
         memory = max(64, self._memory_mib - WORKER_MIB) << 20
+        holdout = folders.channel(next(iter(job.channels))) if job.mode == "predict" else folders.input
         writable = folders.writable() if job.mode == "script" else [folder for folder in folders.writable() if folder != folders.model]
         child = Child(
-            mode=job.mode, source=folders.source, packages=packages, entry_point=job.entry_point,
+            mode=job.mode,
+            source=folders.source,
+            packages=packages,
+            entry_point=job.entry_point,
             arguments=script_arguments(job.arguments),
             variables=base_environment(folders, os.environ) | script_environment(job, folders, cpus=cpu_count(), gpus=gpu_count()),
-            readable=[folders.input, folders.model], writable=writable,
+            readable=[folders.input, folders.model],
+            writable=writable,
             limits=confine.Limits(job.max_output_bytes, memory, PROCESSES_PER_FUNCTION if self._own_machine else None),
-            extra={"model": str(folders.model), "holdout": str(folders.channel("holdout")), "predictions": str(folders.output / "predictions.json")},
+            extra={"model": str(folders.model), "holdout": str(holdout), "predictions": str(folders.output / "predictions.json")},
         )
         watch = Watch(time.monotonic() + seconds, memory, folders.writable(), 3 * job.max_output_bytes)
         return run(child, watch, log), seconds

@@ -69,11 +69,11 @@ def _post(file: Path, target: Upload) -> tuple[int, bytes]:
 
 
 def _form(fields: tuple[tuple[str, str], ...], boundary: str) -> tuple[bytes, bytes]:
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n' for name, value in fields
-    ]
+    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n' for name, value in fields]
     # S3 ignores every field after the file, so it comes last.
-    parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\nContent-Type: application/octet-stream\r\n\r\n')
+    parts.append(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    )
     return "".join(parts).encode(), f"\r\n--{boundary}--\r\n".encode()
 
 

@@ -130,8 +130,15 @@ def _description(
     identity: str, lock_sha256: str, platform: Platform, stored: StoredObject, archive_sha256: str, packages: list[dict[str, str]]
 ) -> dict[str, Any]:
     return {
-        "id": identity, "lock_sha256": lock_sha256, "archive_sha256": archive_sha256, "size": stored.size,
-        "python": platform.python, "platform": platform.name, "packages": packages, "key": stored.key, "version_id": stored.version_id,
+        "id": identity,
+        "lock_sha256": lock_sha256,
+        "archive_sha256": archive_sha256,
+        "size": stored.size,
+        "python": platform.python,
+        "platform": platform.name,
+        "packages": packages,
+        "key": stored.key,
+        "version_id": stored.version_id,
     }
 
 

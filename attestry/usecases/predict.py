@@ -41,7 +41,10 @@ TRIES = 3
 WHOLE_SECONDS = 20.0
 """A request is answered within this, well before the gateway gives up at 29 s."""
 
-LOAD_SECONDS = 12
+CALL_SECONDS = 14
+"""How long one call of the inference function may take."""
+
+LOAD_SECONDS = 11
 RETRY_AFTER_SECONDS = 5
 MAX_OUTPUT_BYTES = 4 << 20
 CACHED_VERSIONS = 64

@@ -1,7 +1,4 @@
-"""Serving and VALIDATION: raw measurements in, one number per row out.
-
-`sex` is 0 or 1, as processing writes it; the other nine are as measured.
-"""
+"""Serving and VALIDATION: raw measurements in, one number per row out."""
 
 from pathlib import Path
 
@@ -9,7 +6,7 @@ import joblib
 
 
 def model_fn(model_dir):
-    """Return the fitted model."""
+    """Return the fitted pipeline."""
     return joblib.load(Path(model_dir) / "model.joblib")
 
 

@@ -1,4 +1,4 @@
-"""PROCESSING: encodes sex as 0 and 1, and splits with equal shares of slow and fast progression in both parts."""
+"""PROCESSING: splits the patients, with equal shares of slow and fast progression in both parts."""
 
 import argparse
 import os
@@ -21,7 +21,6 @@ def main() -> None:
     arguments = parse_arguments()
     sources = sorted(Path(os.environ["SM_CHANNEL_SOURCE"]).glob("*.csv"))
     frame = pd.concat([pd.read_csv(path) for path in sources], ignore_index=True).astype("float64")
-    frame["sex"] = frame["sex"] - frame["sex"].min()
     strata = pd.qcut(frame[arguments.label], arguments.strata, labels=False)
     train, holdout = train_test_split(
         frame, test_size=arguments.holdout_share, stratify=strata, random_state=arguments.seed

@@ -186,7 +186,10 @@ class Worker:
         folder.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(ROOT), str(folder), "own" if own_machine else "shared"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         self._empty = zipped({"tinypkg/__init__.py": "VALUE = 42\n"})
 
@@ -195,11 +198,19 @@ class Worker:
         store = self.store
         files = {"train.py": script} if isinstance(script, str) else script
         job = {
-            "format": 1, "job": "e/TRAINING/1", "stage": "TRAINING", "mode": "script", "timeout_seconds": 20,
-            "max_output_bytes": 64 << 20, "max_log_bytes": 65536,
+            "format": 1,
+            "job": "e/TRAINING/1",
+            "stage": "TRAINING",
+            "mode": "script",
+            "timeout_seconds": 20,
+            "max_output_bytes": 64 << 20,
+            "max_log_bytes": 65536,
             "environment": store.input("environment.zip", self._empty),
             "source": store.input("source.tar.gz", tar_gz(dict(files))),
-            "entry_point": "train.py", "arguments": {}, "channels": {}, "model": [],
+            "entry_point": "train.py",
+            "arguments": {},
+            "channels": {},
+            "model": [],
             "outputs": {name: store.output(name) for name in ("model", "output", "log")},
         }
         for name in ("model", "output", "log"):

@@ -1,0 +1,213 @@
+"""What the API answers, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_COLOURS = {
+    "SUCCEEDED": "green",
+    "DEPLOYED": "bold green",
+    "APPROVED": "green",
+    "RUNNING": "yellow",
+    "ROLLBACK": "cyan",
+    "FAILED": "red",
+    "REJECTED": "red",
+    "passed": "green",
+    "failed": "red",
+    "missing": "yellow",
+    "verified": "green",
+    "attested": "cyan",
+    "claimed": "yellow",
+}
+_VERDICTS = {"PROVEN": "bold green", "SIGNED-UNANCHORED": "bold green", "INCOMPLETE": "bold yellow", "BROKEN": "bold red"}
+
+
+def models(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the table of models."""
+    table = _table("model", "owner", "team", "risk", "versions", "purpose")
+    for row in rows:
+        table.add_row(*(_text(row.get(k)) for k in ("model", "owner", "team", "risk_tier", "versions", "purpose")))
+    return table
+
+
+def model(row: Mapping[str, Any]) -> RenderableType:
+    """Return a model, and what is deployed where."""
+    facts = _facts({k: v for k, v in row.items() if k != "deployed"})
+    table = _table("environment", "version", "previous", "since", "digest", title="deployed")
+    for pointer in row.get("deployed", []):
+        table.add_row(*(_text(pointer.get(k)) for k in ("environment", "number", "previous", "at")), _short(pointer.get("version_digest")))
+    return Group(facts, table)
+
+
+def versions(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the table of a model's versions."""
+    table = _table("version", "stage", "status", "standing", "submitted by", "created", "metrics", "error")
+    for row in rows:
+        table.add_row(
+            f"{row['model']}@{row['number']}",
+            _text(row.get("stage")),
+            _text(row.get("status")),
+            _text(row.get("standing")),
+            _text(row.get("submitter_person") or "unproven"),
+            _text(row.get("created")),
+            _metrics(row.get("metrics")),
+            _text(row.get("error")),
+        )
+    return table
+
+
+def version(row: Mapping[str, Any]) -> RenderableType:
+    """Return all of a version: head, stages, gates, transitions, decisions."""
+    head = {k: row.get(k) for k in ("stage", "status", "standing", "error", "candidate", "version_digest", "folder", "attempt")}
+    head |= {"submitter": row.get("submitter_person") or "unproven", "created": row.get("created"), "updated": row.get("updated")}
+    return Group(
+        Text(f"{row['model']}@{row['number']}", style="bold"), _facts(head), _stages(row), _gates(row), _transitions(row), _approvals(row)
+    )
+
+
+def _stages(row: Mapping[str, Any]) -> Table:
+    table = _table("stage", "attempt", "status", "started", "ended", "error", title="runs")
+    for stage in row.get("stages", []):
+        table.add_row(*(_text(stage.get(k)) for k in ("stage", "attempt", "status", "started", "ended", "error")))
+    return table
+
+
+def _gates(row: Mapping[str, Any]) -> Table:
+    table = _table("metric", "value", title="metrics on the hold-out")
+    for name, value in (row.get("metrics") or {}).items():
+        table.add_row(name, _text(value))
+    for gate in row.get("gates") or []:
+        outcome = "passed" if gate.get("passed") else "failed"
+        told = ", ".join(f"{k}={_plain(v)}" for k, v in gate.items() if k != "passed")
+        table.add_row(Text.assemble("gate ", _text(outcome)), told)
+    return table
+
+
+def _transitions(row: Mapping[str, Any]) -> Table:
+    table = _table("#", "what", "stage", "status", "standing", "by", "at", "reason", title="transitions")
+    for step in row.get("transitions", []):
+        to = step.get("to") or {}
+        state = (_text(to.get(k)) for k in ("stage", "status", "standing"))
+        table.add_row(
+            _text(step.get("number")), _text(step.get("kind")), *state, _who(step.get("principal")), _text(step.get("at")), _text(step.get("reason"))
+        )
+    return table
+
+
+def _approvals(row: Mapping[str, Any]) -> Table:
+    table = _table("person", "decision", "at", "reason", title="decisions")
+    for decision in row.get("approvals", []):
+        table.add_row(*(_text(decision.get(k)) for k in ("person", "decision", "at", "reason")))
+    return table
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the table of differences."""
+    if not rows:
+        return Text("no differences")
+    table = _table("section", "field", "before", "after", "delta")
+    for row in rows:
+        field = row.get("field", row.get("path", ""))
+        table.add_row(
+            _text(row.get("section")), _text(field), _text(row.get("before")), _text(row.get("after")), _text(row.get("delta"))
+        )
+    return table
+
+
+def facts(row: Mapping[str, Any]) -> RenderableType:
+    """Return any mapping as a list of its fields."""
+    return _facts(row)
+
+
+def people(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the table of persons."""
+    table = _table("person", "name", "logins", "added")
+    for row in rows:
+        table.add_row(_text(row["person"]), _text(row.get("name")), ", ".join(row.get("logins", [])), _text(row.get("added")))
+    return table
+
+
+def prediction(row: Mapping[str, Any]) -> RenderableType:
+    """Return a prediction: what, by which version, under which ID."""
+    head = Text.assemble((str(row["prediction_id"]), "bold"), f"  by {row['model']}@{row['version']}")
+    table = _table("#", "prediction")
+    for index, output in enumerate(row["output"]):
+        table.add_row(str(index), _text(output))
+    return Group(head, table)
+
+
+def trace(document: Mapping[str, Any]) -> RenderableType:
+    """Return a trace: the verdict, each step, and every fact with its grade."""
+    verdict = str(document["verdict"])
+    steps = _table("step", "outcome", "detail")
+    for step in document.get("steps", []):
+        steps.add_row(_text(step["step"]), _text(step["outcome"]), _text(step["detail"]))
+    table = _table("field", "grade", "value", title="facts")
+    skipped = ("format", "verdict", "deep", "steps")
+    for section, content in document.items():
+        if section not in skipped:
+            for path, grade, value in _graded(section, content):
+                table.add_row(Text(path), _text(grade), _text(value))
+    return Group(Text(verdict, style=_VERDICTS.get(verdict, "bold")), steps, table)
+
+
+def _graded(path: str, content: Any) -> list[tuple[str, str, Any]]:
+    """Return path, grade and value of every graded fact below."""
+    if isinstance(content, Mapping) and "grade" in content and "value" in content:
+        return [(path, str(content["grade"]), content["value"])]
+    if isinstance(content, Mapping):
+        return [row for name, part in content.items() for row in _graded(f"{path}.{name}", part)]
+    if isinstance(content, list):
+        return [row for index, part in enumerate(content) for row in _graded(f"{path}[{index}]", part)]
+    return [(path, "", content)]
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _facts(row: Mapping[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in row.items():
+        if value not in (None, "", [], {}):
+            table.add_row(name.replace("_", " "), _text(value))
+    return table
+
+
+def _text(value: Any) -> Text:
+    """Return a value as text that carries no markup of its own."""
+    plain = _plain(value)
+    return Text(plain, style=_COLOURS.get(plain, ""))
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={_plain(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(v) for v in value)
+    text = str(value)
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def _metrics(metrics: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{name} {_plain(value)[:6]}" for name, value in (metrics or {}).items())
+
+
+def _short(digest: Any) -> str:
+    return str(digest or "")[:12]
+
+
+def _who(principal: Mapping[str, Any] | None) -> Text:
+    return _text((principal or {}).get("person") or (principal or {}).get("login"))

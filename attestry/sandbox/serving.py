@@ -1,0 +1,249 @@
+"""Serves versions: loads what a version digest names, checks every byte of it, and answers predictions from a confined process.
+
+Rules:
+
+1. A version is named by its digest. The artifact manifest must hash to it; files and environment must be what that manifest says, checked
+   while they are read. One byte off and the answer is REFUSED with the file's name, and nothing of it runs.
+2. Loading goes on in the background, so an answer comes by the deadline: LOADING, and a later call finds it READY. A failed load is told once
+   and forgotten, so the next call tries again from the store.
+3. Where the kernel keeps versions apart (Landlock), two are kept; elsewhere one, and everything of it is ended and removed before the
+   next. On AWS the function has an execution environment for each version (tenant isolation).
+4. Outputs are one finite JSON element for each instance, or the answer is FAILED.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from attestry.sandbox import confine
+from attestry.sandbox.artifact import MAX_MANIFEST_BYTES, MODEL, SOURCE, Frozen, read_artifact_manifest
+from attestry.sandbox.child import Child
+from attestry.sandbox.contract import Folders, base_environment
+from attestry.sandbox.environments import unpack_environment
+from attestry.sandbox.errors import BadJobError, FetchError, SandboxError, ServingError, TamperedFileError
+from attestry.sandbox.fetch import fetch_bytes, fetch_file
+from attestry.sandbox.job import Input, read_entry_point
+from attestry.sandbox.machine import cpu_count, gpu_count, total_memory_mib
+from attestry.sandbox.model_process import ModelProcess
+from attestry.sandbox.processes import end_descendants
+from attestry.sandbox.unpack import remove_tree, unpack_tar
+from attestry.sandbox.workspace import Workspace, has_machine_of_its_own
+
+Answer = dict[str, Any]
+
+REQUEST_SECONDS = 20.0
+LOAD_SECONDS = 280.0
+WAIT_SECONDS = 20.0
+MAX_FILE_BYTES = 64 << 20
+WORKER_MIB = 192
+PROCESSES = 512
+
+
+@dataclass
+class _Loading:
+    """A version that is loaded, or on its way there; its fields are guarded by `done`.
+
+    Attributes:
+        digest: version digest.
+        folder: name of its folder in the workspace.
+        done: set once the outcome is known.
+        process: the model's process once there is one.
+        status: READY, REFUSED or FAILED once done.
+        error: why not READY.
+    """
+
+    digest: str
+    folder: str
+    done: threading.Event = field(default_factory=threading.Event)
+    process: ModelProcess | None = None
+    status: str = ""
+    error: str = ""
+    cancelled: bool = False
+
+
+class ModelServer:
+    """Serves versions from one worker process, one call at a time.
+
+    Args:
+        workspace: the worker's folder; default a new one.
+        memory_mib: the function's configured memory; default that of the machine.
+        kept: versions to keep; default by rule 3.
+    """
+
+    def __init__(self, workspace: Workspace | None = None, *, memory_mib: int | None = None, kept: int | None = None) -> None:
+        confine.shield_worker()
+        self._workspace = workspace or Workspace()
+        self._memory_mib = memory_mib or total_memory_mib()
+        self._kept = kept or (2 if confine.landlock_version() else 1)
+        self._models: dict[str, _Loading] = {}
+        self._count = 0
+
+    def handle(self, event: Mapping[str, Any], deadline: float) -> Answer:
+        """Answer one call; it raises nothing.
+
+        Args:
+            event: `{"version_digest", "instances": [...] | None, "columns"?: [...], "load": None | {...}}`; `instances` None loads only. `load` has
+                `artifact_manifest` {"url"}, `files` [{"path", "url"}], `environment` {"url", "size"?}, `entry_point`, `deadline_seconds`?.
+            deadline: when the answer has to be there, in seconds on the monotonic clock.
+
+        Returns:
+            `{"status": "READY", "output": [...] | None}`, `{"status": "NOT_LOADED"}`, `{"status": "LOADING"}`, or `{"status": "REFUSED" | "FAILED",
+            "error": str}`.
+        """
+        try:
+            return self._handle(event, deadline)
+        except ServingError as error:
+            return {"status": "FAILED", "error": str(error)}
+        except SandboxError as error:
+            return {"status": "REFUSED", "error": str(error)}
+        except Exception as error:  # noqa: BLE001 (an exception would end the worker and all models it holds)
+            return {"status": "FAILED", "error": f"the sandbox failed: {type(error).__name__}: {error}"}
+
+    def close(self) -> None:
+        """End all models and remove everything."""
+        for digest in list(self._models):
+            self._forget(digest)
+        self._workspace.close()
+
+    def _handle(self, event: Mapping[str, Any], deadline: float) -> Answer:
+        digest = str(event.get("version_digest", ""))
+        model = self._models.get(digest)
+        if model and model.done.is_set() and model.status == "READY" and not (model.process and model.process.alive):
+            self._forget(digest)
+            model = None
+        load = event.get("load")
+        if model is None:
+            if load is None:
+                return {"status": "NOT_LOADED"}
+            model = self._begin(digest, load)
+        wait = WAIT_SECONDS if load is None else float(load.get("deadline_seconds") or WAIT_SECONDS)
+        model.done.wait(max(0.0, min(wait, deadline - time.monotonic())))
+        if not model.done.is_set():
+            return {"status": "LOADING"}
+        if model.status != "READY" or model.process is None:
+            self._forget(digest)
+            return {"status": model.status or "FAILED", "error": model.error}
+        self._models[digest] = self._models.pop(digest)
+        instances = event.get("instances")
+        if instances is None:
+            return {"status": "READY", "output": None}
+        return {"status": "READY", "output": self._predict(model.process, instances, event.get("columns"), deadline)}
+
+    def _predict(self, process: ModelProcess, instances: Any, columns: Any, deadline: float) -> list[Any]:
+        if not isinstance(instances, list) or not instances or not all(isinstance(i, dict) for i in instances):
+            raise ServingError("instances: a list of objects is needed")
+        named = columns if isinstance(columns, list) else None
+        return process.predict(instances, named, min(deadline, time.monotonic() + REQUEST_SECONDS))
+
+    def _begin(self, digest: str, load: Mapping[str, Any]) -> _Loading:
+        while len(self._models) >= self._kept:
+            self._forget(next(iter(self._models)))
+        kept = [m.process.pid for m in self._models.values() if m.process and m.process.pid]
+        # Orphans of a model that is gone are handed to this process; none may live beside another version.
+        if not end_descendants(os.getpid(), sparing=kept):
+            raise ServingError("processes of an earlier version cannot be ended")
+        self._count += 1
+        model = _Loading(digest, f"model-{self._count}")
+        self._models[digest] = model
+        threading.Thread(target=self._load, args=(model, load), name="load", daemon=True).start()
+        return model
+
+    def _load(self, model: _Loading, load: Mapping[str, Any]) -> None:
+        deadline = time.monotonic() + LOAD_SECONDS
+        try:
+            folders = Folders(self._workspace.folder(model.folder))
+            entry_point = self._fetch(model.digest, load, folders)
+            model.process = ModelProcess(lambda requests, answers: self._child(folders, entry_point, requests, answers))
+            if not model.process.wait_ready(deadline):
+                raise ServingError(f"model_fn took longer than {LOAD_SECONDS:.0f} s")
+            model.status = "READY"
+        except ServingError as error:
+            model.status, model.error = "FAILED", str(error)
+        except FetchError as error:
+            model.status = "REFUSED" if isinstance(error, TamperedFileError) else "FAILED"
+            model.error = str(error)
+        except SandboxError as error:
+            model.status, model.error = "REFUSED", str(error)
+        except Exception as error:  # noqa: BLE001 (the outcome has to be known, or callers would wait for ever)
+            model.status, model.error = "FAILED", f"the sandbox failed: {type(error).__name__}: {error}"
+        finally:
+            model.done.set()
+
+    def _fetch(self, digest: str, load: Mapping[str, Any], folders: Folders) -> str:
+        """Fetch and check all that the version is made of, and return the inference script's path."""
+        entry_point = read_entry_point(load)
+        urls = _urls(load)
+        frozen = read_artifact_manifest(fetch_bytes(_url(load, "artifact_manifest"), max_bytes=MAX_MANIFEST_BYTES, name="artifact-manifest.json"), digest)
+        folders.make()
+        for path in frozen.files:
+            if path not in urls:
+                raise TamperedFileError(f"{path} of this version was not given")
+            target = folders.model / path.removeprefix(MODEL) if path.startswith(MODEL) else folders.archives / path
+            fetch_file(frozen.input(path, urls[path]), target)
+        unpack_tar(folders.archives / SOURCE, folders.source)
+        unpack_environment(_environment_input(load, frozen), folders.root / "packages")
+        remove_tree(folders.archives)
+        if not (folders.source / entry_point).is_file():
+            raise BadJobError(f"the source has no file {entry_point!r}")
+        return entry_point
+
+    def _child(self, folders: Folders, entry_point: str, requests: int, answers: int) -> Child:
+        memory = max(64, self._memory_mib - WORKER_MIB) << 20
+        own = has_machine_of_its_own()
+        contract = {"SM_MODEL_DIR": str(folders.model), "SM_NUM_CPUS": str(cpu_count()), "SM_NUM_GPUS": str(gpu_count())}
+        return Child(
+            mode="serve",
+            source=folders.source,
+            packages=folders.root / "packages",
+            entry_point=entry_point,
+            arguments=[],
+            variables=base_environment(folders, os.environ) | contract,
+            readable=[folders.model],
+            writable=[folders.temporary],
+            limits=confine.Limits(MAX_FILE_BYTES, memory, PROCESSES if own else None),
+            extra={"model": str(folders.model), "requests": requests, "answers": answers},
+            pass_fds=(requests, answers),
+        )
+
+    def _forget(self, digest: str) -> None:
+        model = self._models.pop(digest)
+        model.cancelled = True
+        if not model.done.is_set():
+            # Its thread still writes to its folder; what it starts is ended by the next load.
+            model.done.wait(LOAD_SECONDS)
+        if model.process:
+            model.process.end()
+        self._workspace.folder(model.folder)
+
+
+def _url(load: Mapping[str, Any], name: str) -> str:
+    value = load.get(name)
+    if not isinstance(value, Mapping) or not isinstance(value.get("url"), str):
+        raise BadJobError(f"load.{name}: needs a url")
+    return str(value["url"])
+
+
+def _urls(load: Mapping[str, Any]) -> dict[str, str]:
+    files = load.get("files")
+    if not isinstance(files, Sequence) or not all(isinstance(f, Mapping) and {"path", "url"} <= f.keys() for f in files):
+        raise BadJobError("load.files: a list of path and url is needed")
+    return {str(f["path"]): str(f["url"]) for f in files}
+
+
+def _environment_input(load: Mapping[str, Any], frozen: Frozen) -> Input:
+    size = load.get("environment", {}).get("size")
+    if not isinstance(size, int):
+        raise BadJobError("load.environment.size: needed")
+    # The size only bounds the download; which bytes these must be is said by the artifact manifest.
+    return Input("environment.zip", _url(load, "environment"), size, frozen.environment_sha256)
+
+
+def dump(answer: Answer) -> str:
+    """Return an answer as JSON text."""
+    return json.dumps(answer, allow_nan=False)

@@ -1,0 +1,240 @@
+"""Collect: every receipt ends in the version's folder once, whatever fails in between."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from attestry.domain.errors import InvalidInputError
+from attestry.evidence.delegation import verify_delegation
+from attestry.evidence.prediction_id import PredictionId
+from attestry.evidence.receipt import verify_receipt
+from attestry.ports import Delete
+from attestry.usecases import collect
+from attestry.usecases.collect import CLOSE_AFTER, Collector, find_receipt
+from attestry.usecases.group_signing import GroupSigner
+from attestry.usecases.sign import OPEN_KEYS, delegation_key, open_key, receipt_key
+from tests.deployed import ENVIRONMENT, MODEL, Scene, make_version
+from tests.fakes import Killed
+
+FOLDER = f"{make_version(1).folder}/predictions/"
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def sign(scene: Scene, count: int) -> list[str]:
+    signer = GroupSigner(
+        meta=scene.meta,
+        store=scene.store,
+        keys=scene.keys,
+        model=MODEL,
+        environment=ENVIRONMENT,
+        version_digest=make_version(1).version_digest,
+    )
+    return [signer.sign(f'{{"n":{n}}}'.encode(), b"[1]", {"login": "ci"}).prediction_id for n in range(count)]
+
+
+def collector(scene: Scene, **changes: Any) -> Collector:
+    return Collector(scene.meta, scene.store, scene.clock, **changes)
+
+
+def kid_of(ids: list[str]) -> str:
+    return ids[0].partition("-")[0]
+
+
+def objects(scene: Scene) -> list[str]:
+    return sorted(key.removeprefix(FOLDER) for key in scene.store.versions)
+
+
+def expire_rows(scene: Scene) -> None:
+    scene.meta._apply([Delete(k) for k in list(scene.meta.rows) if k.sort.startswith("R#")])
+
+
+def archived_numbers(scene: Scene) -> list[int]:
+    """Return the sequence numbers in all receipt objects, each receipt verified."""
+    numbers = []
+    for key, versions in scene.store.versions.items():
+        if key.endswith(".jsonl") and not key.endswith(".private.jsonl"):
+            kid = key.split("/")[-2]
+            delegation = verify_delegation(scene.meta.rows[delegation_key(kid)]["delegation"], scene.signer.public_key_der())
+            assert len(versions) == 1
+            for line in versions[0].body.splitlines():
+                entry = json.loads(line)
+                assert verify_receipt(entry["receipt"], delegation).prediction_id.sequence == entry["sequence"]
+                numbers.append(entry["sequence"])
+    return sorted(numbers)
+
+
+def test_receipts_are_moved_in_batches_named_by_their_range(scene: Scene) -> None:
+    ids = sign(scene, 3)
+    assert collector(scene).collect().receipts == 3
+    sign_more = sign(scene, 2)
+    assert collector(scene).collect().receipts == 2
+    kid = kid_of(ids + sign_more)
+    assert objects(scene) == [
+        f"{kid}/000000000001-000000000003.jsonl",
+        f"{kid}/000000000001-000000000003.private.jsonl",
+        f"{kid}/000000000004-000000000005.jsonl",
+        f"{kid}/000000000004-000000000005.private.jsonl",
+        f"{kid}/delegation.jwt",
+    ]
+    assert archived_numbers(scene) == [1, 2, 3, 4, 5]
+
+
+def test_receipts_are_locked_and_what_may_have_to_be_erased_is_not(scene: Scene) -> None:
+    sign(scene, 1)
+    collector(scene).collect()
+    for key, (stored,) in scene.store.versions.items():
+        assert stored.retained is (".private." not in key)
+        if ".private." not in key and key.endswith(".jsonl"):
+            assert json.loads(stored.body).keys() == {"sequence", "at", "receipt"}
+
+
+def test_a_collected_prediction_is_found_as_it_was_once_its_row_has_expired(scene: Scene) -> None:
+    ids = sign(scene, 3)
+    before = [find_receipt(scene.meta, scene.store, i) for i in ids]
+    collector(scene).collect()
+    expire_rows(scene)
+    for row, prediction_id in zip(before, ids, strict=True):
+        assert row is not None
+        assert find_receipt(scene.meta, scene.store, prediction_id) == {k: v for k, v in row.items() if k not in ("pk", "sk", "expires")}
+
+
+def test_an_object_laid_over_a_batch_is_not_what_is_read(scene: Scene) -> None:
+    ids = sign(scene, 1)
+    collector(scene).collect()
+    expire_rows(scene)
+    before = find_receipt(scene.meta, scene.store, ids[0])
+    for key in list(scene.store.versions):
+        scene.store.put(key, b'{"sequence":1,"receipt":"forged","at":""}\n')
+    assert find_receipt(scene.meta, scene.store, ids[0]) == before
+
+
+def test_a_prediction_that_was_never_made_is_not_found(scene: Scene) -> None:
+    ids = sign(scene, 1)
+    collector(scene).collect()
+    assert find_receipt(scene.meta, scene.store, f"{kid_of(ids)}-2") is None
+    assert find_receipt(scene.meta, scene.store, str(PredictionId("a" * 52, 1))) is None
+    with pytest.raises(InvalidInputError):
+        find_receipt(scene.meta, scene.store, "../x")
+
+
+def test_after_its_erasure_a_payload_is_gone_and_the_receipt_stays(scene: Scene) -> None:
+    ids = sign(scene, 1)
+    collector(scene).collect()
+    expire_rows(scene)
+    for key in [k for k in scene.store.versions if ".private." in k]:
+        del scene.store.versions[key]
+    row = find_receipt(scene.meta, scene.store, ids[0])
+    assert row is not None
+    assert row.keys() == {"receipt", "at"}
+
+
+def test_a_binary_request_survives_the_way_through_the_batch(scene: Scene) -> None:
+    signer = GroupSigner(
+        meta=scene.meta,
+        store=scene.store,
+        keys=scene.keys,
+        model=MODEL,
+        environment=ENVIRONMENT,
+        version_digest=make_version(1).version_digest,
+    )
+    prediction_id = signer.sign(b"\x00\xff", b"[1]").prediction_id
+    collector(scene).collect()
+    expire_rows(scene)
+    row = find_receipt(scene.meta, scene.store, prediction_id)
+    assert row is not None
+    assert row["request"] == b"\x00\xff"
+
+
+def test_a_key_is_closed_when_nothing_more_can_be_acknowledged_and_its_count_is_an_event(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 4))
+    scene.clock.advance(hours=1, seconds=CLOSE_AFTER.total_seconds() - 1)
+    assert collector(scene).collect().closed == 0
+    scene.clock.advance(seconds=2)
+    assert collector(scene).collect().closed == 1
+    assert open_key(kid) not in scene.meta.rows
+    row = scene.meta.rows[delegation_key(kid)]
+    assert (row["last"], row["count"], row["gaps"]) == (4, 4, [])
+    events = [json.loads(r["event"]) for k, r in scene.meta.rows.items() if k.partition == "OUTBOX"]
+    assert [e["data"]["last"] for e in events if e["kind"] == "key.closed"] == [4]
+    assert collector(scene).collect() == collect.Collected()
+
+
+def test_a_missing_number_is_reported_and_what_comes_after_is_not_lost(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 5))
+    scene.meta._apply([Delete(receipt_key(kid, 1)), Delete(receipt_key(kid, 3))])
+    assert collector(scene).collect().gaps == 2
+    assert archived_numbers(scene) == [2, 4, 5]
+    assert scene.meta.rows[open_key(kid)]["gaps"] == [[1, 1], [3, 3]]
+    scene.clock.advance(hours=2)
+    collector(scene).collect()
+    assert scene.meta.rows[delegation_key(kid)]["gaps"] == [[1, 1], [3, 3]]
+
+
+def test_many_receipts_go_in_several_batches(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MAX_BATCH_RECEIPTS", 4)
+    sign(scene, 10)
+    assert collector(scene).collect().receipts == 10
+    assert sum(o.endswith("jsonl") and "private" not in o for o in objects(scene)) == 3
+    assert archived_numbers(scene) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", range(1, 13))
+def test_a_crash_between_any_two_calls_is_made_good_by_the_next_run(scene: Scene, call: int, after: bool) -> None:
+    ids = sign(scene, 2)
+    scene.faults.clear()
+    (scene.faults.fail_after if after else scene.faults.fail_before)(call, error=Killed())
+    try:
+        collector(scene).collect()
+    except Killed:
+        ids += sign(scene, 2)
+    scene.faults.clear()
+    scene.clock.advance(hours=2)
+    collector(scene).collect()
+    assert archived_numbers(scene) == list(range(1, len(ids) + 1))
+    assert not [k for k in scene.meta.rows if k.partition == OPEN_KEYS]
+    row = scene.meta.rows[delegation_key(kid_of(ids))]
+    assert (row["last"], row["count"]) == (len(ids), len(ids))
+
+
+def test_of_two_collectors_on_one_key_one_steps_back(scene: Scene) -> None:
+    sign(scene, 2)
+    put_new = scene.store.put_new
+    inner: list[collect.Collected] = []
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        scene.store.put_new = put_new  # type: ignore[method-assign]
+        inner.append(collector(scene).collect())
+        return put_new(*args, **kwargs)
+
+    scene.store.put_new = meanwhile  # type: ignore[method-assign]
+    outer = collector(scene).collect()
+    assert inner[0].receipts + outer.receipts == 2
+    assert outer.contended == 1
+    assert archived_numbers(scene) == [1, 2]
+
+
+def test_the_trouble_of_one_key_does_not_hold_up_the_others(scene: Scene) -> None:
+    first = sign(scene, 1)
+    scene.keys.key_for(scene.keys._keys[MODEL, ENVIRONMENT].version, ENVIRONMENT).abandon()
+    second = sign(scene, 1)
+    troubled = min(kid_of(first), kid_of(second))
+    scene.store.put(f"{FOLDER}{troubled}/000000000001-000000000001.jsonl", b"something else")
+    outcome = collector(scene).collect()
+    assert outcome.receipts == 1
+    assert len(outcome.errors) == 1
+    assert troubled in outcome.errors[0]
+
+
+def test_a_run_ends_when_its_time_is_up(scene: Scene) -> None:
+    sign(scene, 1)
+    times = iter(range(0, 1000, 30))
+    outcome = collector(scene, monotonic=lambda: next(times)).collect(seconds=10)
+    assert outcome.finished is False

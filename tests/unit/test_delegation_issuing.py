@@ -1,0 +1,186 @@
+"""Delegate: to whom the registry gives a delegation, and what it records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from attestry.domain.stages import Standing
+from attestry.evidence.delegation import Delegation, jwk_of, verify_delegation
+from attestry.ports import Delete, Key, Put, When
+from attestry.usecases.delegate import delegate_signing
+from attestry.usecases.records import approval_key, load_version, pointer_key
+from attestry.usecases.sign import delegation_key, open_key
+from tests.deployed import ENVIRONMENT, MODEL, Scene, approval, make_version
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def ask(scene: Scene, **changes: Any) -> Delegation:
+    jwk = jwk_of(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    values: dict[str, Any] = {"model": MODEL, "environment": ENVIRONMENT, "jwk": jwk, "at": scene.clock.now()}
+    return delegate_signing(scene.meta, scene.signer, **{**values, **changes})
+
+
+def given(scene: Scene) -> list[Key]:
+    return [k for k in scene.meta.rows if k.partition.startswith(("KEY", "OUTBOX"))]
+
+
+def decide(scene: Scene, **changes: Any) -> None:
+    version = load_version(scene.meta, MODEL, 1)
+    scene.meta._apply([Put(approval_key(MODEL, 1, changes.get("person", "erin")), approval(version, **changes), When())])
+
+
+def test_the_deployed_version_is_delegated_to_and_everything_is_recorded_in_one_transaction(scene: Scene) -> None:
+    delegation = ask(scene)
+    assert verify_delegation(delegation.token, scene.signer.public_key_der(), now=scene.clock.now()) == delegation
+    assert delegation.grant.version.digest == make_version(1).version_digest
+    row = scene.meta.rows[delegation_key(delegation.kid)]
+    assert row["delegation"] == delegation.token
+    assert scene.meta.rows[open_key(delegation.kid)]["collected"] == 0
+    events = [json.loads(r["event"]) for k, r in scene.meta.rows.items() if k.partition == "OUTBOX"]
+    assert [(e["kind"], e["data"]["kid"]) for e in events] == [("key.delegated", delegation.kid)]
+    assert scene.faults.calls.count("MemoryMetaStore.transact") == 1
+
+
+@pytest.mark.parametrize("standing", [s for s in Standing if s is not Standing.DEPLOYED])
+def test_a_version_that_does_not_stand_deployed_is_not_delegated_to(scene: Scene, standing: Standing) -> None:
+    scene.change_version(1, standing=standing)
+    with pytest.raises(ConflictError, match="not DEPLOYED"):
+        ask(scene)
+    assert given(scene) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decision": "reject"},
+        {"version_digest": "0" * 64},
+        {"policy_digest": "0" * 64},
+        {"stage": "VALIDATION"},
+    ],
+    ids=str,
+)
+def test_an_approval_of_something_else_does_not_count(scene: Scene, changes: dict[str, Any]) -> None:
+    decide(scene, **changes)
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+    assert given(scene) == []
+
+
+def test_an_approval_by_the_submitter_does_not_count(scene: Scene) -> None:
+    scene.meta._apply([Delete(approval_key(MODEL, 1, "erin"))])
+    decide(scene, person="dana")
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+
+
+def test_a_head_that_says_approved_is_not_enough(scene: Scene) -> None:
+    scene.meta._apply([Delete(approval_key(MODEL, 1, "erin"))])
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+
+
+def test_approvals_are_not_enough_without_the_head(scene: Scene) -> None:
+    scene.change_version(1, approved=False)
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+
+
+def test_fewer_persons_than_the_policy_asks_for_are_not_enough(scene: Scene) -> None:
+    policy = ApprovalPolicy(automatic=False, roles=("approver",), count=2)
+    scene.change_version(1, approval_policy=policy.to_item())
+    decide(scene)
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+    decide(scene, person="farid")
+    assert ask(scene)
+
+
+def test_the_approval_that_an_automatic_policy_gave_counts(scene: Scene) -> None:
+    policy = ApprovalPolicy(automatic=True)
+    scene.change_version(1, approval_policy=policy.to_item())
+    scene.meta._apply([Delete(approval_key(MODEL, 1, "erin"))])
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+    decide(scene, person="attestry:approval-policy")
+    assert ask(scene)
+
+
+def test_a_pointer_with_another_digest_than_the_version_is_refused(scene: Scene) -> None:
+    scene.change_version(1, version_digest="0" * 64)
+    with pytest.raises(ConflictError, match="digest"):
+        ask(scene)
+
+
+def test_a_process_that_serves_another_version_is_refused(scene: Scene) -> None:
+    with pytest.raises(ConflictError, match="another version"):
+        ask(scene, version_digest=make_version(2).version_digest)
+
+
+def test_nothing_deployed_is_nothing_to_delegate_to(scene: Scene) -> None:
+    with pytest.raises(NotFoundError):
+        ask(scene, environment="staging")
+
+
+@pytest.mark.parametrize("jwk", [{}, {"kty": "OKP", "crv": "Ed25519"}, {"kty": "EC", "crv": "P-256", "x": "A", "y": "B"}], ids=str)
+def test_only_an_ed25519_key_is_delegated_to(scene: Scene, jwk: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        ask(scene, jwk=jwk)
+    assert given(scene) == []
+
+
+def test_a_version_that_leaves_between_reading_and_recording_is_not_delegated_to(scene: Scene) -> None:
+    sign = scene.signer.sign_es256
+
+    def sign_while_the_pointer_moves(message: bytes) -> bytes:
+        scene.signer.sign_es256 = sign  # type: ignore[method-assign]
+        scene.deploy(2)
+        return sign(message)
+
+    scene.signer.sign_es256 = sign_while_the_pointer_moves  # type: ignore[method-assign]
+    delegation = ask(scene)
+    assert delegation.grant.version.number == 2
+    assert sum(k.sort == "DELEGATION" for k in given(scene)) == 1
+
+
+def test_a_pointer_that_keeps_moving_gives_no_delegation(scene: Scene) -> None:
+    sign = scene.signer.sign_es256
+
+    def sign_while_the_pointer_moves(message: bytes) -> bytes:
+        scene.deploy(1)
+        return sign(message)
+
+    scene.signer.sign_es256 = sign_while_the_pointer_moves  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="try again"):
+        ask(scene)
+    assert given(scene) == []
+
+
+def test_a_crash_at_any_call_leaves_nothing_or_everything(scene: Scene) -> None:
+    for n in range(1, 5):
+        for plan in (scene.faults.fail_before, scene.faults.fail_after):
+            before = len(given(scene))
+            plan(n)
+            with pytest.raises(UnavailableError):
+                ask(scene)
+            assert len(given(scene)) - before in (0, 3)
+            assert ask(scene)
+
+
+def test_the_pointer_row_carries_what_the_delegation_names(scene: Scene) -> None:
+    pointer = scene.meta.rows[pointer_key(MODEL, ENVIRONMENT)]
+    row = scene.meta.rows[delegation_key(ask(scene).kid)]
+    assert {k: row[k] for k in ("version_digest", "execution_id", "folder", "capture_rate")} == {
+        k: pointer[k] for k in ("version_digest", "execution_id", "folder", "capture_rate")
+    }
+    assert replace(load_version(scene.meta, MODEL, 1)).folder == row["folder"]
