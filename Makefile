@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)   ## the whole story on the embedded AWS, from an uploaded manifest to a traced prediction
-	@$(BIN)/python -m attestry.cli.main demo
+	@$(BIN)/python -m attestry.cli.demo
 
 test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, infrastructure, flows on the embedded AWS
 	@$(BIN)/ruff format --check .

@@ -59,10 +59,19 @@ class Acknowledgement:
         return finding.rule in self.rules and finding.resource in self.resources and fits
 
 
-def add_packs(app: App) -> None:
-    """Run all packs when the application is synthesised; the findings go to the report in the output folder."""
+def synthesise_with_packs(app: App) -> None:
+    """Synthesise and run all packs; template and report are in the output folder, whatever was found.
+
+    Raises:
+        RuntimeError: the synthesis failed for another reason than findings.
+    """
     for pack in PACKS:
         Validations.of(app).add_plugins(pack(app))
+    try:
+        app.synth()
+    except RuntimeError as error:
+        if "ValidationFailed" not in str(error):
+            raise
 
 
 def read_report(outdir: Path, stack: str) -> list[Finding]:

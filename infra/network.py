@@ -5,6 +5,7 @@ from __future__ import annotations
 from aws_cdk import Aws, CfnTag
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_route53resolver as resolver
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -42,7 +43,33 @@ class Isolation(Construct):
         endpoint = self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
         for statement in _reachable(stores.store, stores.scratch):
             endpoint.add_to_policy(statement)
+        self._add_name_filter()
         self._add_flow_log(stores.access_logs)
+
+    def _add_name_filter(self) -> None:
+        """Answer questions about S3's names and no others: queries to the VPC's resolver would carry data out of any subnet."""
+        endpoint = f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"
+        global_endpoint = f"s3.{Aws.URL_SUFFIX}"
+        s3_names = resolver.CfnFirewallDomainList(
+            self, "S3Names", domains=[endpoint, f"*.{endpoint}", global_endpoint, f"*.{global_endpoint}"]
+        )
+        all_names = resolver.CfnFirewallDomainList(self, "AllNames", domains=["*"])
+        rules = [
+            resolver.CfnFirewallRuleGroup.FirewallRuleProperty(
+                priority=100,
+                action="ALLOW",
+                firewall_domain_list_id=s3_names.attr_id,
+                # S3's names lead on to names of its fleet, which are not ours to list.
+                firewall_domain_redirection_action="TRUST_REDIRECTION_DOMAIN",
+            ),
+            resolver.CfnFirewallRuleGroup.FirewallRuleProperty(
+                priority=200, action="BLOCK", block_response="NXDOMAIN", firewall_domain_list_id=all_names.attr_id
+            ),
+        ]
+        group = resolver.CfnFirewallRuleGroup(self, "NameRules", firewall_rules=rules)
+        resolver.CfnFirewallRuleGroupAssociation(
+            self, "NameFilter", firewall_rule_group_id=group.attr_id, priority=101, vpc_id=self.vpc.vpc_id
+        )
 
     def _add_flow_log(self, bucket: s3.Bucket) -> None:
         """Record refused and accepted connections: the sandbox has no reason to try anything but S3."""

@@ -220,7 +220,7 @@ def _deploy(g: Grants) -> Statements:
 
 def _evaluate(g: Grants) -> Statements:
     return [
-        *g.read_objects(g.stores.store, "environments/*"),
+        *g.read_objects(g.stores.store, "environments/*", "models/*/stages/PROCESSING/*"),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
     ]

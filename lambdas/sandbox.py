@@ -1,4 +1,4 @@
-"""Runs a stranger's script. This function's role has no permissions; its asset holds the standard library's dependents only."""
+"""Runs a stranger's script. This function's role has no permissions, and its archive no dependencies."""
 
 from __future__ import annotations
 

@@ -10,25 +10,33 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from attestry.domain.approvals import Verdict
 from attestry.domain.manifest import complete_manifest
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage
 from attestry.domain.version import Version
 from attestry.ports import Put
+from attestry.usecases.decide import decide_approval
+from attestry.usecases.delegate import delegate_signing
+from attestry.usecases.deploy import swap_pointer
 from attestry.usecases.gate import open_approval
+from attestry.usecases.predict import Predictor
 from attestry.usecases.prepare_stage import Execution, Sandbox, StagePreparer
 from attestry.usecases.record_stage import StageRecorder, StageResult
 from attestry.usecases.records import load_version, login_key
 from attestry.usecases.register import Registrar, Registration, UploadedManifest
+from attestry.usecases.sign import FunctionDelegator, SigningKeys
+from attestry.usecases.trace import trace_prediction
 from attestry.usecases.upload import grant_upload, read_files
-from tests.fakes import Faults, FixedClock, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
-from tests.versions import DANA
+from tests.fakes import Faults, FixedClock, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
+from tests.versions import DANA, session
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "manifests" / "tumour-diagnosis"
 PLATFORM = ("3.13", "linux_aarch64")
@@ -118,7 +126,7 @@ class Flow:
                 "size": archive.size,
                 "python": PLATFORM[0],
                 "platform": PLATFORM[1],
-                "packages": [{"name": "scikit-learn", "version": "1.7.2"}],
+                "packages": [dict(yaml.safe_load((EXAMPLE / "manifest.yaml").read_text())["environment"]["framework"])],
             }
             self.store.put_new(f"{prefix}environment.json", json.dumps(description).encode())
 
@@ -176,3 +184,63 @@ class Flow:
         token = self.pipeline.wait_for_token(version.execution_id)
         open_approval(self.meta, self.pipeline, self.notifier, model=version.model, number=version.number, token=token, at=self.clock.now())
         return token
+
+
+APPROVER = session("approver", "erin", person="erin")
+CONSUMER = session("consumer", "frank", person="frank")
+
+
+@dataclass
+class Serving:
+    """A flow whose first version is approved, deployed and served."""
+
+    flow: Flow = field(default_factory=Flow)
+
+    def __post_init__(self) -> None:
+        self.signer = LocalSigner()
+        self.flow.functions.handlers |= {"delegate": self._delegate, "inference": self._infer}
+        self.version = self.deploy(self.flow.register_example())
+        keys = SigningKeys(FunctionDelegator(self.flow.functions, "delegate"), self.flow.clock)
+        self.predictor = Predictor(
+            meta=self.flow.meta, store=self.flow.store, functions=self.flow.functions, keys=keys, inference="inference", clock=lambda: 0.0
+        )
+
+    def deploy(self, version: Version) -> Version:
+        """Take a version through approval into place."""
+        flow = self.flow
+        flow.to_approval(version)
+        decide_approval(flow.meta, version.model, version.number, Verdict.APPROVE, reason="good", by=APPROVER, at=flow.clock.now())
+        swap_pointer(
+            flow.meta,
+            version.model,
+            version.number,
+            environment="production",
+            capture_rate="1",
+            by=APPROVER,
+            reason="approved",
+            at=flow.clock.now(),
+        )
+        return flow.head(version)
+
+    def predict(self) -> str:
+        """Return the ID of a prediction."""
+        body = json.dumps({"instances": [{"a": 1.5, "b": 2.0}]}).encode()
+        return self.predictor.predict(self.version.model, "production", body, CONSUMER).prediction_id
+
+    def trace(self, prediction_id: str, *, deep: bool = False) -> dict[str, Any]:
+        return trace_prediction(self.flow.meta, self.flow.store, prediction_id, delegator_key=self.signer.public_key_der, deep=deep)
+
+    def _delegate(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        delegation = delegate_signing(
+            self.flow.meta,
+            self.signer,
+            model=event["model"],
+            environment=event["environment"],
+            jwk=event["jwk"],
+            at=self.flow.clock.now(),
+            version_digest=event.get("version_digest"),
+        )
+        return {"delegation": delegation.token, "kid": delegation.kid}
+
+    def _infer(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        return {"status": "OK", "output": json.dumps([0.25] * len(event["instances"]))}

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from attestry.aws.logging import configure_logging
-from attestry.aws.strict_json import read_object
 from attestry.domain.errors import AttestryError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
+from attestry.evidence.canonical import parse_strict
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -62,7 +62,12 @@ class Request:
         Raises:
             InvalidInputError: too large, no JSON object, or an unknown field.
         """
-        body = read_object(self.raw, max_bytes=self.max_body_bytes)
+        if len(self.raw) > self.max_body_bytes:
+            size = len(self.raw)
+            raise InvalidInputError.of("", "max_bytes", f"the body has {size} bytes; the limit is {self.max_body_bytes}")
+        body = parse_strict(self.raw)
+        if not isinstance(body, dict):
+            raise InvalidInputError.of("", "type", "the body is a JSON object")
         unknown = sorted(set(body) - set(allowed)) if allowed else []
         if unknown:
             known = ", ".join(allowed)

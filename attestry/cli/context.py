@@ -102,7 +102,7 @@ class Cli:
     def say(self, text: str) -> None:
         """Tell a person what happens, on standard error."""
         if not self.as_json:
-            self.err.print(text, markup=False, style="dim")
+            self.err.print(text, markup=False, style="dim", soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:

@@ -94,7 +94,12 @@ def _transitions(row: Mapping[str, Any]) -> Table:
         to = step.get("to") or {}
         state = (_text(to.get(k)) for k in ("stage", "status", "standing"))
         table.add_row(
-            _text(step.get("number")), _text(step.get("kind")), *state, _who(step.get("principal")), _text(step.get("at")), _text(step.get("reason"))
+            _text(step.get("number")),
+            _text(step.get("kind")),
+            *state,
+            _who(step.get("principal")),
+            _text(step.get("at")),
+            _text(step.get("reason")),
         )
     return table
 
@@ -113,9 +118,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     table = _table("section", "field", "before", "after", "delta")
     for row in rows:
         field = row.get("field", row.get("path", ""))
-        table.add_row(
-            _text(row.get("section")), _text(field), _text(row.get("before")), _text(row.get("after")), _text(row.get("delta"))
-        )
+        table.add_row(_text(row.get("section")), _text(field), _text(row.get("before")), _text(row.get("after")), _text(row.get("delta")))
     return table
 
 

@@ -125,6 +125,10 @@ class RegistryClient:
         """Try a failed version again."""
         return self._post(f"{_version(model, number)}/retry", {"reason": reason})
 
+    def claim(self, model: str, number: int) -> Any:
+        """Make the caller the submitter of a version that was uploaded by hand under the caller's own prefix."""
+        return self._post(f"{_version(model, number)}/claim", {})
+
     def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Any:
         """Return predictions with their ID and receipt; waits while the version loads."""
         return self._post(f"/v1/models/{_part(model)}/predictions", {"instances": list(instances)})

@@ -7,7 +7,7 @@ from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSRequest, AWSResponse
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import EndpointConnectionError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
@@ -46,7 +46,7 @@ class Http:
         origin = f"{where.scheme}://{where.netloc}"
         try:
             return self._session(origin).send(request.prepare())
-        except HTTPClientError as error:
+        except (HTTPClientError, EndpointConnectionError) as error:
             raise UnavailableError(f"{origin} does not answer: {error}") from error
 
     def put(self, url: str, headers: Mapping[str, str], body: IO[bytes] | bytes) -> AWSResponse:

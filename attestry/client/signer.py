@@ -63,25 +63,20 @@ class PredictionSigner:
         ModelName(model)
         if not is_sha256(version_digest):
             raise InvalidInputError.of("version_digest", "sha256", "a version digest is a SHA-256 in lower-case hex")
-        import boto3
-        from botocore.config import Config
-
+        from attestry.aws.clients import Clients
         from attestry.aws.clock import SystemClock
         from attestry.aws.functions import LambdaFunctions
         from attestry.aws.meta_store import DynamoMetaStore
         from attestry.aws.object_store import S3ObjectStore
 
-        session = session or boto3.Session()
-        config = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
-        functions = LambdaFunctions(session.client("lambda", config=config))
+        clients = Clients(session)
         name = delegate_function or os.environ.get("ATTESTRY_DELEGATE_FUNCTION", DEFAULT_DELEGATE_FUNCTION)
+        rows = table or os.environ.get("ATTESTRY_TABLE", DEFAULT_TABLE)
         bucket = store or os.environ.get("ATTESTRY_STORE")
         self._signer = GroupSigner(
-            meta=DynamoMetaStore(
-                session.client("dynamodb", config=config), table or os.environ.get("ATTESTRY_TABLE", DEFAULT_TABLE)
-            ),
-            store=S3ObjectStore(session.client("s3", config=config), bucket) if bucket else None,
-            keys=SigningKeys(FunctionDelegator(functions, name), SystemClock()),
+            meta=DynamoMetaStore(clients.dynamodb, rows),
+            store=S3ObjectStore(clients.s3, bucket) if bucket else None,
+            keys=SigningKeys(FunctionDelegator(LambdaFunctions(clients.functions), name), SystemClock()),
             model=model,
             environment=environment,
             version_digest=version_digest,

@@ -28,6 +28,8 @@ REGISTRATION_SECONDS: Final = 180
 
 _MAX_MANIFEST_BYTES = 256 * 1024
 _POLL_SECONDS = (0.3, 2.0)
+_UPLOAD_TRIES = 4
+_UPLOAD_PAUSE = 0.5
 
 Say = Callable[[str], None]
 Advance = Callable[[str, int, int], None]
@@ -240,17 +242,31 @@ class _Counted:
 
 
 def _upload(client: RegistryClient, file: UploadFile, place: Mapping[str, Any], advance: Advance) -> None:
+    """Upload a file; a store that is busy or a connection that breaks is tried again, since a second PUT cannot do harm."""
+    for tries_left in range(_UPLOAD_TRIES - 1, -1, -1):
+        try:
+            status = _put(client, file, place, advance)
+        except UnavailableError:
+            if not tries_left:
+                raise
+            status = 0
+        if status == 412:
+            # The URL writes these bytes or none, so what is there is ours: an earlier try whose answer was lost.
+            advance(file.name, file.size, file.size)
+            return
+        if 200 <= status < 300:
+            return
+        if status == 400:
+            raise IntegrityError(f"{file.name} changed while it was uploaded, or was damaged on the way")
+        if not tries_left or 0 < status < 500:
+            raise UnavailableError(f"the store answered {status} to the upload of {file.name}")
+        time.sleep(_UPLOAD_PAUSE * (_UPLOAD_TRIES - tries_left))
+
+
+def _put(client: RegistryClient, file: UploadFile, place: Mapping[str, Any], advance: Advance) -> int:
     with file.content.open("rb") if isinstance(file.content, Path) else io.BytesIO(file.content) as stream:
         body: Any = _Counted(stream, file, advance) if file.size else b""
-        answer = client.http.put(str(place["url"]), place["headers"], body)
-    if answer.status_code == 412:
-        # The URL writes these bytes or none, so what is there is ours: an earlier try whose answer was lost.
-        advance(file.name, file.size, file.size)
-        return
-    if answer.status_code == 400:
-        raise IntegrityError(f"{file.name} changed while it was uploaded, or was damaged on the way")
-    if answer.status_code >= 300:
-        raise UnavailableError(f"the store answered {answer.status_code} to the upload of {file.name}")
+        return client.http.put(str(place["url"]), place["headers"], body).status_code
 
 
 def _await_registration(client: RegistryClient, submission: str, timeout_seconds: float) -> Mapping[str, Any]:

@@ -24,14 +24,18 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from attestry.domain.errors import InvalidInputError
-from attestry.domain.names import DistinctPaths, check_relative_path
+from attestry.domain.names import DistinctPaths
 
 _BLOCK = 512
 _CHUNK = 64 * 1024
 _MAX_EXTENSION_BYTES = 64 * 1024
+_FRAMING = 1024 * 1024
+_FRAMING_PER_FILE = 4096
+"""What headers and padding may add to the unpacked size, in bytes."""
+
 _GZIP = 16 + zlib.MAX_WBITS
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -185,12 +189,13 @@ class _Content(io.RawIOBase):
     def __init__(self, reader: _Reader, size: int) -> None:
         super().__init__()
         self._reader = reader
+        self.size = size
         self.left = size
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is 3.12
+    def readinto(self, buffer: Any) -> int:
         size = min(len(buffer), self.left, _CHUNK)
         part = self._reader.read_exactly(size)
         buffer[:size] = part
@@ -204,9 +209,10 @@ class _Reader:
     def __init__(self, stream: IO[bytes], limits: ArchiveLimits, field: str) -> None:
         self._limits = limits
         self._field = field
-        framing = (limits.max_files + 8) * (_MAX_EXTENSION_BYTES if limits.max_files < 100 else 4 * _BLOCK)
+        framing = _FRAMING + limits.max_files * _FRAMING_PER_FILE
         self._unpacked = _Gunzip(stream, limits.max_bytes + framing, field)
         self._paths = DistinctPaths(field)
+        self._content = _Content(self, 0)
         self._entries = 0
         self._bytes = 0
 
@@ -214,17 +220,17 @@ class _Reader:
         extended: dict[str, str] = {}
         while (header := self._read_header()) is not None:
             if header.type in _PAX_TYPES:
-                extended |= self._read_pax(header)
+                self._extend(extended, self._read_pax(header))
             elif header.type == tarfile.XGLTYPE:
                 self._refuse_global(self._read_pax(header))
             elif header.type == tarfile.GNUTYPE_LONGNAME:
-                extended["path"] = self._decode(self._read_extension(header).rstrip(b"\0"))
+                self._extend(extended, {"path": self._decode(self._read_extension(header).rstrip(b"\0"))})
             else:
                 member = self._open_member(header, extended)
                 extended = {}
                 if member is not None:
                     yield member
-                    self._skip_rest(member)
+                    self._skip_rest()
         if extended:
             raise _broken(self._field, "tar", "an extension header describes no file")
         self._check_end()
@@ -237,7 +243,7 @@ class _Reader:
         """
         data = self._unpacked.read(size)
         if len(data) != size:
-            raise _broken(self._field, "tar", "the archive ends within a file")
+            raise _broken(self._field, "tar", "the archive ends too early")
         return data
 
     def _read_header(self) -> tarfile.TarInfo | None:
@@ -246,8 +252,8 @@ class _Reader:
         if not any(block):
             return None
         try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        except (tarfile.HeaderError, UnicodeDecodeError, ValueError) as error:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError) as error:
             raise _broken(self._field, "tar", f"a header of the archive cannot be read ({error})") from error
         if header.size < 0:
             raise _broken(self._field, "tar", "a header of the archive has a negative size")
@@ -260,7 +266,7 @@ class _Reader:
         path = _without_dot(extended.get("path", header.name))
         if header.type == tarfile.DIRTYPE:
             if path not in ("", "."):
-                check_relative_path(path.removesuffix("/"), field=self._field)
+                self._paths.add_folder(path.removesuffix("/"))
             if header.size:
                 raise _broken(self._field, "tar", "a folder of the archive has content")
             return None
@@ -269,7 +275,8 @@ class _Reader:
             raise _broken(self._field, "regular_files", f"{path!a} is {kind}; only files and folders are allowed")
         self._paths.add(path)
         size = self._size(path, header, extended)
-        return ArchiveMember(path, size, io.BufferedReader(_Content(self, size), _CHUNK))
+        self._content = _Content(self, size)
+        return ArchiveMember(path, size, io.BufferedReader(self._content, _CHUNK))
 
     def _size(self, path: str, header: tarfile.TarInfo, extended: dict[str, str]) -> int:
         text = extended.get("size", str(header.size))
@@ -283,15 +290,20 @@ class _Reader:
             raise _broken(self._field, "unpacked_size", f"the archive unpacks to more than {self._limits.max_bytes} bytes")
         return size
 
-    def _skip_rest(self, member: ArchiveMember) -> None:
-        """Read to the end of the member and its padding; the caller may have wrapped, closed or left its stream."""
-        content = getattr(member.stream, "raw", None)
-        left = content.left if isinstance(content, _Content) else 0
-        for start in range(0, left, _CHUNK):
-            self.read_exactly(min(_CHUNK, left - start))
-        if isinstance(content, _Content):
-            content.left = 0
-        self.read_exactly(-member.size % _BLOCK)
+    def _skip_rest(self) -> None:
+        """Read to the end of the latest file and its padding, whatever the caller did with its stream."""
+        content = self._content
+        while content.left:
+            size = min(_CHUNK, content.left)
+            self.read_exactly(size)
+            content.left -= size
+        self.read_exactly(-content.size % _BLOCK)
+
+    def _extend(self, extended: dict[str, str], records: dict[str, str]) -> None:
+        """Keep what an extension header says of the next file; one that says more than once could grow without end."""
+        if extended:
+            raise _broken(self._field, "tar", "a file has more than one extension header")
+        extended.update(records)
 
     def _read_extension(self, header: tarfile.TarInfo) -> bytes:
         if header.size > _MAX_EXTENSION_BYTES:

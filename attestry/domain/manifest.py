@@ -54,7 +54,7 @@ from attestry.domain.manifest_sections import (
     Training,
     Validation,
 )
-from attestry.domain.manifest_source import SourceText, parse_source
+from attestry.domain.manifest_source import MAX_PROBLEMS, SourceText, parse_source
 from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
 
 __all__ = [
@@ -89,6 +89,7 @@ __all__ = [
     "complete_manifest",
     "read_manifest",
 ]
+
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def read_manifest(raw: bytes, *, draft: bool = False) -> ManifestDocument:
             digests of uploaded data files.
 
     Raises:
-        InvalidInputError: with every problem that was found, in the order of the lines.
+        InvalidInputError: with every problem that was found (reading stops at the hundredth), in the order of the lines.
     """
     source = parse_source(raw)
     problems = list(source.problems)
@@ -191,8 +192,14 @@ def read_manifest(raw: bytes, *, draft: bool = False) -> ManifestDocument:
     elif not problems:
         problems.append(Problem("", "mapping", "the manifest must be a mapping of sections (model, source, ...)", 1))
     if problems or not isinstance(source.value, dict):
-        raise InvalidInputError(sorted(problems, key=lambda p: p.line or 0))
+        raise InvalidInputError(_shorten(sorted(problems, key=lambda p: p.line or 0)))
     return ManifestDocument(source.value, source, draft)
+
+
+def _shorten(problems: list[Problem]) -> list[Problem]:
+    """Return the first problems, and how many more there are."""
+    more = len(problems) - MAX_PROBLEMS
+    return problems if more <= 0 else [*problems[:MAX_PROBLEMS], Problem("", "more", f"and {more} more problems")]
 
 
 def complete_manifest(

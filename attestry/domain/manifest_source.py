@@ -2,7 +2,7 @@
 
 Rules, each reported with its line; reading goes on after a problem wherever the rest still has a meaning:
 
-1. UTF-8, at most 256 KiB, one document, at most 20 levels deep.
+1. UTF-8, at most 256 KiB, one document, at most 20 levels deep and 20,000 keys and values long.
 2. No anchors, aliases, tags, directives or duplicate keys; keys are text.
 3. Plain scalars resolve by the YAML 1.2 core schema (yaml.org/spec/1.2.2, section 10.3.2): `no` and `2024-01-01` are
    text, and only `true` and `false` are booleans. What YAML 1.1 and 1.2 read as different numbers (`0123`) is refused.
@@ -31,6 +31,10 @@ from attestry.domain.json_source import JsonSyntaxError, read_json_events
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_NODES = 20_000
+MAX_PROBLEMS = 100
+"""Reading stops after so many: a hostile text could have a hundred thousand."""
+
 MAX_SAFE_INTEGER = 2**53 - 1
 
 Path = tuple[str | int, ...]
@@ -140,18 +144,19 @@ class _Builder:
         self.stack: list[_Open] = []
         self.root: Any = None
         self.documents = 0
+        self.nodes = 0
 
     def build(self, stream: Iterator[events.Event]) -> SourceText:
         complete = False
         try:
-            complete = all(self._take(event) for event in stream)
+            complete = all(self._take(event) and self._has_room(event) for event in stream)
         except yaml.YAMLError as error:
             self._add_syntax_error(error)
         return SourceText(self.root, self.lines, tuple(self.problems), complete, self.unquoted)
 
     def _take(self, event: events.Event) -> bool:
         """Apply an event; False when the rest has no meaning."""
-        line = event.start_mark.line + 1 if event.start_mark else 1
+        line = _line_of(event)
         match event:
             case events.DocumentStartEvent():
                 return self._start_document(event, line)
@@ -166,6 +171,12 @@ class _Builder:
                 self._check_node(event, line)
                 self._take_scalar(event, line)
         return True
+
+    def _has_room(self, event: events.Event) -> bool:
+        self.nodes += isinstance(event, events.NodeEvent)
+        if self.nodes > MAX_NODES and len(self.problems) < MAX_PROBLEMS:
+            self._report("length", f"more than {MAX_NODES} keys and values", _line_of(event))
+        return self.nodes <= MAX_NODES and len(self.problems) < MAX_PROBLEMS
 
     def _start_document(self, event: events.DocumentStartEvent, line: int) -> bool:
         self.documents += 1
@@ -268,6 +279,10 @@ class _Builder:
             said, line = str(error).splitlines()[0], None
         rule = "text" if isinstance(error, yaml.reader.ReaderError) else "syntax"
         self.problems.append(Problem("", rule, f"not readable as YAML: {said}", line))
+
+
+def _line_of(event: events.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
 
 
 def resolve_plain(text: str) -> tuple[Any, tuple[str, str] | None]:

@@ -246,15 +246,29 @@ class DistinctPaths:
         other = self._files.get(folded) or next((self._files[p] for p in parents if p in self._files), None)
         other = other or self._folders.get(folded)
         if other is not None:
-            raise InvalidInputError.of(
-                self._field,
-                "path_distinct",
-                f"{_shown(path)} and {_shown(other)} are the same name on some file systems (NFC and case folded)",
-            )
+            raise self._collision(path, other)
         self._files[folded] = path
         for parent in parents:
             self._folders.setdefault(parent, path)
         return path
+
+    def add_folder(self, path: str) -> None:
+        """Add a folder that may stay empty; the same folder may be added again.
+
+        Raises:
+            InvalidInputError: the path breaks rule 3, or is that of a file, or goes through one.
+        """
+        check_relative_path(path, field=self._field)
+        folded = fold_path(path)
+        other = next((self._files[p] for p in (folded, *_parents(folded)) if p in self._files), None)
+        if other is not None:
+            raise self._collision(path, other)
+        for folder in (folded, *_parents(folded)):
+            self._folders.setdefault(folder, path)
+
+    def _collision(self, path: str, other: str) -> InvalidInputError:
+        message = f"{_shown(path)} and {_shown(other)} fall together on some file systems (after NFC and case folding)"
+        return InvalidInputError.of(self._field, "path_distinct", message)
 
 
 def _parents(path: str) -> list[str]:

@@ -124,6 +124,7 @@ class Version:
         manifest: the canonical manifest in the store.
         source: the source archive.
         lock: the environment's lock file.
+        diff: what the source archive holds beyond its revision; None when it is clean.
         created: RFC 3339.
         updated: RFC 3339.
         attempt: counts the executions of the pipeline for this version.
@@ -171,6 +172,7 @@ class Version:
     rev: int = 1
     environment: EnvironmentRef | None = None
     datasets: tuple[DataSet, ...] = ()
+    diff: FileRef | None = None
     schema: tuple[Mapping[str, str], ...] = ()
     version_digest: str = ""
     artifact: FileRef | None = None
@@ -233,6 +235,7 @@ _DECODERS: dict[str, Any] = {
     "manifest": FileRef.from_item,
     "source": FileRef.from_item,
     "lock": FileRef.from_item,
+    "diff": FileRef.from_item,
     "stage": Stage,
     "status": Status,
     "standing": Standing,

@@ -1,7 +1,7 @@
 """Evaluates what a script left: prepared data after PROCESSING, predictions after VALIDATION.
 
-Answers `{"outcome": "SUCCEEDED|FAILED", "error": str, "summary_key": str}` for everything that lies in the candidate; what lies in the registry
-or in AWS is raised.
+Answers `{"outcome": "SUCCEEDED|FAILED", "error": str, "summary_key": str}` for everything that lies in the candidate; what lies in
+the registry or in AWS is raised.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ def evaluate(event: Mapping[str, Any], store: ObjectStore, scratch: ObjectStore)
     """Evaluate one run of a stage; the evaluation environment is active already.
 
     Args:
-        event: `stage`, `prefix` (scratch prefix that ends with `evaluated/`), and for PROCESSING `output_key`, `label_column` and optionally
-            `channels` (`{"training", "holdout"}`: folders within the output), for VALIDATION `predictions_key`, `labels`, `metrics`, `columns`.
+        event: `stage`, `prefix` (scratch prefix that ends with `evaluated/`), and for PROCESSING `output_key`, `label_column` and
+            optionally `channels` (`{"training", "holdout"}`: folders within the output), for VALIDATION `predictions_key`, `labels`,
+            `metrics`, `columns`.
         store: the model store; read for the labels only.
         scratch: the scratch bucket.
     """

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. `train/*.parquet` and `holdout/*.parquet` are there, with the same columns of the same types in the same order, and at least one row each.
+1. `train/*.parquet` and `holdout/*.parquet` are there, with the same columns of the same types in the same order, and at least one
+   row each.
 2. The label column is there, and no label is null, NaN or infinite. There is at least one feature. No column is a pandas index.
 3. Column types are truth values, numbers, texts, dates and times: no nested or binary ones.
 

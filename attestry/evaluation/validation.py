@@ -4,7 +4,8 @@ Rules:
 
 1. There is one prediction for each label, all values are finite, and every metric comes out finite.
 2. A metric is a function of `attestry.domain.metrics`; it compares the labels with the column of predictions, or with the scores.
-3. Scores are one column, or for several classes one column each: `<score>_<class>`, or `<score>_0` and on in the order of the sorted classes.
+3. Scores are one column, or for several classes one column each: `<score>_<class>`, or `<score>_0` and on in the order of the
+   sorted classes.
 """
 
 from __future__ import annotations

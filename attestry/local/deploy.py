@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 from botocore.config import Config
@@ -27,6 +27,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _POLL_SECONDS = 0.2
 _DEPLOY_SECONDS = 300.0
 _UNKNOWN_TYPES = re.compile(r"Unrecognized resource types: \[([^\]]*)\]")
+_FAILED_FOR_GOOD = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED")
 _NOTHING_TO_DO = "No updates are to be performed"
 
 Say = Callable[[str], None]
@@ -41,7 +42,9 @@ class Services:
 
     def client(self, service: str) -> Any:
         """Return a client of a service."""
-        return self.session.client(service, endpoint_url=self.endpoint_url, config=Config(retries={"max_attempts": 3, "mode": "standard"}))
+        # The stubs want a literal name; which service it is, the callers know.
+        make = cast("Callable[..., Any]", self.session.client)
+        return make(service, endpoint_url=self.endpoint_url, config=Config(retries={"max_attempts": 3, "mode": "standard"}))
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,17 @@ def describe(services: Services, stack: str, filtered: Filtered) -> Deployed:
     """Return what the stack consists of."""
     cloudformation = services.client("cloudformation")
     outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    resources = [entry for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
-                 for entry in page["StackResourceSummaries"]]
-    return Deployed(stack, {entry["OutputKey"]: entry["OutputValue"] for entry in outputs},
-                    {entry["LogicalResourceId"]: entry["PhysicalResourceId"] for entry in resources}, filtered)
+    resources = [
+        entry
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+        for entry in page["StackResourceSummaries"]
+    ]
+    return Deployed(
+        stack,
+        {entry["OutputKey"]: entry["OutputValue"] for entry in outputs},
+        {entry["LogicalResourceId"]: entry["PhysicalResourceId"] for entry in resources},
+        filtered,
+    )
 
 
 def bootstrap(services: Services) -> None:
@@ -115,7 +125,7 @@ def upload(services: Services, asset: Asset) -> None:
     try:
         s3.head_object(Bucket=bucket, Key=asset.key)
     except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:  # noqa: PLR2004 - the status of an absent key
+        if error.response["Error"]["Code"] != "404":
             raise
         body = archive(asset.source) if asset.zipped else asset.source.read_bytes()
         s3.put_object(Bucket=bucket, Key=asset.key, Body=body)
@@ -155,9 +165,13 @@ def _upload_template(services: Services, template: Mapping[str, Any]) -> str:
 
 
 def _change_stack(cloudformation: Any, stack: str, url: str) -> None:
+    if _status(cloudformation, stack) in _FAILED_FOR_GOOD:
+        # Such a stack takes no update; what has to be kept, its template keeps.
+        cloudformation.delete_stack(StackName=stack)
+        _wait_until_gone(cloudformation, stack)
     arguments = {"StackName": stack, "TemplateURL": url, "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]}
     try:
-        if _status(cloudformation, stack) is None:
+        if _status(cloudformation, stack) in (None, "DELETE_COMPLETE"):
             cloudformation.create_stack(**arguments, OnFailure="DO_NOTHING")
         else:
             cloudformation.update_stack(**arguments)
@@ -165,6 +179,15 @@ def _change_stack(cloudformation: Any, stack: str, url: str) -> None:
         message = error.response["Error"]["Message"]
         if _NOTHING_TO_DO not in message:
             raise DeploymentError(f"the embedded AWS refuses the template: {message}") from error
+
+
+def _wait_until_gone(cloudformation: Any, stack: str) -> None:
+    deadline = time.monotonic() + _DEPLOY_SECONDS
+    while time.monotonic() < deadline:
+        if _status(cloudformation, stack) in (None, "DELETE_COMPLETE"):
+            return
+        time.sleep(_POLL_SECONDS)
+    raise DeploymentError(f"the failed stack {stack} cannot be deleted")
 
 
 def _status(cloudformation: Any, stack: str) -> str | None:
@@ -189,5 +212,6 @@ def _wait(cloudformation: Any, stack: str) -> None:
 def _failures(cloudformation: Any, stack: str) -> str:
     events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
     failed = [event for event in reversed(events) if event["ResourceStatus"].endswith("_FAILED")]
-    return "\n".join(f"  {event['LogicalResourceId']} ({event['ResourceType']}): {event.get('ResourceStatusReason', '')}"
-                     for event in failed)
+    return "\n".join(
+        f"  {event['LogicalResourceId']} ({event['ResourceType']}): {event.get('ResourceStatusReason', '')}" for event in failed
+    )

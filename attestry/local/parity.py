@@ -23,14 +23,40 @@ from attestry.local.resolve import Resolver, difference
 from attestry.local.setters import setter_of
 from attestry.local.template import Template
 
-EVALUATED_KEYS = frozenset({
-    "aws:currenttime", "aws:epochtime", "aws:multifactorauthpresent", "aws:principalaccount", "aws:principalarn", "aws:principaltype",
-    "aws:requestedregion", "aws:resourceaccount", "aws:sourceip", "aws:tokenissuetime", "aws:userid", "aws:username",
-    "dynamodb:attributes", "dynamodb:enclosingoperation", "dynamodb:leadingkeys", "dynamodb:select",
-    "kms:messagetype", "kms:signingalgorithm", "kms:viaservice", "lambda:sourcefunctionarn",
-    "s3:delimiter", "s3:if-match", "s3:if-none-match", "s3:max-keys", "s3:objectcreationoperation", "s3:prefix", "s3:x-amz-acl",
-    "s3:x-amz-server-side-encryption", "sts:externalid", "sts:rolesessionname",
-})
+EVALUATED_KEYS = frozenset(
+    {
+        "aws:currenttime",
+        "aws:epochtime",
+        "aws:multifactorauthpresent",
+        "aws:principalaccount",
+        "aws:principalarn",
+        "aws:principaltype",
+        "aws:requestedregion",
+        "aws:resourceaccount",
+        "aws:sourceip",
+        "aws:tokenissuetime",
+        "aws:userid",
+        "aws:username",
+        "dynamodb:attributes",
+        "dynamodb:enclosingoperation",
+        "dynamodb:leadingkeys",
+        "dynamodb:select",
+        "kms:messagetype",
+        "kms:signingalgorithm",
+        "kms:viaservice",
+        "lambda:sourcefunctionarn",
+        "s3:delimiter",
+        "s3:if-match",
+        "s3:if-none-match",
+        "s3:max-keys",
+        "s3:objectcreationoperation",
+        "s3:prefix",
+        "s3:x-amz-acl",
+        "s3:x-amz-server-side-encryption",
+        "sts:externalid",
+        "sts:rolesessionname",
+    }
+)
 """Condition keys, in lower case, that the patched emulator has a value for; beside these the ones of tags."""
 
 _EVALUATED_PREFIXES = ("aws:principaltag/", "aws:requesttag/", "aws:resourcetag/", "aws:tagkeys", "s3:existingobjecttag/")
@@ -88,8 +114,10 @@ class Parity:
     def summary(self) -> str:
         """Return one sentence with the counts."""
         counts = Counter(entry.outcome for entry in self.differences)
-        return (f"{self.compared} properties of the template compared with the services: {counts[Outcome.SET]} {Outcome.SET}, "
-                f"{counts[Outcome.OFFLINE]} {Outcome.OFFLINE}")
+        return (
+            f"{self.compared} properties of the template compared with the services: {counts[Outcome.SET]} {Outcome.SET}, "
+            f"{counts[Outcome.OFFLINE]} {Outcome.OFFLINE}"
+        )
 
     def lines(self) -> list[str]:
         """Return a line per type and part, for people."""
@@ -99,13 +127,15 @@ class Parity:
         return [f"{kind} {part} ({len(names)}): {outcome}; {reason}" for (kind, part, outcome, reason), names in groups.items()]
 
 
-def match_properties(services: Services, template: Template, deployed: Deployed) -> Parity:
+def match_properties(services: Services, template: Template, deployed: Deployed, previous: Parity | None = None) -> Parity:
     """Compare what is deployed with the template, set what is missing, and return what was different.
 
     Args:
         services: clients with the rights of the account's root.
         template: the synthesised template.
         deployed: what became of it.
+        previous: what the deployment before found. What was set through the API then is still in force after an update of the
+            stack, and so no longer missing, but it is still not CloudFormation that put it there.
     """
     found = [Difference(gone.resource, gone.type, gone.part, Outcome.OFFLINE, gone.reason) for gone in deployed.filtered.removals]
     found += unevaluated_conditions(template)
@@ -116,6 +146,14 @@ def match_properties(services: Services, template: Template, deployed: Deployed)
         expected = resolver.resolve(resource.get("Properties") or {})
         compared += len(expected)
         found += _match(services, name, resource["Type"], deployed.resources[name], expected)
+    known = {(entry.resource, entry.part) for entry in found}
+    found += [
+        entry
+        for entry in (previous.differences if previous else ())
+        if entry.outcome is Outcome.SET
+        and (entry.resource, entry.part) not in known
+        and entry.part in (resources.get(entry.resource, {}).get("Properties") or {})
+    ]
     return Parity(tuple(sorted(found, key=lambda entry: (entry.type, entry.part, entry.resource))), compared)
 
 
@@ -154,7 +192,9 @@ def unevaluated_conditions(template: Template) -> Iterator[Difference]:
         for path, statement in _statements(resource.get("Properties") or {}, ""):
             for key in _condition_keys(statement):
                 if key.lower() not in EVALUATED_KEYS and not key.lower().startswith(_EVALUATED_PREFIXES):
-                    yield Difference(name, resource["Type"], f"{path} {key}", Outcome.OFFLINE, "the emulator has no value for this condition key")
+                    yield Difference(
+                        name, resource["Type"], f"{path} {key}", Outcome.OFFLINE, "the emulator has no value for this condition key"
+                    )
 
 
 def _statements(part: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

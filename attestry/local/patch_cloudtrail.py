@@ -31,20 +31,36 @@ _HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
 _SECRET_PARAMETERS = {"states": ("input", "output", "cause", "error")}
 _DELIVERED = {"states"}
 _DATA_EVENTS: dict[str, frozenset[str] | None] = {
-    "dynamodb": frozenset({
-        "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan", "BatchGetItem", "BatchWriteItem",
-        "TransactGetItems", "TransactWriteItems", "GetRecords", "GetShardIterator", "DescribeStream", "ListStreams",
-    }),
+    "dynamodb": frozenset(
+        {
+            "GetItem",
+            "PutItem",
+            "UpdateItem",
+            "DeleteItem",
+            "Query",
+            "Scan",
+            "BatchGetItem",
+            "BatchWriteItem",
+            "TransactGetItems",
+            "TransactWriteItems",
+            "GetRecords",
+            "GetShardIterator",
+            "DescribeStream",
+            "ListStreams",
+        }
+    ),
     "lambda": frozenset({"Invoke", "InvokeAsync"}),
-    "sqs": frozenset({"SendMessage", "SendMessageBatch", "ReceiveMessage", "DeleteMessage", "DeleteMessageBatch",
-                      "ChangeMessageVisibility"}),
+    "sqs": frozenset(
+        {"SendMessage", "SendMessageBatch", "ReceiveMessage", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility"}
+    ),
     "sns": frozenset({"Publish", "PublishBatch"}),
     "logs": frozenset({"PutLogEvents", "GetLogEvents", "FilterLogEvents"}),
     "events": frozenset({"PutEvents"}),
     "monitoring": None,
 }
-_S3_DATA = frozenset({"PutObject", "GetObject", "DeleteObject", "HeadObject", "CreateMultipartUpload", "HeadBucket",
-                      "ListObjects", "POST.s3"})
+_S3_DATA = frozenset(
+    {"PutObject", "GetObject", "DeleteObject", "HeadObject", "CreateMultipartUpload", "HeadBucket", "ListObjects", "POST.s3"}
+)
 
 _answer: contextvars.ContextVar[Any] = contextvars.ContextVar("attestry_local_answer", default=None)
 
@@ -72,15 +88,16 @@ def _keeping_answer(handler: Callable[..., Any]) -> Callable[..., Any]:
     return handle
 
 
-def _record(service: str, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any],
-            request_id: str, region: str) -> None:
+def _record(
+    service: str, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any], request_id: str, region: str
+) -> None:
     if service == "cloudtrail" or path.startswith("/_"):
         return
     try:
         name = _event_name(service, method, path, headers, body, query)
         if not _is_data_event(service, name, path):
             _append(service, name, method, path, headers, body, query, request_id, region)
-    except Exception:  # an audit record that fails must not fail the call, but must be seen
+    except Exception:  # noqa: BLE001 - an audit record that fails must not fail the call, but must be seen
         _LOG.exception("no CloudTrail event for %s %s %s", service, method, path)
 
 
@@ -98,8 +115,17 @@ def _is_data_event(service: str, name: str, path: str) -> bool:
     return names is None or name in names
 
 
-def _append(service: str, name: str, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any],
-            request_id: str, region: str) -> None:
+def _append(
+    service: str,
+    name: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query: dict[str, Any],
+    request_id: str,
+    region: str,
+) -> None:
     app, trail, responses = load("ministack.app"), load("ministack.services.cloudtrail"), load("ministack.core.responses")
     account = responses.get_account_id()
     access_key = app.extract_access_key_id(headers, query) or ""
@@ -129,17 +155,19 @@ def _append(service: str, name: str, method: str, path: str, headers: dict[str, 
     if status >= 400:
         event["errorCode"] = str(answer.get("__type") or status).rsplit("#", 1)[-1]
         event["errorMessage"] = str(answer.get("message") or answer.get("Message") or "")
-    trail._get_event_queue().append({
-        "EventId": event["eventID"],
-        "EventName": name,
-        "EventSource": event["eventSource"],
-        "EventTime": now,
-        "Username": user_name,
-        "AccessKeyId": access_key,
-        "ReadOnly": "true" if read_only else "false",
-        "Resources": app._ct_resources(service, method, path, body),
-        "CloudTrailEvent": json.dumps(event),
-    })
+    trail._get_event_queue().append(
+        {
+            "EventId": event["eventID"],
+            "EventName": name,
+            "EventSource": event["eventSource"],
+            "EventTime": now,
+            "Username": user_name,
+            "AccessKeyId": access_key,
+            "ReadOnly": "true" if read_only else "false",
+            "Resources": app._ct_resources(service, method, path, body),
+            "CloudTrailEvent": json.dumps(event),
+        }
+    )
     if service in _DELIVERED and not read_only:
         _deliver(service, event)
 
@@ -165,12 +193,19 @@ def _hide(service: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deliver(service: str, event: dict[str, Any]) -> None:
-    load("ministack.services.eventbridge")._put_events({"Entries": [{
-        "Source": f"aws.{service}",
-        "DetailType": "AWS API Call via CloudTrail",
-        "Detail": json.dumps(event),
-        "EventBusName": "default",
-    }]}, allow_aws_source=True)
+    load("ministack.services.eventbridge")._put_events(
+        {
+            "Entries": [
+                {
+                    "Source": f"aws.{service}",
+                    "DetailType": "AWS API Call via CloudTrail",
+                    "Detail": json.dumps(event),
+                    "EventBusName": "default",
+                }
+            ]
+        },
+        allow_aws_source=True,
+    )
 
 
 def user_identity(access_key: str, account: str) -> tuple[dict[str, Any], str]:

@@ -103,8 +103,12 @@ def _checks_with_keys(original: Callable[..., Any]) -> Callable[..., Any]:
         found: list[tuple[str, str]] = original(iam_action, body, region, account_id)
         if iam_action not in _TRANSACTIONS:
             return found
-        details = [detail for item in _body(body).get("TransactItems", []) for member in _MEMBERS
-                   if isinstance(detail := item.get(member), dict) and detail.get("TableName")]
+        details = [
+            detail
+            for item in _body(body).get("TransactItems", [])
+            for member in _MEMBERS
+            if isinstance(detail := item.get(member), dict) and detail.get("TableName")
+        ]
         return [(action, _keyed(arn, detail)) for (action, arn), detail in zip(found, details, strict=True)]
 
     return checks
@@ -117,8 +121,14 @@ def _keyed(arn: str, detail: Mapping[str, Any]) -> str:
 
 
 def _enforce_with_keys(original: Callable[..., Any]) -> Callable[..., Any]:
-    def enforce(access_key_id: str, iam_action: str, service: str, region: str, resource_arn: str = "*",
-                service_context: dict[str, Any] | None = None) -> Any:
+    def enforce(
+        access_key_id: str,
+        iam_action: str,
+        service: str,
+        region: str,
+        resource_arn: str = "*",
+        service_context: dict[str, Any] | None = None,
+    ) -> Any:
         if isinstance(resource_arn, KeyedArn):
             service_context = {**(service_context or {}), _LEADING_KEYS: [resource_arn.leading_key]}
         return original(access_key_id, iam_action, service, region, resource_arn, service_context)

@@ -67,7 +67,7 @@ def pattern(text: str, lookup: Lookup) -> re.Pattern[str] | None:
         value = _variable(match, lookup)
         if value is None:
             return None
-        parts += [_wildcards(text[end:match.start()]), re.escape(value)]
+        parts += [_wildcards(text[end : match.start()]), re.escape(value)]
         end = match.end()
     return re.compile("".join([*parts, _wildcards(text[end:])]), re.DOTALL)
 
@@ -117,10 +117,12 @@ def _lookup(evaluator: Any, ctx: Any) -> Lookup:
 def _first_match_with(evaluator: Any) -> Callable[..., Any]:
     def first_match(ctx: Any, stmts: list[Any], effect: str) -> Any:
         for stmt in stmts:
-            if (stmt.effect == effect
-                    and evaluator._action_matches(ctx.action, stmt.actions, stmt.not_actions)
-                    and _resource_matches(evaluator, ctx, stmt)
-                    and evaluator._conditions_met(stmt.conditions, ctx)):
+            if (
+                stmt.effect == effect
+                and evaluator._action_matches(ctx.action, stmt.actions, stmt.not_actions)
+                and _resource_matches(evaluator, ctx, stmt)
+                and evaluator._conditions_met(stmt.conditions, ctx)
+            ):
                 return stmt
         return None
 
@@ -142,8 +144,7 @@ def _resource_matches(evaluator: Any, ctx: Any, stmt: Any) -> bool:
 def _conditions_met_with(evaluator: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     def conditions_met(conditions: Any, ctx: Any) -> bool:
         if conditions and "${" in str(conditions):
-            conditions = {operator: _expand_block(block, _lookup(evaluator, ctx))
-                          for operator, block in conditions.items()}
+            conditions = {operator: _expand_block(block, _lookup(evaluator, ctx)) for operator, block in conditions.items()}
         return bool(original(conditions, ctx))
 
     return conditions_met

@@ -10,6 +10,7 @@ the emulator does not:
   a function with tenant isolation refuses an invocation without one.
 - A function that is the target of an EventBridge rule is invoked asynchronously: two retries, then its dead-letter queue.
 - `aws:userid` of a function's session begins with the ID of its role.
+- The log of an invocation is complete when its last line is there; the emulator waits 50 ms for a first line instead.
 - The mapping of a table's stream goes on after a restart, with what is written from then on.
 """
 
@@ -19,6 +20,7 @@ import contextvars
 import functools
 import json
 import logging
+import queue
 import re
 import threading
 import time
@@ -34,6 +36,9 @@ _TENANT_ID = re.compile(r"[A-Za-z0-9._:/=+\-@ ]{1,256}")
 _tenant: contextvars.ContextVar[str] = contextvars.ContextVar("attestry_local_tenant", default="")
 _last = threading.local()
 _LOG = logging.getLogger("attestry.local.functions")
+
+_END_OF_LOG = "\0"
+_LOG_SECONDS = 0.25
 
 _STREAMS = (
     """    # Redirect print() to stderr so stdout stays clean for JSON-line protocol
@@ -77,6 +82,8 @@ _RAISED = (
             _real_stdout.write(json.dumps({"status": "ok", "raised": {
                 "errorMessage": str(e), "errorType": type(e).__name__,
                 "stackTrace": traceback.format_tb(e.__traceback__), "trace": traceback.format_exc()}}) + "\\n")
+        sys.stderr.flush()
+        os.write(2, b"\\0\\n")
         _real_stdout.flush()
 """,
 )
@@ -92,6 +99,7 @@ def apply() -> None:
     replace_text(runtime, "_PYTHON_WORKER_SCRIPT", [_STREAMS, _TENANT_OF_WORKER, _TENANT_OF_CONTEXT, _RAISED])
     replace(runtime.Worker, "__init__", "9f537cd431cf448b", _worker_of_tenant)
     replace(runtime.Worker, "invoke", "96751a75471021ec", _invoke_worker)
+    replace(runtime.Worker, "_drain_stderr_bounded", "3fd7cc742872e604", lambda _: _read_log)
     replace(runtime, "_worker_key", "0537100beb43da29", _key_with_tenant)
     replace(runtime, "execution_credentials", "cffaadc4f396f6e4", _credentials_with_role_id)
     functions = load("ministack.services.lambda_svc")
@@ -146,6 +154,21 @@ def _invoke_worker(original: Callable[..., Any]) -> Callable[..., Any]:
     return invoke
 
 
+def _read_log(self: Any, *_: float) -> str:
+    # A worker that died wrote no end; then the log is what came in time.
+    lines: list[str] = []
+    deadline = time.monotonic() + _LOG_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            line = self._stderr_queue.get(timeout=left)
+        except queue.Empty:
+            break
+        if line == _END_OF_LOG:
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def _execute_with_class(original: Callable[..., Any]) -> Callable[..., Any]:
     def execute(func: Any, event: Any, request_id: str) -> Any:
         _last.error = None
@@ -196,8 +219,7 @@ def _reap_with_tenants(runtime: Any, original: Callable[..., Any]) -> Callable[.
 
 
 def _invalidate_with_tenants(runtime: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-    def invalidate(func_name: str, qualifier: str | None = None, account: str | None = None,
-                   region: str | None = None) -> None:
+    def invalidate(func_name: str, qualifier: str | None = None, account: str | None = None, region: str | None = None) -> None:
         original(func_name, qualifier, account, region)
         if qualifier is None:
             return  # the original took every worker of the function
@@ -217,11 +239,11 @@ def _invoke_for_tenant(functions: Any, original: Callable[..., Any]) -> Callable
         tenant = headers.get("x-amz-tenant-id", "")
         problem = ""
         if isolated and not tenant:
-            problem = ("The invoked function is enabled with tenancy configuration. "
-                       "Add a valid tenant ID in your request and try again.")
+            problem = "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again."
         elif tenant and not isolated:
-            problem = ("The invoked function is not enabled with tenancy configuration. "
-                       "Remove the tenant ID from your request and try again.")
+            problem = (
+                "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request and try again."
+            )
         elif tenant and not _TENANT_ID.fullmatch(tenant):
             problem = "The tenant ID is not valid."
         if problem:

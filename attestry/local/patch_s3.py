@@ -32,8 +32,9 @@ def apply() -> None:
 
 
 def _context_of_write(original: Callable[..., Any]) -> Callable[..., Any]:
-    def context(iam_action: str, query_params: dict[str, Any] | None, path: str = "",
-                headers: dict[str, str] | None = None) -> dict[str, Any]:
+    def context(
+        iam_action: str, query_params: dict[str, Any] | None, path: str = "", headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         found: dict[str, Any] = original(iam_action, query_params, path, headers)
         if iam_action == "s3:PutObject":
             query = query_params or {}

@@ -47,8 +47,8 @@ def _call_if_allowed(states: Any, original: Callable[..., Any]) -> Callable[...,
         _, config, name = load("ministack.services.lambda_svc")._get_func_record_for_ref(reference)
         if config and _role.get() and not _may_invoke(_role.get(), str(config["FunctionArn"])):
             raise states._ExecutionError(
-                "Lambda.AWSLambdaException",
-                f"User: {_role.get()} is not authorized to perform: lambda:InvokeFunction on resource: {name}")
+                "Lambda.AWSLambdaException", f"User: {_role.get()} is not authorized to perform: lambda:InvokeFunction on resource: {name}"
+            )
         return original(reference, event)
 
     return call

@@ -116,8 +116,11 @@ def _read(data: DataDirectory) -> list[Person]:
 def _keys(data: DataDirectory) -> dict[str, AccessKey]:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(data.aws_credentials, encoding="utf-8")
-    return {name.removesuffix("-user"): AccessKey(parser[name]["aws_access_key_id"], parser[name]["aws_secret_access_key"])
-            for name in parser.sections() if name.endswith("-user")}
+    return {
+        name.removesuffix("-user"): AccessKey(parser[name]["aws_access_key_id"], parser[name]["aws_secret_access_key"])
+        for name in parser.sections()
+        if name.endswith("-user")
+    }
 
 
 def _user(services: Services, prefix: str, person: Person, key: AccessKey | None) -> AccessKey:

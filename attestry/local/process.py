@@ -5,6 +5,7 @@ Who holds the lock of a data directory is its server; the lock goes with the pro
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -21,8 +22,20 @@ from pathlib import Path
 from attestry.local.errors import DataDirectoryError, LocalError, PortTakenError, StartFailedError
 from attestry.local.settings import ACCOUNT, HOST, REGION, DataDirectory, RootKey
 
-_ALLOWED = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-            "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "LD_LIBRARY_PATH")
+_ALLOWED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "LD_LIBRARY_PATH",
+)
 _ALLOWED_PREFIXES = ("LC_", "PIP_")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -128,9 +141,15 @@ def start(data: DataDirectory, port: int, key: RootKey) -> Server:
     if data.log.exists() and data.log.stat().st_size > _LOG_LIMIT_BYTES:
         data.log.replace(data.log.with_suffix(".log.1"))
     with data.log.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own module on our own interpreter
-            [sys.executable, "-m", "attestry.local.server"], env=environment(data, port, key), cwd=data.path,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "attestry.local.server"],
+            env=environment(data, port, key),
+            cwd=data.path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -165,10 +184,8 @@ def stop(data: DataDirectory) -> bool:
 
 
 def _reap(pid: int) -> None:
-    try:
+    with contextlib.suppress(ChildProcessError):  # it is the child of an earlier process
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # started by an earlier process
 
 
 def port_is_free(port: int) -> bool:

@@ -63,8 +63,12 @@ def _bucket(services: Services, name: str, _: Properties) -> Properties:
     lifecycle = _attempt(s3.get_bucket_lifecycle_configuration, Bucket=name).get("Rules", [])
     return {
         "BucketName": name,
-        "BucketEncryption": {"ServerSideEncryptionConfiguration": [
-            {**rule, "ServerSideEncryptionByDefault": rule.get("ApplyServerSideEncryptionByDefault")} for rule in encryption.get("Rules", [])]},
+        "BucketEncryption": {
+            "ServerSideEncryptionConfiguration": [
+                {**rule, "ServerSideEncryptionByDefault": rule.get("ApplyServerSideEncryptionByDefault")}
+                for rule in encryption.get("Rules", [])
+            ]
+        },
         "LifecycleConfiguration": {"Rules": [_lifecycle_rule(rule) for rule in lifecycle]},
         "LoggingConfiguration": {"DestinationBucketName": logging.get("TargetBucket"), "LogFilePrefix": logging.get("TargetPrefix")},
         "NotificationConfiguration": {"EventBridgeConfiguration": {"EventBridgeEnabled": "EventBridgeConfiguration" in events}},
@@ -96,8 +100,11 @@ def _table(services: Services, name: str, _: Properties) -> Properties:
         **table,
         "BillingMode": table.get("BillingModeSummary", {}).get("BillingMode"),
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": status == "ENABLED"},
-        "SSESpecification": {"SSEEnabled": encryption.get("Status") == "ENABLED", "SSEType": encryption.get("SSEType"),
-                             "KMSMasterKeyId": encryption.get("KMSMasterKeyArn")},
+        "SSESpecification": {
+            "SSEEnabled": encryption.get("Status") == "ENABLED",
+            "SSEType": encryption.get("SSEType"),
+            "KMSMasterKeyId": encryption.get("KMSMasterKeyArn"),
+        },
         "TimeToLiveSpecification": {"AttributeName": expiry.get("AttributeName"), "Enabled": expiry.get("TimeToLiveStatus") == "ENABLED"},
     }
 
@@ -122,7 +129,8 @@ def _object_digest(services: Services, bucket: str, key: str) -> str:
 
 def _invoke_config(services: Services, _: str, expected: Properties) -> Properties:
     found = services.client("lambda").get_function_event_invoke_config(
-        FunctionName=expected["FunctionName"], Qualifier=expected["Qualifier"])
+        FunctionName=expected["FunctionName"], Qualifier=expected["Qualifier"]
+    )
     return {**found, "FunctionName": expected["FunctionName"], "Qualifier": expected["Qualifier"]}
 
 
@@ -171,8 +179,14 @@ def _key(services: Services, key_id: str, _: Properties) -> Properties:
 
 def _alias(services: Services, name: str, _: Properties) -> Properties:
     aliases = services.client("kms").list_aliases()["Aliases"]
-    return next(({"AliasName": name, "TargetKeyId": f"arn:aws:kms:{services.session.region_name}:{_account(alias)}:key/{alias['TargetKeyId']}"}
-                 for alias in aliases if alias["AliasName"] == name), {})
+    return next(
+        (
+            {"AliasName": name, "TargetKeyId": f"arn:aws:kms:{services.session.region_name}:{_account(alias)}:key/{alias['TargetKeyId']}"}
+            for alias in aliases
+            if alias["AliasName"] == name
+        ),
+        {},
+    )
 
 
 def _account(alias: Mapping[str, Any]) -> str:
@@ -217,16 +231,24 @@ def _rule(services: Services, name: str, _: Properties) -> Properties:
 def _role(services: Services, name: str, _: Properties) -> Properties:
     client = services.client("iam")
     role = client.get_role(RoleName=name)["Role"]
-    inline = [client.get_role_policy(RoleName=name, PolicyName=policy) for policy in client.list_role_policies(RoleName=name)["PolicyNames"]]
+    inline = [
+        client.get_role_policy(RoleName=name, PolicyName=policy) for policy in client.list_role_policies(RoleName=name)["PolicyNames"]
+    ]
     attached = client.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
     return {**role, "Policies": inline, "ManagedPolicyArns": [policy["PolicyArn"] for policy in attached]}
 
 
 def _role_policy(services: Services, _: str, expected: Properties) -> Properties:
     client = services.client("iam")
-    found = [client.get_role_policy(RoleName=role, PolicyName=expected["PolicyName"]) for role in expected.get("Roles", [])]
+    found: list[Properties] = [
+        client.get_role_policy(RoleName=role, PolicyName=expected["PolicyName"]) for role in expected.get("Roles", [])
+    ]
     same = bool(found) and all(policy["PolicyDocument"] == found[0]["PolicyDocument"] for policy in found)
-    return {"PolicyName": expected["PolicyName"], "Roles": expected.get("Roles"), "PolicyDocument": found[0]["PolicyDocument"] if same else None}
+    return {
+        "PolicyName": expected["PolicyName"],
+        "Roles": expected.get("Roles"),
+        "PolicyDocument": found[0]["PolicyDocument"] if same else None,
+    }
 
 
 def _api_part(method: str, identifier: str) -> Reader:
@@ -234,7 +256,7 @@ def _api_part(method: str, identifier: str) -> Reader:
         client = services.client("apigatewayv2")
         items = getattr(client, method)(ApiId=expected["ApiId"])["Items"]
         # The physical ID of a route is `<API>/<route>`; the stage `$default` has no slash.
-        found = next((item for item in items if item[identifier] == physical.rsplit("/", 1)[-1]), {})
+        found: Properties = next((item for item in items if item[identifier] == physical.rsplit("/", 1)[-1]), {})
         return {**found, "ApiId": expected["ApiId"]}
 
     return reader
@@ -257,22 +279,28 @@ def _alarm(services: Services, name: str, _: Properties) -> Properties:
 
 def _vpc(services: Services, vpc: str, _: Properties) -> Properties:
     client = services.client("ec2")
-    attributes = {name: _attempt(client.describe_vpc_attribute, VpcId=vpc, Attribute=name[:1].lower() + name[1:]).get(name, {}).get("Value")
-                  for name in ("EnableDnsHostnames", "EnableDnsSupport")}
+    attributes = {
+        name: _attempt(client.describe_vpc_attribute, VpcId=vpc, Attribute=name[:1].lower() + name[1:]).get(name, {}).get("Value")
+        for name in ("EnableDnsHostnames", "EnableDnsSupport")
+    }
     return {**client.describe_vpcs(VpcIds=[vpc])["Vpcs"][0], **attributes}
 
 
 def _security_group(services: Services, group: str, _: Properties) -> Properties:
     found = services.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
-    egress = [{"CidrIp": block.get("CidrIp"), "DestinationPrefixListId": prefix.get("PrefixListId"), **permission}
-              for permission in found["IpPermissionsEgress"]
-              for block in permission.get("IpRanges") or [{}] for prefix in permission.get("PrefixListIds") or [{}]]
+    egress = [
+        {"CidrIp": block.get("CidrIp"), "DestinationPrefixListId": prefix.get("PrefixListId"), **permission}
+        for permission in found["IpPermissionsEgress"]
+        for block in permission.get("IpRanges") or [{}]
+        for prefix in permission.get("PrefixListIds") or [{}]
+    ]
     return {**found, "GroupDescription": found.get("Description"), "SecurityGroupEgress": egress}
 
 
 def _association(services: Services, association: str, _: Properties) -> Properties:
     tables = services.client("ec2").describe_route_tables(
-        Filters=[{"Name": "association.route-table-association-id", "Values": [association]}])["RouteTables"]
+        Filters=[{"Name": "association.route-table-association-id", "Values": [association]}]
+    )["RouteTables"]
     return next((dict(entry) for table in tables for entry in table["Associations"] if entry["RouteTableAssociationId"] == association), {})
 
 

@@ -51,7 +51,7 @@ class Resolver:
         if not isinstance(part, Mapping):
             return part
         if len(part) == 1:
-            (name, value), = part.items()
+            ((name, value),) = part.items()
             if name == "Ref" or name.startswith("Fn::"):
                 return self._call(name, value)
         return {key: self.resolve(value) for key, value in part.items()}

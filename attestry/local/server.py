@@ -74,8 +74,7 @@ class Saving:
         self._save = save
         self._changed = False
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]],
-                       send: Callable[[Message], Awaitable[None]]) -> None:
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
         """Serve a request, or the life of the server."""
         if scope["type"] == "http" and scope["method"] not in _READS:
             self._changed = True

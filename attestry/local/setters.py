@@ -1,6 +1,7 @@
 """Setting through the services' APIs what the emulator's CloudFormation drops in silence.
 
-A setter takes the resolved value of one property, and the others of the resource beside it. It need not know whether it took effect: the resource is read again afterwards.
+A setter takes the resolved value of one property, and the others of the resource beside it. It need not know whether it took effect:
+the resource is read again afterwards.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ def setter_of(kind: str, name: str) -> Setter | None:
 
 
 def _bucket_encryption(services: Services, bucket: str, value: Properties, _: Properties) -> None:
-    rules = [{"ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"], "BucketKeyEnabled": rule.get("BucketKeyEnabled", False)}
-             for rule in value["ServerSideEncryptionConfiguration"]]
+    rules = [
+        {
+            "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
+            "BucketKeyEnabled": rule.get("BucketKeyEnabled", False),
+        }
+        for rule in value["ServerSideEncryptionConfiguration"]
+    ]
     services.client("s3").put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
 
 
@@ -50,7 +56,9 @@ def _bucket_logging(services: Services, bucket: str, value: Properties, _: Prope
 
 def _bucket_notification(services: Services, bucket: str, value: Properties, _: Properties) -> None:
     if value.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled"):
-        services.client("s3").put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}})
+        services.client("s3").put_bucket_notification_configuration(
+            Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
+        )
 
 
 def _ownership(services: Services, bucket: str, value: Properties, _: Properties) -> None:
@@ -86,9 +94,17 @@ def _reserved(services: Services, function: str, value: Any, _: Properties) -> N
 
 
 def _machine_logging(services: Services, arn: str, value: Properties, _: Properties) -> None:
-    destinations = [{"cloudWatchLogsLogGroup": {"logGroupArn": entry["CloudWatchLogsLogGroup"]["LogGroupArn"]}} for entry in value["Destinations"]]
-    services.client("stepfunctions").update_state_machine(stateMachineArn=arn, loggingConfiguration={
-        "level": value["Level"], "includeExecutionData": bool(value.get("IncludeExecutionData")), "destinations": destinations})
+    destinations = [
+        {"cloudWatchLogsLogGroup": {"logGroupArn": entry["CloudWatchLogsLogGroup"]["LogGroupArn"]}} for entry in value["Destinations"]
+    ]
+    services.client("stepfunctions").update_state_machine(
+        stateMachineArn=arn,
+        loggingConfiguration={
+            "level": value["Level"],
+            "includeExecutionData": bool(value.get("IncludeExecutionData")),
+            "destinations": destinations,
+        },
+    )
 
 
 def _rotation(services: Services, key: str, value: Any, _: Properties) -> None:

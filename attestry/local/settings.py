@@ -119,7 +119,8 @@ class DataDirectory:
         if made_by != (FORMAT, EMULATOR_VERSION):
             raise DataDirectoryError(
                 f"{self.path} was made with format {made_by[0]} and emulator {made_by[1]}, this release needs format {FORMAT} and emulator "
-                f"{EMULATOR_VERSION}; use the release that made it, or another directory")
+                f"{EMULATOR_VERSION}; use the release that made it, or another directory"
+            )
         return key
 
 

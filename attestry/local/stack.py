@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -198,7 +199,9 @@ def _running(data: DataDirectory, port: int | None, key: RootKey, say: Progress)
         say(f"starting the embedded AWS on port {wanted}")
         return process.start(data, wanted, key)
     if port not in (None, found.port):
-        raise DataDirectoryError(f"{data.path} is in use by a server on port {found.port}; stop it with `attestry down`, or leave --port out")
+        raise DataDirectoryError(
+            f"{data.path} is in use by a server on port {found.port}; stop it with `attestry down`, or leave --port out"
+        )
     say(f"the embedded AWS runs on port {found.port}")
     return found
 
@@ -222,11 +225,12 @@ def _deploy_if_changed(services: Services, data: DataDirectory, say: Progress) -
         say("nothing changed since the last deployment")
         return record
     say("synthesising the CDK template")
-    synthesised = synthesis.synthesise(root, data.synthesis)
+    outdir = Path(os.environ.get("ATTESTRY_SYNTHESIS_DIR") or data.synthesis)
+    synthesised = synthesis.synthesise_once(root, outdir, digest)
     say(f"deploying {len(synthesised.template['Resources'])} resources")
     deployed = deploy(services, synthesised, say)
     say("comparing what is deployed with the template, and setting what is missing")
-    parity = match_properties(services, synthesised.template, deployed)
+    parity = match_properties(services, synthesised.template, deployed, _read_parity(data))
     write_private(data.parity, parity.to_json())
     say(parity.summary())
     return _write_record(data, digest, deployed)
@@ -249,13 +253,25 @@ def _read_record(data: DataDirectory) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def _read_parity(data: DataDirectory) -> Parity | None:
+    return Parity.from_json(data.parity.read_text(encoding="utf-8")) if data.parity.exists() else None
+
+
 def _write_record(data: DataDirectory, digest: str, deployed: Deployed) -> dict[str, Any]:
-    apis = [deployed.resources[name] for name, resource in deployed.filtered.template["Resources"].items()
-            if resource["Type"] == "AWS::ApiGatewayV2::Api"]
+    apis = [
+        deployed.resources[name]
+        for name, resource in deployed.filtered.template["Resources"].items()
+        if resource["Type"] == "AWS::ApiGatewayV2::Api"
+    ]
     if len(apis) != 1:
         raise DeploymentError(f"the stack has {len(apis)} HTTP APIs, one is needed")
-    record = {"digest": digest, "stack": deployed.stack, "api": apis[0], "outputs": dict(deployed.outputs),
-              "resources": dict(deployed.resources)}
+    record = {
+        "digest": digest,
+        "stack": deployed.stack,
+        "api": apis[0],
+        "outputs": dict(deployed.outputs),
+        "resources": dict(deployed.resources),
+    }
     write_private(data.deployment, json.dumps(record, indent=2))
     return record
 
@@ -265,7 +281,7 @@ def _api_url(endpoint_url: str, record: Mapping[str, Any]) -> str:
 
 
 def _stack(data: DataDirectory, endpoint_url: str, record: Mapping[str, Any], everybody: Iterable[Person]) -> LocalStack:
-    parity = Parity.from_json(data.parity.read_text(encoding="utf-8"))
+    parity = _read_parity(data) or Parity((), 0)
     return LocalStack(data, endpoint_url, _api_url(endpoint_url, record), record["outputs"], record["resources"], tuple(everybody), parity)
 
 

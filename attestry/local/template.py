@@ -105,14 +105,18 @@ def references(part: Any) -> Iterator[str]:
 def _remove_transport_rules(template: Template) -> Iterator[Removal]:
     for name, resource in list(template["Resources"].items()):
         document = (resource.get("Properties") or {}).get("PolicyDocument")
-        statements = document.get("Statement") if isinstance(document, dict) else None
-        if not isinstance(statements, list):
+        if not isinstance(document, dict) or not isinstance(document.get("Statement"), list):
             continue
+        statements = document["Statement"]
         for index, statement in enumerate(statements):
             if _denies_plain_http(statement):
                 label = statement.get("Sid") or index
-                yield Removal(name, resource["Type"], f"PolicyDocument.Statement[{label}]",
-                              f"it denies requests without TLS ({TRANSPORT_KEY}), and the embedded AWS speaks plain HTTP on the loopback address")
+                yield Removal(
+                    name,
+                    resource["Type"],
+                    f"PolicyDocument.Statement[{label}]",
+                    f"it denies requests without TLS ({TRANSPORT_KEY}), and the embedded AWS speaks plain HTTP on the loopback address",
+                )
         left = [statement for statement in statements if not _denies_plain_http(statement)]
         if left:
             document["Statement"] = left

@@ -80,36 +80,21 @@ def compile_modules(folder: Path) -> None:
     """
     modules = sorted(p for p in folder.rglob("*.py") if not {"tests", "test"}.intersection(p.relative_to(folder).parts))
     workers = min(2, os.cpu_count() or 1)
-    running = []
+    compiling = []
     for share in range(workers):
         listed = folder.with_name(f"{folder.name}.modules-{share}")
         listed.write_text("".join(f"{path}\n" for path in modules[share::workers]), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-m",
-            "compileall",
-            "-q",
-            "-q",
-            "--invalidation-mode",
-            "unchecked-hash",
-            "-s",
-            str(folder),
-            "-i",
-            str(listed),
-        ]
-        running.append(
-            (
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
-                ),
-                listed,
-            )
-        )  # noqa: S603
-    for process, listed in running:
+        compiling.append((_start_compiling(folder, listed), listed))
+    for process, listed in compiling:
         process.wait()
         listed.unlink()
+
+
+def _start_compiling(folder: Path, listed: Path) -> subprocess.Popen[bytes]:
+    unchecked = ["--invalidation-mode", "unchecked-hash"]
+    command = [sys.executable, "-I", "-S", "-m", "compileall", "-qq", *unchecked, "-s", str(folder), "-i", str(listed)]
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, env=_environment(), stdin=nothing, stdout=nothing, stderr=nothing)  # noqa: S603 (the arguments are ours)
 
 
 def write_archive(folder: Path, archive: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from attestry.sandbox.errors import BadJobError, TamperedFileError, UnsafeArchiveError
@@ -19,6 +20,7 @@ from attestry.sandbox.paths import check_distinct, check_relative_path
 
 MAX_MANIFEST_BYTES = 4 << 20
 SOURCE = "source.tar.gz"
+MANIFEST = "manifest.json"
 MODEL = "model/"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -64,6 +66,21 @@ def read_artifact_manifest(document: bytes, version_digest: str) -> Frozen:
         return Frozen(files, _sha256(body["environment"]["archive_sha256"]))
     except (ValueError, KeyError, TypeError, UnsafeArchiveError) as error:
         raise BadJobError(f"artifact-manifest.json is not an artifact manifest: {error}") from error
+
+
+def check_entry_point(manifest: Path, entry_point: str) -> None:
+    """Check that the frozen manifest names this inference script.
+
+    Raises:
+        TamperedFileError: it names another.
+        BadJobError: it is not there or cannot be read.
+    """
+    try:
+        named = json.loads(manifest.read_bytes())["validation"]["script"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadJobError(f"{MANIFEST} names no inference script") from error
+    if named != entry_point:
+        raise TamperedFileError(f"the inference script is {named!r} by {MANIFEST}, not {entry_point!r}")
 
 
 def _size(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -97,10 +98,8 @@ def start(child: Child) -> tuple[subprocess.Popen[bytes], int]:
     The calling thread has to live as long as the child: the kernel ends the child with the thread that started it.
     """
     reader, writer = os.pipe()
-    try:
+    with contextlib.suppress(OSError):  # the default size works as well, only slower
         fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:  # the default size works as well, only slower
-        pass
     environment = {
         name: value for name, value in child.variables.items() if name in {"LD_LIBRARY_PATH", "LANG"} or name.startswith("PYTHON")
     }
@@ -248,7 +247,7 @@ def _size(folders: Sequence[Path], enough: int) -> int:
         for path, _, names in os.walk(folder):
             for name in names:
                 try:
-                    total += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH116, PTH118 (called for every file, every 2 s)
+                    total += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH118 (called for every file, every 2 s)
                 except OSError:
                     continue
             if total > enough:

@@ -115,6 +115,9 @@ def base_environment(folders: Folders, inherited: Mapping[str, str]) -> dict[str
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
+        # There is no shared memory for semaphores, neither on Lambda nor under Landlock: joblib is told, so that it uses threads and
+        # does not warn.
+        "JOBLIB_MULTIPROCESSING": "0",
     }
     if "LD_LIBRARY_PATH" in inherited:
         variables["LD_LIBRARY_PATH"] = inherited["LD_LIBRARY_PATH"]

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from attestry.sandbox.errors import FetchError, TamperedFileError
 from attestry.sandbox.job import Input
@@ -24,10 +24,8 @@ TIMEOUT_SECONDS = 30.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        return None
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the redirect's own status becomes the error."""
 
 
 _opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
@@ -88,13 +86,14 @@ def fetch_file(source: Input, destination: Path) -> None:
         try:
             with _open(source.url, source.path) as response, destination.open("xb") as sink:
                 _copy_checked(response, sink, source)
-            return
         except _PASSING as error:
             destination.unlink(missing_ok=True)
             _wait_or_give_up(error, attempt, source.path)
         except FetchError:
             destination.unlink(missing_ok=True)
             raise
+        else:
+            return
 
 
 _PASSING = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)

@@ -21,8 +21,8 @@ PREDICTION = "prediction"
 _COLUMNS_MAX = 4096
 
 
-class OutputRuleError(Exception):
-    """What predict_fn returned cannot be taken; the message says why."""
+class RuleError(Exception):
+    """The inference script or what it returned cannot be taken; the message says why."""
 
 
 def predict_holdout(script: str, configuration: Mapping[str, Any]) -> None:
@@ -39,12 +39,11 @@ def predict_holdout(script: str, configuration: Mapping[str, Any]) -> None:
     files = sorted(Path(configuration["holdout"]).rglob("*.parquet"))
     data = pandas.concat([pandas.read_parquet(file) for file in files], ignore_index=True)
     module = _load(script)
-    model = _call(module, "model_fn", configuration["model"])
-    output = _call(module, "predict_fn", data, model)
     try:
-        columns, _ = to_columns(output, len(data))
-    except OutputRuleError as error:
-        sys.exit(f"predict_fn: {error}")
+        load, predict = _function(module, "model_fn"), _function(module, "predict_fn")
+        columns, _ = to_columns(predict(data, load(configuration["model"])), len(data))
+    except RuleError as error:
+        sys.exit(f"the inference script: {error}")
     text = json.dumps({"columns": columns, "rows": len(data)}, allow_nan=False)
     Path(configuration["predictions"]).write_text(text, encoding="utf-8")
 
@@ -93,24 +92,24 @@ def to_columns(output: Any, rows: int) -> tuple[dict[str, list[Any]], bool]:
         rows: how many rows it was given.
 
     Raises:
-        OutputRuleError: wrong shape or number of rows, or a value that is no finite number, text or truth value.
+        RuleError: wrong shape or number of rows, or a value that is no finite number, text or truth value.
     """
     named = isinstance(output, Mapping) or (hasattr(output, "columns") and hasattr(output, "items"))
     if named:
         columns = {str(name): values for name, values in output.items()}
         if len(columns) != len(list(output.keys())):
-            raise OutputRuleError("two columns have one name")
+            raise RuleError("two columns have one name")
     else:
         columns = _unnamed_columns(output)
     if not 0 < len(columns) <= _COLUMNS_MAX:
-        raise OutputRuleError(f"{len(columns)} columns; 1 to {_COLUMNS_MAX} are taken")
+        raise RuleError(f"{len(columns)} columns; 1 to {_COLUMNS_MAX} are taken")
     plain = {}
     for name, values in columns.items():
         listed = values.tolist() if hasattr(values, "tolist") else values
         if not isinstance(listed, list | tuple):
-            raise OutputRuleError(f"column {name!r} is no list of values")
+            raise RuleError(f"column {name!r} is no list of values")
         if len(listed) != rows:
-            raise OutputRuleError(f"column {name!r} has {len(listed)} rows, the input had {rows}")
+            raise RuleError(f"column {name!r} has {len(listed)} rows, the input had {rows}")
         plain[name] = [_scalar(value, name, row) for row, value in enumerate(listed)]
     return plain, named
 
@@ -125,16 +124,16 @@ def _unnamed_columns(output: Any) -> dict[str, Any]:
         return {PREDICTION: array}
     if array.ndim == 2:
         return {f"{PREDICTION}_{k}": array[:, k] for k in range(array.shape[1])}
-    raise OutputRuleError(f"an array of {array.ndim} dimensions; (n,) or (n, k) are taken")
+    raise RuleError(f"an array of {array.ndim} dimensions; (n,) or (n, k) are taken")
 
 
 def _scalar(value: Any, name: str, row: int) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise OutputRuleError(f"column {name!r}, row {row}: {value} is not a finite number")
+        raise RuleError(f"column {name!r}, row {row}: {value} is not a finite number")
     if not isinstance(value, bool | int | float | str):
-        raise OutputRuleError(f"column {name!r}, row {row}: a value of type {type(value).__name__} is neither number, text nor truth value")
+        raise RuleError(f"column {name!r}, row {row}: a value of type {type(value).__name__} is neither number, text nor truth value")
     return value
 
 
@@ -147,7 +146,7 @@ def _predict_instances(
     for row, instance in enumerate(instances):
         if instance.keys() != set(names):
             differing = sorted(instance.keys() ^ set(names))
-            raise OutputRuleError(f"instance {row} lacks or adds {', '.join(map(repr, differing[:5]))}")
+            raise RuleError(f"instance {row} lacks or adds {', '.join(map(repr, differing[:5]))}")
     data = pandas.DataFrame([[instance[name] for name in names] for instance in instances], columns=names)
     result, named = to_columns(predict(data, model), len(instances))
     if named:
@@ -171,18 +170,11 @@ def _load(script: str) -> ModuleType:
 def _function(module: ModuleType, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
-        raise AttributeError(f"the inference script defines no {name}")
-    return function  # type: ignore[no-any-return]
-
-
-def _call(module: ModuleType, name: str, *arguments: Any) -> Any:
-    try:
-        function = _function(module, name)
-    except AttributeError as error:
-        sys.exit(str(error))
-    return function(*arguments)
+        raise RuleError(f"the inference script defines no {name}")
+    found: Callable[..., Any] = function
+    return found
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error) if isinstance(error, OutputRuleError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, RuleError) else f"{type(error).__name__}: {error}"
     return text[:1000]

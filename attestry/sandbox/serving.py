@@ -4,8 +4,8 @@ Rules:
 
 1. A version is named by its digest. The artifact manifest must hash to it; files and environment must be what that manifest says, checked
    while they are read. One byte off and the answer is REFUSED with the file's name, and nothing of it runs.
-2. Loading goes on in the background, so an answer comes by the deadline: LOADING, and a later call finds it READY. A failed load is told once
-   and forgotten, so the next call tries again from the store.
+2. Loading goes on in the background, so an answer comes by the deadline: LOADING, and a later call finds it READY. A failed load is
+   told once and forgotten, so the next call tries again from the store.
 3. Where the kernel keeps versions apart (Landlock), two are kept; elsewhere one, and everything of it is ended and removed before the
    next. On AWS the function has an execution environment for each version (tenant isolation).
 4. Outputs are one finite JSON element for each instance, or the answer is FAILED.
@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attestry.sandbox import confine
-from attestry.sandbox.artifact import MAX_MANIFEST_BYTES, MODEL, SOURCE, Frozen, read_artifact_manifest
+from attestry.sandbox.artifact import MANIFEST, MAX_MANIFEST_BYTES, MODEL, SOURCE, Frozen, check_entry_point, read_artifact_manifest
 from attestry.sandbox.child import Child
 from attestry.sandbox.contract import Folders, base_environment
 from attestry.sandbox.environments import unpack_environment
@@ -64,7 +63,6 @@ class _Loading:
     process: ModelProcess | None = None
     status: str = ""
     error: str = ""
-    cancelled: bool = False
 
 
 class ModelServer:
@@ -88,13 +86,14 @@ class ModelServer:
         """Answer one call; it raises nothing.
 
         Args:
-            event: `{"version_digest", "instances": [...] | None, "columns"?: [...], "load": None | {...}}`; `instances` None loads only. `load` has
-                `artifact_manifest` {"url"}, `files` [{"path", "url"}], `environment` {"url", "size"?}, `entry_point`, `deadline_seconds`?.
+            event: `{"version_digest", "instances": [...] | None, "columns"?: [...], "load"?: {...}}`; `instances` None loads only.
+                `load` has `artifact_manifest` {"url"}, `files` [{"path", "url"}], `environment` {"url", "size"}, `entry_point`, and
+                `deadline_seconds`, how long this call may take before it answers LOADING.
             deadline: when the answer has to be there, in seconds on the monotonic clock.
 
         Returns:
-            `{"status": "READY", "output": [...] | None}`, `{"status": "NOT_LOADED"}`, `{"status": "LOADING"}`, or `{"status": "REFUSED" | "FAILED",
-            "error": str}`.
+            `{"status": "OK", "output": [...]}` with instances, `{"status": "READY"}` without, `{"status": "NOT_LOADED"}`,
+            `{"status": "LOADING"}`, or `{"status": "REFUSED" | "FAILED", "error": str}`.
         """
         try:
             return self._handle(event, deadline)
@@ -107,7 +106,8 @@ class ModelServer:
 
     def close(self) -> None:
         """End all models and remove everything."""
-        for digest in list(self._models):
+        for digest, model in list(self._models.items()):
+            model.done.wait(LOAD_SECONDS)
             self._forget(digest)
         self._workspace.close()
 
@@ -122,6 +122,8 @@ class ModelServer:
             if load is None:
                 return {"status": "NOT_LOADED"}
             model = self._begin(digest, load)
+            if model is None:
+                return {"status": "LOADING"}
         wait = WAIT_SECONDS if load is None else float(load.get("deadline_seconds") or WAIT_SECONDS)
         model.done.wait(max(0.0, min(wait, deadline - time.monotonic())))
         if not model.done.is_set():
@@ -132,8 +134,8 @@ class ModelServer:
         self._models[digest] = self._models.pop(digest)
         instances = event.get("instances")
         if instances is None:
-            return {"status": "READY", "output": None}
-        return {"status": "READY", "output": self._predict(model.process, instances, event.get("columns"), deadline)}
+            return {"status": "READY"}
+        return {"status": "OK", "output": self._predict(model.process, instances, event.get("columns"), deadline)}
 
     def _predict(self, process: ModelProcess, instances: Any, columns: Any, deadline: float) -> list[Any]:
         if not isinstance(instances, list) or not instances or not all(isinstance(i, dict) for i in instances):
@@ -141,9 +143,13 @@ class ModelServer:
         named = columns if isinstance(columns, list) else None
         return process.predict(instances, named, min(deadline, time.monotonic() + REQUEST_SECONDS))
 
-    def _begin(self, digest: str, load: Mapping[str, Any]) -> _Loading:
+    def _begin(self, digest: str, load: Mapping[str, Any]) -> _Loading | None:
+        """Start loading and return the version, or None while others that load leave no room."""
         while len(self._models) >= self._kept:
-            self._forget(next(iter(self._models)))
+            oldest = next((d for d, m in self._models.items() if m.done.is_set()), None)
+            if oldest is None:
+                return None
+            self._forget(oldest)
         kept = [m.process.pid for m in self._models.values() if m.process and m.process.pid]
         # Orphans of a model that is gone are handed to this process; none may live beside another version.
         if not end_descendants(os.getpid(), sparing=kept):
@@ -179,13 +185,16 @@ class ModelServer:
         """Fetch and check all that the version is made of, and return the inference script's path."""
         entry_point = read_entry_point(load)
         urls = _urls(load)
-        frozen = read_artifact_manifest(fetch_bytes(_url(load, "artifact_manifest"), max_bytes=MAX_MANIFEST_BYTES, name="artifact-manifest.json"), digest)
+        frozen = read_artifact_manifest(
+            fetch_bytes(_url(load, "artifact_manifest"), max_bytes=MAX_MANIFEST_BYTES, name="artifact-manifest.json"), digest
+        )
         folders.make()
         for path in frozen.files:
             if path not in urls:
-                raise TamperedFileError(f"{path} of this version was not given")
+                raise FetchError(f"{path} of this version was not given")
             target = folders.model / path.removeprefix(MODEL) if path.startswith(MODEL) else folders.archives / path
             fetch_file(frozen.input(path, urls[path]), target)
+        check_entry_point(folders.archives / MANIFEST, entry_point)
         unpack_tar(folders.archives / SOURCE, folders.source)
         unpack_environment(_environment_input(load, frozen), folders.root / "packages")
         remove_tree(folders.archives)
@@ -213,10 +222,6 @@ class ModelServer:
 
     def _forget(self, digest: str) -> None:
         model = self._models.pop(digest)
-        model.cancelled = True
-        if not model.done.is_set():
-            # Its thread still writes to its folder; what it starts is ended by the next load.
-            model.done.wait(LOAD_SECONDS)
         if model.process:
             model.process.end()
         self._workspace.folder(model.folder)
@@ -242,8 +247,3 @@ def _environment_input(load: Mapping[str, Any], frozen: Frozen) -> Input:
         raise BadJobError("load.environment.size: needed")
     # The size only bounds the download; which bytes these must be is said by the artifact manifest.
     return Input("environment.zip", _url(load, "environment"), size, frozen.environment_sha256)
-
-
-def dump(answer: Answer) -> str:
-    """Return an answer as JSON text."""
-    return json.dumps(answer, allow_nan=False)

@@ -71,7 +71,8 @@ class Freezer:
             IntegrityError: a file was frozen with other bytes.
         """
         version, folder = self.version, self._free_folder(manifest)
-        files = [self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in (version.manifest, version.source, version.lock)]
+        registered = [ref for ref in (version.manifest, version.source, version.lock, version.diff) if ref is not None]
+        files = [self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in registered]
         with self._scratch.open(f"{self._prefix}model.tar.gz") as stream:
             files += list(self._model_files(stream, folder))
         if not any(f.path.startswith("model/") for f in files):

@@ -48,7 +48,9 @@ def parse_prediction_request(body: bytes) -> list[Mapping[str, Any]]:
 def order_by_schema(
     instances: Sequence[Mapping[str, Any]], schema: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the instances with their columns in the order of the training data.
+    """Return the instances with their columns in the order of the training data, and their types.
+
+    A whole number in a column of floats becomes a float, so that a model sees the column's type whatever a request holds.
 
     Args:
         instances: as `parse_prediction_request` returned them.
@@ -65,7 +67,8 @@ def order_by_schema(
             break
     if problems:
         raise InvalidInputError(sorted(problems[:MAX_PROBLEMS], key=lambda p: p.field))
-    return [{name: instance[name] for name in columns} for instance in instances]
+    floats = {name for name, kind in columns.items() if _FLOAT.fullmatch(kind)}
+    return [{n: float(i[n]) if n in floats else i[n] for n in columns} for i in instances]
 
 
 def _problems(instance: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Iterator[Problem]:

@@ -34,7 +34,7 @@ from attestry.usecases.records import (
     upload_key,
     version_key,
 )
-from attestry.usecases.sources import SourceFiles, check_source
+from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read_diff
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
 TRIES = 24
@@ -165,6 +165,7 @@ class Registrar:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
         source = check_source(self._store, upload.folder, manifest)
+        diff = read_diff(self._store, upload.folder, manifest)
         self._check_data(upload.folder, manifest)
         prefix = f"registered/{document.candidate_id}"
         kept = self._store.put_new(f"{prefix}/manifest.json", document.canonical_bytes, content_type="application/json", retain=True)
@@ -174,10 +175,15 @@ class Registrar:
         if archive.sha256 != manifest.source.sha256:
             raise InvalidInputError.of("source.sha256", "digest", "the source archive changed while it was registered")
         lock = self._store.put_new(f"{prefix}/requirements.lock", source.lock, content_type="text/plain", retain=True)
+        difference = None
+        if diff is not None:
+            stored = self._store.put_new(f"{prefix}/{DIFF_NAME}", diff, content_type="text/plain", retain=True)
+            difference = FileRef(DIFF_NAME, stored.key, stored.version_id, stored.size, stored.sha256)
         return SourceFiles(
             FileRef("manifest.json", kept.key, kept.version_id, kept.size, kept.sha256),
             FileRef("source.tar.gz", archive.key, archive.version_id, archive.size, archive.sha256),
             FileRef("requirements.lock", lock.key, lock.version_id, lock.size, lock.sha256),
+            difference,
         )
 
     def _check_data(self, folder: str, manifest: Manifest) -> None:
@@ -225,6 +231,7 @@ class Registrar:
             manifest=files.manifest,
             source=files.archive,
             lock=files.lock,
+            diff=files.diff,
             created=timestamp(at),
             updated=timestamp(at),
             environment=EnvironmentRef(environment_id(files.lock.sha256, python, platform), files.lock.sha256, python, platform),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from attestry.domain.archive import inspect_archive, read_archive_file
 from attestry.domain.environments import read_lock
-from attestry.domain.errors import InvalidInputError, Problem
+from attestry.domain.errors import InvalidInputError, NotFoundError, Problem
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import FileRef
 from attestry.evidence.digests import sha256_hex
@@ -15,15 +15,18 @@ from attestry.ports import ObjectStore
 
 MAX_ARCHIVE_BYTES = 64 * 1024 * 1024
 MAX_LOCK_BYTES = 4 * 1024 * 1024
+MAX_DIFF_BYTES = 16 * 1024 * 1024
+DIFF_NAME = "source.diff"
 
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Where manifest, source archive and lock file of a candidate are kept."""
+    """Where manifest, source archive, lock file and, of a dirty tree, the difference to the revision are kept."""
 
     manifest: FileRef
     archive: FileRef
     lock: FileRef
+    diff: FileRef | None = None
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,20 @@ def _lock_of(raw: bytes, manifest: Manifest) -> bytes:
     )
     read_lock(lock, field="environment.lock_file")
     return lock
+
+
+def read_diff(store: ObjectStore, folder: str, manifest: Manifest) -> bytes | None:
+    """Return the difference between the archive and the revision, of a source that was submitted with uncommitted changes.
+
+    Raises:
+        InvalidInputError: it is not in the upload folder, or not what the manifest says.
+    """
+    if manifest.source.dirty is None:
+        return None
+    try:
+        raw = store.read(folder + DIFF_NAME, max_bytes=MAX_DIFF_BYTES)
+    except NotFoundError as error:
+        raise InvalidInputError.of("source.dirty.diff_sha256", "present", f"{DIFF_NAME} is not in the upload folder") from error
+    if sha256_hex(raw) != manifest.source.dirty.diff_sha256:
+        raise InvalidInputError.of("source.dirty.diff_sha256", "digest", f"{DIFF_NAME} has SHA-256 {sha256_hex(raw)}")
+    return raw

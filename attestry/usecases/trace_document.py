@@ -12,6 +12,7 @@ Where a step of the chain failed, nothing that hangs on it is graded `verified`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -147,16 +148,19 @@ class _Description:
         version = self._evidence.version
         built = version.environment
         packages = list(built.packages) if built else []
-        holds = {p.lower().replace("_", "-") for p in packages}
-        framework = f"{manifest.environment.framework.name}=={manifest.environment.framework.version}".lower().replace("_", "-")
+        holds = {_requirement(*p.split("==", 1)) for p in packages}
+        framework, algorithm = manifest.environment.framework, manifest.environment.algorithm
+        has_framework = _requirement(framework.name, framework.version) in holds
+        # An algorithm of a framework has the framework's version; one that is a package of its own is looked up itself.
+        has_algorithm = _requirement(algorithm.name, algorithm.version) in holds or (has_framework and algorithm.version == framework.version)
         return {
             "framework": {
-                "value": {"name": manifest.environment.framework.name, "version": manifest.environment.framework.version},
-                "grade": "attested" if framework in holds else "claimed",
+                "value": {"name": framework.name, "version": framework.version},
+                "grade": "attested" if has_framework else "claimed",
             },
             "algorithm": {
-                "value": {"name": manifest.environment.algorithm.name, "version": manifest.environment.algorithm.version},
-                "grade": "claimed",
+                "value": {"name": algorithm.name, "version": algorithm.version},
+                "grade": "attested" if has_algorithm else "claimed",
             },
             "dependencies": {"value": packages, "grade": "attested"},
             "lock_sha256": self._chained(built.lock_sha256 if built else ""),
@@ -285,6 +289,11 @@ class _Description:
             },
             "owner": {"value": manifest.model.owner if manifest else None, "grade": "claimed"},
         }
+
+
+def _requirement(name: str, version: str) -> str:
+    """Return `name==version` with the name normalised as PEP 503 has it."""
+    return f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
 
 def _who(principal: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -33,8 +33,8 @@ class Session:
     def client(self, service: str, *, config: Any) -> Any:
         return self if service == "lambda" else self._client_of(service)
 
-    def invoke(self, *, FunctionName: str, Payload: bytes) -> dict[str, Any]:
-        answer = self._scene.delegate(json.loads(Payload))
+    def invoke(self, **request: Any) -> dict[str, Any]:
+        answer = self._scene.delegate(json.loads(request["Payload"]))
         return {"Payload": io.BytesIO(json.dumps(answer).encode())}
 
 
@@ -55,9 +55,7 @@ def make(scene: Scene, client_of: Callable[..., Any], table: str, bucket: str, n
     return attestry.PredictionSigner(MODEL, version_digest=digest, session=session, table=table, store=bucket)
 
 
-def test_receipts_of_many_threads_are_durable_and_collected(
-    scene: Scene, client_of: Callable[..., Any], table: str, bucket: str
-) -> None:
+def test_receipts_of_many_threads_are_durable_and_collected(scene: Scene, client_of: Callable[..., Any], table: str, bucket: str) -> None:
     signer = make(scene, client_of, table, bucket)
     with ThreadPoolExecutor(8) as pool:
         signed = list(pool.map(lambda n: signer.sign(f"{n}".encode(), b"[0.5]", principal={"login": "ci"}), range(24)))

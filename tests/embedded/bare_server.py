@@ -17,7 +17,6 @@ from attestry.local import process
 from attestry.local.settings import ACCOUNT, REGION, DataDirectory, RootKey
 
 
-
 @dataclass
 class BareServer:
     """A running server and its root key."""
@@ -57,8 +56,9 @@ class BareServer:
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr("main.py", source)
         client = self.client("lambda")
-        arn = client.create_function(FunctionName=name, Runtime="python3.13", Handler="main.handler", Role=role,
-                                     Code={"ZipFile": archive.getvalue()}, **settings)["FunctionArn"]
+        arn = client.create_function(
+            FunctionName=name, Runtime="python3.13", Handler="main.handler", Role=role, Code={"ZipFile": archive.getvalue()}, **settings
+        )["FunctionArn"]
         wait_for(lambda: client.get_function_configuration(FunctionName=name)["State"] == "Active")
         return str(arn)
 

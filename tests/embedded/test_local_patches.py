@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -12,15 +13,17 @@ from typing import Any
 
 import boto3
 import pytest
-from bare_server import BareServer, account_principal, allow, document, refused, wait_for
 
 from attestry.local import process
 from attestry.local.settings import ACCOUNT, REGION, DataDirectory
+from tests.embedded.bare_server import BareServer, account_principal, allow, document, refused, wait_for
 
 pytestmark = pytest.mark.embedded
 
 OWN_SESSION_NAME = {
-    "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": account_principal(),
+    "Effect": "Allow",
+    "Action": "sts:AssumeRole",
+    "Principal": account_principal(),
     "Condition": {"StringEquals": {"sts:RoleSessionName": "${aws:username}"}},
 }
 ASSUME_ANY = allow("sts:AssumeRole", "*")
@@ -68,9 +71,19 @@ def test_the_user_id_in_an_identity_policy_limits_a_session_to_its_own_prefix(ba
 
 def test_the_user_id_in_a_bucket_policy_denies_a_foreign_prefix(bare: BareServer, name: str) -> None:
     bare.client("s3").create_bucket(Bucket=name)
-    bare.client("s3").put_bucket_policy(Bucket=name, Policy=json.dumps(document({
-        "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
-        "NotResource": f"arn:aws:s3:::{name}/candidates/${{aws:userid}}/*"})))
+    bare.client("s3").put_bucket_policy(
+        Bucket=name,
+        Policy=json.dumps(
+            document(
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:PutObject",
+                    "NotResource": f"arn:aws:s3:::{name}/candidates/${{aws:userid}}/*",
+                }
+            )
+        ),
+    )
     user = bare.user(f"{name}-dana", allow("s3:PutObject", "*"))
     user_id = bare.client("sts", user).get_caller_identity()["UserId"]
     s3 = bare.client("s3", user)
@@ -99,9 +112,20 @@ def test_the_principal_arn_of_a_session_is_its_role(bare: BareServer, name: str)
     bare.client("s3").create_bucket(Bucket=name)
     trust = {**allow("sts:AssumeRole"), "Principal": account_principal()}
     writer, other = (bare.role(f"{name}-{kind}", trust, allow("s3:PutObject", "*")) for kind in ("writer", "other"))
-    bare.client("s3").put_bucket_policy(Bucket=name, Policy=json.dumps(document({
-        "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{name}/*",
-        "Condition": {"ArnNotEquals": {"aws:PrincipalArn": writer}}})))
+    bare.client("s3").put_bucket_policy(
+        Bucket=name,
+        Policy=json.dumps(
+            document(
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:PutObject",
+                    "Resource": f"arn:aws:s3:::{name}/*",
+                    "Condition": {"ArnNotEquals": {"aws:PrincipalArn": writer}},
+                }
+            )
+        ),
+    )
     user = bare.user(f"{name}-dana", ASSUME_ANY)
 
     def put(role: str) -> str:
@@ -112,13 +136,29 @@ def test_the_principal_arn_of_a_session_is_its_role(bare: BareServer, name: str)
 
 def test_a_bucket_policy_can_demand_conditional_writes(bare: BareServer, name: str) -> None:
     bare.client("s3").create_bucket(Bucket=name)
-    bare.client("s3").put_bucket_policy(Bucket=name, Policy=json.dumps(document({
-        "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{name}/frozen/*",
-        "Condition": {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}})))
+    bare.client("s3").put_bucket_policy(
+        Bucket=name,
+        Policy=json.dumps(
+            document(
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:PutObject",
+                    "Resource": f"arn:aws:s3:::{name}/frozen/*",
+                    "Condition": {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
+                }
+            )
+        ),
+    )
     s3 = bare.client("s3", bare.user(f"{name}-dana", allow("s3:PutObject", "*")))
     upload = s3.create_multipart_upload(Bucket=name, Key="frozen/large")["UploadId"]
     part = s3.upload_part(Bucket=name, Key="frozen/large", UploadId=upload, PartNumber=1, Body=b"1")
-    complete = {"Bucket": name, "Key": "frozen/large", "UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}}
+    complete = {
+        "Bucket": name,
+        "Key": "frozen/large",
+        "UploadId": upload,
+        "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    }
 
     assert refused(s3.put_object, Bucket=name, Key="frozen/x", Body=b"1") == "AccessDenied"
     assert refused(s3.put_object, Bucket=name, Key="frozen/x", Body=b"1", IfNoneMatch="*") == ""
@@ -143,7 +183,9 @@ STATE_MACHINE = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds
 
 def machine(bare: BareServer, name: str, definition: dict[str, Any], *policies: dict[str, Any]) -> str:
     role = bare.role(f"{name}-states", {**allow("sts:AssumeRole"), "Principal": {"Service": "states.amazonaws.com"}}, *policies)
-    return str(bare.client("stepfunctions").create_state_machine(name=name, definition=json.dumps(definition), roleArn=role)["stateMachineArn"])
+    return str(
+        bare.client("stepfunctions").create_state_machine(name=name, definition=json.dumps(definition), roleArn=role)["stateMachineArn"]
+    )
 
 
 def test_cloudtrail_names_the_session_that_started_an_execution(bare: BareServer, name: str) -> None:
@@ -154,7 +196,9 @@ def test_cloudtrail_names_the_session_that_started_an_execution(bare: BareServer
 
     started = bare.client("stepfunctions", session).start_execution(stateMachineArn=arn, input='{"secret": 1}')
 
-    events = bare.client("cloudtrail").lookup_events(LookupAttributes=[{"AttributeKey": "Username", "AttributeValue": f"{name}-erin"}])["Events"]
+    events = bare.client("cloudtrail").lookup_events(LookupAttributes=[{"AttributeKey": "Username", "AttributeValue": f"{name}-erin"}])[
+        "Events"
+    ]
     found = next(event for event in events if event["EventName"] == "StartExecution")
     record = json.loads(found["CloudTrailEvent"])
     user = record["userIdentity"]
@@ -170,9 +214,16 @@ def test_event_bridge_hears_of_a_started_execution(bare: BareServer, name: str) 
     queue = bare.client("sqs").create_queue(QueueName=name)["QueueUrl"]
     queue_arn = bare.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     arn = machine(bare, name, STATE_MACHINE)
-    bare.client("events").put_rule(Name=name, EventPattern=json.dumps({
-        "source": ["aws.states"], "detail-type": ["AWS API Call via CloudTrail"],
-        "detail": {"eventName": ["StartExecution"], "requestParameters": {"stateMachineArn": [arn]}}}))
+    bare.client("events").put_rule(
+        Name=name,
+        EventPattern=json.dumps(
+            {
+                "source": ["aws.states"],
+                "detail-type": ["AWS API Call via CloudTrail"],
+                "detail": {"eventName": ["StartExecution"], "requestParameters": {"stateMachineArn": [arn]}},
+            }
+        ),
+    )
     bare.client("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": queue_arn}])
 
     started = bare.client("stepfunctions").start_execution(stateMachineArn=arn)
@@ -210,10 +261,20 @@ def test_the_class_of_an_exception_arrives_and_the_environment_lives_on(bare: Ba
 
 def test_step_functions_catches_by_class_and_only_under_its_role(bare: BareServer, name: str) -> None:
     function = bare.function(name, RAISES)
-    definition = {"QueryLanguage": "JSONata", "StartAt": "Call", "States": {
-        "Call": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Arguments": {"FunctionName": function, "Payload": {"raise": True}},
-                 "Catch": [{"ErrorEquals": ["OutOfStockError"], "Next": "Caught"}], "End": True},
-        "Caught": {"Type": "Succeed"}}}
+    definition = {
+        "QueryLanguage": "JSONata",
+        "StartAt": "Call",
+        "States": {
+            "Call": {
+                "Type": "Task",
+                "Resource": "arn:aws:states:::lambda:invoke",
+                "Arguments": {"FunctionName": function, "Payload": {"raise": True}},
+                "Catch": [{"ErrorEquals": ["OutOfStockError"], "Next": "Caught"}],
+                "End": True,
+            },
+            "Caught": {"Type": "Succeed"},
+        },
+    }
 
     def outcome(arn: str) -> dict[str, Any]:
         states = bare.client("stepfunctions")
@@ -239,6 +300,17 @@ def test_a_child_that_prints_an_answer_is_not_believed(bare: BareServer, name: s
     bare.function(name, FORGES, Timeout=20)
 
     assert json.load(bare.client("lambda").invoke(FunctionName=name, Payload=b"{}")["Payload"]) == "genuine"
+
+
+def test_the_log_of_an_invocation_holds_its_lines_and_no_others(bare: BareServer, name: str) -> None:
+    bare.function(name, "def handler(event, context):\n    for number in range(event['lines']):\n        print('line', number)\n")
+    client = bare.client("lambda")
+
+    def log(lines: int) -> list[str]:
+        answer = client.invoke(FunctionName=name, Payload=json.dumps({"lines": lines}).encode(), LogType="Tail")
+        return base64.b64decode(answer.get("LogResult", "")).decode().splitlines()
+
+    assert (log(0), log(3), log(0)) == ([], ["line 0", "line 1", "line 2"], [])
 
 
 def test_tenants_run_in_execution_environments_of_their_own(bare: BareServer, name: str) -> None:

@@ -153,6 +153,20 @@ def test_a_version_that_leaves_between_reading_and_recording_is_not_delegated_to
     assert sum(k.sort == "DELEGATION" for k in given(scene)) == 1
 
 
+@pytest.mark.parametrize("changes", [{"standing": Standing.RETIRED}, {"approved": False}], ids=str)
+def test_a_version_that_is_stopped_between_reading_and_recording_is_not_delegated_to(scene: Scene, changes: dict[str, Any]) -> None:
+    sign = scene.signer.sign_es256
+
+    def sign_while_the_version_is_stopped(message: bytes) -> bytes:
+        scene.change_version(1, **changes)
+        return sign(message)
+
+    scene.signer.sign_es256 = sign_while_the_version_is_stopped  # type: ignore[method-assign]
+    with pytest.raises(ConflictError):
+        ask(scene)
+    assert given(scene) == []
+
+
 def test_a_pointer_that_keeps_moving_gives_no_delegation(scene: Scene) -> None:
     sign = scene.signer.sign_es256
 

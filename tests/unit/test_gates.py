@@ -1,0 +1,159 @@
+"""Gates over metrics and over the manifest's own fields."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attestry.domain.gates import all_passed, apply_gates
+from attestry.domain.manifest import Manifest
+from tests.unit.manifest_samples import COMPLETE, changed, read
+
+NUMBERS = st.floats(-1e6, 1e6)
+LOWER = [{"name": "brier_score_loss"}, {"name": "roc_auc_score"}]
+
+
+def manifest_with(gates: dict[str, Any], metrics: list[dict[str, Any]] | None = None) -> Manifest:
+    mapping = changed("gates", gates)
+    if metrics is not None:
+        mapping["validation"]["metrics"] = metrics
+    return Manifest.from_mapping(mapping)
+
+
+FLOOR = manifest_with({"metrics": [{"metric": "roc_auc_score", "minimum": 0.9}]})
+CEILING = manifest_with({"metrics": [{"metric": "brier_score_loss", "maximum": 0.1}]}, LOWER)
+NO_WORSE = manifest_with({"no_worse_than_deployed": [{"metric": "roc_auc_score", "by_more_than": 0.1}]})
+NO_HIGHER = manifest_with({"no_worse_than_deployed": [{"metric": "brier_score_loss", "by_more_than": 0.1}]}, LOWER)
+
+
+def passes(manifest: Manifest, metrics: dict[str, float | None], deployed: dict[str, float | None] | None = None) -> bool:
+    return all_passed(apply_gates(manifest, metrics, deployed))
+
+
+def test_a_floor_passes_at_equality_and_not_below() -> None:
+    assert passes(FLOOR, {"roc_auc_score": 0.9})
+    assert not passes(FLOOR, {"roc_auc_score": 0.8999999})
+
+
+def test_a_ceiling_passes_at_equality_and_not_above() -> None:
+    assert passes(CEILING, {"brier_score_loss": 0.1})
+    assert not passes(CEILING, {"brier_score_loss": 0.1000001})
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["roc_auc_score", "brier_score_loss"])
+def test_a_metric_that_is_missing_or_not_finite_passes_nothing(name: str, value: float | None) -> None:
+    gates = {"metrics": [{"metric": name, "minimum": -1e300}], "no_worse_than_deployed": [{"metric": name, "by_more_than": 1e300}]}
+    manifest = manifest_with({**gates}, LOWER)
+    for metrics in ({name: value}, {}):
+        results = apply_gates(manifest, metrics, {name: 0.5})
+        assert [result.passed for result in results] == [False, False]
+        assert [result.value for result in results] == [None, None]
+        assert not any(result.passed for result in apply_gates(manifest, metrics, None))
+
+
+def test_a_comparison_passes_while_nothing_is_deployed() -> None:
+    assert passes(NO_WORSE, {"roc_auc_score": 0.1}, None)
+
+
+@pytest.mark.parametrize("deployed", [{}, {"roc_auc_score": None}, {"roc_auc_score": math.nan}])
+def test_a_deployed_version_without_the_metric_cannot_be_compared_with(deployed: dict[str, float | None]) -> None:
+    assert not passes(NO_WORSE, {"roc_auc_score": 1.0}, deployed)
+
+
+def test_a_comparison_follows_the_direction_of_the_metric_in_decimal() -> None:
+    assert passes(NO_WORSE, {"roc_auc_score": 0.9}, {"roc_auc_score": 1.0})
+    assert passes(NO_WORSE, {"roc_auc_score": 0.6}, {"roc_auc_score": 0.7})
+    assert not passes(NO_WORSE, {"roc_auc_score": 0.59}, {"roc_auc_score": 0.7})
+    assert passes(NO_HIGHER, {"brier_score_loss": 0.3}, {"brier_score_loss": 0.2})
+    assert not passes(NO_HIGHER, {"brier_score_loss": 0.31}, {"brier_score_loss": 0.2})
+    assert passes(NO_HIGHER, {"brier_score_loss": 0.0}, {"brier_score_loss": 0.2})
+
+
+def test_a_result_says_what_was_asked_what_was_found_and_why() -> None:
+    (result,) = apply_gates(FLOOR, {"roc_auc_score": 0.85}, None)
+    assert result.to_item() == {
+        "name": "roc_auc_score",
+        "rule": "minimum",
+        "threshold": "0.9",
+        "value": "0.85",
+        "passed": False,
+        "reason": "roc_auc_score is 0.85, wanted at least 0.9",
+    }
+    json.dumps(result.to_item())
+
+
+def test_every_gate_of_the_manifest_is_judged_in_its_order() -> None:
+    gates = {
+        "metrics": [{"metric": "recall", "minimum": 0.1, "maximum": 0.9}, {"metric": "roc_auc_score", "minimum": 0.5}],
+        "no_worse_than_deployed": [{"metric": "recall", "by_more_than": 0}],
+        "required": ["model.labels"],
+    }
+    results = apply_gates(manifest_with(gates), {"recall": 0.5, "roc_auc_score": 0.5}, {"recall": 0.5})
+    assert [(r.name, r.rule, r.passed) for r in results] == [
+        ("recall", "minimum", True),
+        ("recall", "maximum", True),
+        ("roc_auc_score", "minimum", True),
+        ("recall", "no_worse_than_deployed", True),
+        ("model.labels", "required", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "passed"),
+    [
+        ("model.purpose", True),
+        ("model.labels", True),
+        ("data.source[].origin", True),
+        ("data.source[].licence", False),
+        ("data.preparation[].parameters", True),
+        ("reproduction.tolerance", False),
+        ("reproduction.bit_equal", True),
+        ("processing.container", False),
+    ],
+)
+def test_a_required_field_passes_when_it_is_filled_in(field: str, passed: bool) -> None:
+    assert passes(manifest_with({"required": [field]}), {}) is passed
+
+
+def test_a_required_field_of_items_must_be_filled_in_in_every_item() -> None:
+    source = COMPLETE["data"]["source"][0]
+    mapping = changed("gates", {"required": ["data.source[].licence"]})
+    mapping["data"]["source"] = [{**source, "licence": "MIT"}, {**source, "name": "b", "uri": "data/b.csv"}]
+    assert not passes(read(mapping).manifest, {})
+    mapping["data"]["source"][1]["licence"] = "MIT"
+    assert passes(read(mapping).manifest, {})
+
+
+def test_an_empty_list_fills_no_field() -> None:
+    mapping = changed("data.preparation", [])
+    mapping["gates"] = {"required": ["data.preparation[].parameters"]}
+    assert not passes(read(mapping).manifest, {})
+
+
+@settings(max_examples=60)
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_a_better_value_never_turns_a_pass_into_a_failure(one: float, other: float, deployed: float) -> None:
+    low, high = sorted((one, other))
+    for manifest, name, better, worse in (
+        (FLOOR, "roc_auc_score", high, low),
+        (NO_WORSE, "roc_auc_score", high, low),
+        (CEILING, "brier_score_loss", low, high),
+        (NO_HIGHER, "brier_score_loss", low, high),
+    ):
+        if passes(manifest, {name: worse}, {name: deployed}):
+            assert passes(manifest, {name: better}, {name: deployed})
+
+
+@settings(max_examples=60)
+@given(NUMBERS, NUMBERS)
+def test_a_better_deployed_version_never_makes_a_comparison_easier(value: float, deployed: float) -> None:
+    if passes(NO_WORSE, {"roc_auc_score": value}, {"roc_auc_score": deployed}):
+        assert passes(NO_WORSE, {"roc_auc_score": value}, {"roc_auc_score": deployed - 1})
+    if passes(NO_HIGHER, {"brier_score_loss": value}, {"brier_score_loss": deployed}):
+        assert passes(NO_HIGHER, {"brier_score_loss": value}, {"brier_score_loss": deployed + 1})

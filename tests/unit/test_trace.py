@@ -1,0 +1,237 @@
+"""Trace: from a prediction back to everything behind it; each step is checked, each field graded, and each manipulation named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from attestry.domain.errors import InvalidInputError, NotFoundError
+from attestry.ports import Put, Update, When
+from attestry.usecases.records import approval_key, version_key
+from tests.fakes import LocalSigner
+from tests.flow import Serving
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "manifests" / "trace.schema.json").read_text())
+KNOWABLE = (
+    "version.digest",
+    "version.candidate",
+    "version.artifact",
+    "code.revision",
+    "code.archive_sha256",
+    "code.scripts",
+    "data.training.digest",
+    "data.holdout.digest",
+    "data.source.0.sha256",
+    "data.preparation",
+    "data.label.column",
+    "settings.hyperparameters",
+    "settings.processing",
+    "settings.gates",
+    "environment.lock_sha256",
+    "environment.archive_sha256",
+    "environment.python",
+)
+ATTESTED = (
+    "environment.dependencies",
+    "environment.framework",
+    "environment.algorithm",
+    "people.ran_by",
+    "people.deployed_by",
+    "people.approved_by",
+    "validation.metrics",
+    "validation.gates",
+    "runs.0.execution",
+    "runs.0.code",
+    "runs.0.environment",
+    "runs.0.parameters",
+    "runs.0.inputs",
+    "runs.0.outputs",
+    "runs.0.resources",
+    "runs.0.started",
+    "runs.0.ended",
+    "runs.0.ran_by",
+    "approvals.0.person",
+)
+
+
+@pytest.fixture(scope="module")
+def serving() -> Serving:
+    return Serving()
+
+
+@pytest.fixture(scope="module")
+def trace(serving):
+    return serving.trace(serving.predict(), deep=True)
+
+
+def at(document, path):
+    for part in path.split("."):
+        document = document[int(part)] if part.isdigit() else document[part]
+    return document
+
+
+def outcomes(trace):
+    return {s["step"]: s["outcome"] for s in trace["steps"]}
+
+
+def test_every_step_of_an_untouched_prediction_passes(trace):
+    assert set(outcomes(trace).values()) == {"passed"}
+    assert trace["verdict"] == "SIGNED-UNANCHORED"
+
+
+def test_the_document_matches_its_schema(trace):
+    Draft202012Validator.check_schema(SCHEMA)
+    assert [e.message for e in Draft202012Validator(SCHEMA).iter_errors(trace)] == []
+
+
+@pytest.mark.parametrize("path", KNOWABLE)
+def test_what_can_be_recomputed_from_bytes_is_verified_and_filled_in(trace, path):
+    fact = at(trace, path)
+    facts = fact if isinstance(fact, list) else [fact]
+    assert facts
+    for one in facts:
+        assert one["grade"] == "verified"
+        assert one["value"] not in (None, "", [], {})
+
+
+@pytest.mark.parametrize("path", ATTESTED)
+def test_what_the_registry_recorded_itself_is_attested_and_filled_in(trace, path):
+    fact = at(trace, path)
+    assert fact["grade"] == "attested"
+    assert fact["value"] not in (None, "", [], {})
+
+
+def test_who_ran_wrote_and_deployed_are_three_answers(trace):
+    people = trace["people"]
+    assert people["ran_by"]["value"]["person"] == "dana"
+    assert people["deployed_by"]["value"]["person"] == "erin"
+    assert people["code_author"]["value"] == "A data scientist <ds@example.com>"
+    assert people["code_author"]["grade"] == "claimed"
+
+
+def test_a_trace_takes_at_most_six_calls_however_many_versions_there_are(serving):
+    prediction = serving.predict()
+    for number in range(3):
+
+        def edit(draft, number=number):
+            draft["training"]["hyperparameters"]["max_iter"] = 5000 + number
+
+        serving.flow.register_example(edit=edit)
+    serving.flow.faults.clear()
+    serving.trace(prediction)
+    assert len(serving.flow.faults.calls) + 1 <= 6, serving.flow.faults.calls
+
+
+@pytest.mark.parametrize("prediction", ["", "x", "a-1", "A" * 52 + "-1", "a" * 52 + "-0", "../../x-1"])
+def test_what_is_no_prediction_id_is_refused(serving, prediction):
+    with pytest.raises(InvalidInputError):
+        serving.trace(prediction)
+
+
+def test_a_prediction_that_was_never_made_is_not_found(serving):
+    with pytest.raises(NotFoundError):
+        serving.trace("a" * 52 + "-1")
+    known = serving.predict().rpartition("-")[0]
+    with pytest.raises(NotFoundError):
+        serving.trace(f"{known}-999999")
+
+
+class TestManipulations:
+    """Somebody with rights on the table or the bucket changes something: the trace breaks at the step that it touches."""
+
+    @pytest.fixture
+    def fresh(self):
+        serving = Serving()
+        return serving, serving.predict()
+
+    def broken(self, serving, prediction, step, *, deep=False):
+        trace = serving.trace(prediction, deep=deep)
+        assert outcomes(trace)[step] in ("failed", "missing"), trace["steps"]
+        assert trace["verdict"] in ("BROKEN", "INCOMPLETE")
+        return next(s["detail"] for s in trace["steps"] if s["step"] == step), trace
+
+    def edit_head(self, serving, **changes):
+        serving.flow.meta.transact([Update(version_key(serving.version.model, 1), changes)])
+
+    def test_a_file_changed_in_the_bucket_is_named(self, fresh):
+        serving, prediction = fresh
+        model = next(f for f in serving.version.frozen if f.path.startswith("model/"))
+        serving.flow.store.put(model.key, b"other weights")
+        detail, _ = self.broken(serving, prediction, "frozen files")
+        assert "model/model.joblib was changed" in detail
+
+    def test_bytes_swapped_under_the_same_s3_version_show_in_a_deep_trace(self, fresh):
+        serving, prediction = fresh
+        model = next(f for f in serving.version.frozen if f.path.startswith("model/"))
+        serving.flow.store.tamper(model.key, b"swapped", model.version_id)
+        detail, _ = self.broken(serving, prediction, "bytes of the frozen files", deep=True)
+        assert "model/model.joblib" in detail
+
+    def test_training_data_changed_after_training_show_in_a_deep_trace(self, fresh):
+        serving, prediction = fresh
+        file = serving.version.dataset("training").files[0]
+        serving.flow.store.tamper(file.key, b"swapped", file.version_id)
+        self.broken(serving, prediction, "bytes of the data set training", deep=True)
+
+    def test_an_edited_version_digest_breaks_the_version(self, fresh):
+        serving, prediction = fresh
+        self.edit_head(serving, version_digest="ab" * 32)
+        _, trace = self.broken(serving, prediction, "version")
+        assert trace["settings"]["hyperparameters"]["grade"] == "attested"
+
+    def test_an_edited_standing_breaks_the_transitions(self, fresh):
+        serving, prediction = fresh
+        self.edit_head(serving, standing="APPROVED")
+        self.broken(serving, prediction, "transitions")
+
+    def test_an_edited_stage_record_breaks_it(self, fresh):
+        serving, prediction = fresh
+        row = serving.flow.meta.query(f"VERSION#{serving.version.model}#1", prefix="STAGE#VALIDATION#")[0]
+        record = json.loads(row["record"])
+        record["metrics"]["recall_score"] = "0.999"
+        key = version_key(serving.version.model, 1)
+        serving.flow.meta.transact([Update(type(key)(key.partition, row["sk"]), {"record": json.dumps(record)})])
+        _, trace = self.broken(serving, prediction, "record of VALIDATION")
+        assert trace["validation"]["metrics"]["grade"] == "claimed"
+
+    def test_an_approval_moved_from_another_version_breaks_it(self, fresh):
+        serving, prediction = fresh
+        serving.flow.meta.transact([Update(approval_key(serving.version.model, 1, "erin"), {"version_digest": "cd" * 32})])
+        self.broken(serving, prediction, "approval")
+
+    def test_an_approval_by_the_submitter_breaks_it(self, fresh):
+        serving, prediction = fresh
+        self.edit_head(serving, submitter_person="erin")
+        self.broken(serving, prediction, "approval")
+
+    def test_a_receipt_of_another_prediction_breaks_it(self, fresh):
+        serving, prediction = fresh
+        other = serving.predict()
+        rows = serving.flow.meta.query(f"KEY#{prediction.rpartition('-')[0]}", prefix="R#")
+        key = version_key(serving.version.model, 1)
+        target = type(key)(f"KEY#{prediction.rpartition('-')[0]}", rows[0]["sk"])
+        serving.flow.meta.transact([Update(target, {"receipt": rows[1]["receipt"]})])
+        assert other != prediction
+        self.broken(serving, prediction, "receipt")
+
+    def test_a_delegation_by_another_key_breaks_it(self, fresh):
+        serving, prediction = fresh
+        serving.signer = LocalSigner()
+        _, trace = self.broken(serving, prediction, "delegation")
+        assert trace["verdict"] == "BROKEN"
+
+    def test_a_removed_transition_breaks_the_chain(self, fresh):
+        serving, prediction = fresh
+        row = serving.flow.meta.query(f"VERSION#{serving.version.model}#1", prefix="TRANSITION#")[2]
+        key = version_key(serving.version.model, 1)
+        serving.flow.meta.transact([Put(type(key)(key.partition, row["sk"]), {**row, "number": 99}, When(exists=True))])
+        self.broken(serving, prediction, "transitions")
+
+    def test_an_edited_manifest_object_is_refused(self, fresh):
+        serving, prediction = fresh
+        serving.flow.store.tamper(serving.version.manifest.key, b"{}", serving.version.manifest.version_id)
+        _, trace = self.broken(serving, prediction, "manifest")
+        assert "settings" not in trace
