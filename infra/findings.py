@@ -134,13 +134,13 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Deploy", "PrepareStage", "RecordStage", "Registry"),
+        _roles("RecordStage", "Registry"),
         "Models and versions are made after the deployment; bucket policy and Object Lock keep what is written from being changed.",
         "Resource::<StoresStore*.Arn>/models/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Predict"),
+        _roles("Deploy", "Predict", "PrepareStage"),
         "Models and versions are made after the deployment; only frozen files of theirs.",
         "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
     ),
@@ -176,9 +176,27 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Evaluate", "PrepareStage", "RecordStage"),
+        _roles("Evaluate", "RecordStage"),
         "Jobs are named by execution, stage and attempt, which are not known before.",
         "Resource::<StoresScratch*.Arn>/jobs/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage"),
+        "Only the job files, whose jobs are named by execution, stage and attempt; writing covers the folder that scripts' outputs go to.",
+        "Resource::<StoresScratch*.Arn>/jobs/[*]*",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage"),
+        "Models and versions are made after the deployment; only prepared data that scripts may see.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/[th]*",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Evaluate"),
+        "Models and versions are made after the deployment; only the hold-out labels.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/holdout-labels/[*]",
     ),
     Acknowledgement(
         ("IAM5",),

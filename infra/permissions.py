@@ -39,6 +39,12 @@ WITHOUT_RESOURCE: Mapping[str, str] = {
 
 NETWORK_INTERFACE_ACTIONS = ("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface")
 
+FROZEN = "models/*/frozen/*"
+TRAINING = "models/*/stages/PROCESSING/*/data/train/*"
+HOLDOUT = "models/*/stages/PROCESSING/*/data/holdout/*"
+LABELS = "models/*/stages/PROCESSING/*/data/holdout-labels/*"
+"""Kept apart from the features, so that the function which makes URLs for scripts cannot make one for the labels."""
+
 Statements = list[iam.PolicyStatement]
 
 
@@ -212,7 +218,7 @@ def _deploy(g: Grants) -> Statements:
     return [
         *g.read_rows("MODEL#*", "VERSION#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "environments/*", "models/*"),
+        *g.read_objects(g.stores.store, "environments/*", FROZEN),
         *g.list_versions(g.stores.store),
         *g.invoke("inference"),
     ]
@@ -220,7 +226,7 @@ def _deploy(g: Grants) -> Statements:
 
 def _evaluate(g: Grants) -> Statements:
     return [
-        *g.read_objects(g.stores.store, "environments/*", "models/*/stages/PROCESSING/*"),
+        *g.read_objects(g.stores.store, "environments/*", LABELS),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
     ]
@@ -252,7 +258,7 @@ def _predict(g: Grants) -> Statements:
     return [
         *g.read_rows("KEY#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("KEY#*"),
-        *g.presign_objects("environments/*", "models/*/frozen/*", "models/*/predictions/payloads/*"),
+        *g.presign_objects("environments/*", FROZEN, "models/*/predictions/payloads/*"),
         *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
         *g.invoke("delegate", "inference"),
     ]
@@ -262,9 +268,9 @@ def _prepare_stage(g: Grants) -> Statements:
     statements = [
         *g.read_rows("CANDIDATE#*", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "models/*", "registered/*"),
+        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "registered/*", FROZEN, TRAINING, HOLDOUT),
         *g.write_objects(g.stores.store, "datasets/*", "environments/*", retain=True),
-        *g.read_objects(g.stores.scratch, "jobs/*"),
+        *g.read_objects(g.stores.scratch, "jobs/*/job.json"),
         *g.write_objects(g.stores.scratch, "jobs/*"),
     ]
     if g.config.data_buckets:

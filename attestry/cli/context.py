@@ -133,7 +133,7 @@ class Cli:
         problems: tuple[Problem, ...] = getattr(error, "problems", ())
         told = isinstance(error, InvalidInputError) and problems
         self.err.print("error:", style="bold red", end=" ")
-        self.err.print(f"{len(problems)} problems" if told and len(problems) > 1 else "" if told else error.message, markup=False)
+        self.err.print(f"{len(problems)} problems" if told and len(problems) > 1 else "" if told else error.message, markup=False, soft_wrap=True)
         for problem in problems:
             self.err.print(f"  {sentence(problem)}", markup=False, soft_wrap=True)
         if request_id := getattr(error, "request_id", ""):

@@ -389,7 +389,7 @@ def run_demo(folder: Path, console: Console) -> None:
 
 def main() -> int:
     """Run the demo below `.attestry/` of the working directory."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     try:
         run_demo(Path.cwd() / ".attestry" / "demo", console)
     except AttestryError as error:

@@ -69,7 +69,7 @@ def serve(script: str, configuration: Mapping[str, Any]) -> None:
             model = _function(module, "model_fn")(configuration["model"])
             predict = _function(module, "predict_fn")
         except Exception as error:  # noqa: BLE001 (a stranger's code may raise anything, and it has to be told)
-            answer({"error": f"model_fn: {_sentence(error)}"})
+            answer({"error": f"loading failed: {_sentence(error)}"})
             return
         answer({"ready": True})
         for line in requests:

@@ -24,7 +24,7 @@ from attestry.evidence.digests import digest_stream, sha256_hex, tree_digest
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.receipt import Receipt, verify_receipt
 from attestry.ports import Item, Key, MetaStore, ObjectStore
-from attestry.usecases.collect import find_receipt
+from attestry.usecases.collect import find_collected
 from attestry.usecases.deploy import check_frozen_files
 from attestry.usecases.records import load_version, version_key
 from attestry.usecases.trace_document import describe
@@ -100,7 +100,7 @@ def trace_prediction(
     delegation_row = found.get(delegation_key)
     if delegation_row is None:
         raise NotFoundError(f"no prediction {prediction_id} was made here")
-    row = found.get(row_key) or find_receipt(meta, store, prediction_id)
+    row = found.get(row_key) or find_collected(store, str(delegation_row["folder"]), prediction)
     if row is None:
         raise NotFoundError(f"no prediction {prediction_id} was made here")
     rows = meta.query(version_key(delegation_row["model"], int(delegation_row["number"])).partition)

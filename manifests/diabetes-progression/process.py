@@ -22,9 +22,7 @@ def main() -> None:
     sources = sorted(Path(os.environ["SM_CHANNEL_SOURCE"]).glob("*.csv"))
     frame = pd.concat([pd.read_csv(path) for path in sources], ignore_index=True).astype("float64")
     strata = pd.qcut(frame[arguments.label], arguments.strata, labels=False)
-    train, holdout = train_test_split(
-        frame, test_size=arguments.holdout_share, stratify=strata, random_state=arguments.seed
-    )
+    train, holdout = train_test_split(frame, test_size=arguments.holdout_share, stratify=strata, random_state=arguments.seed)
     for name, part in (("train", train), ("holdout", holdout)):
         folder = Path(os.environ["SM_OUTPUT_DATA_DIR"]) / name
         folder.mkdir(parents=True, exist_ok=True)

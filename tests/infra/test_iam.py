@@ -184,6 +184,20 @@ def test_evaluate_has_no_table_and_writes_results_only(template: Template) -> No
     assert written == {"jobs/*/evaluated/*"}
 
 
+def test_who_makes_urls_for_scripts_cannot_read_the_holdout_labels(template: Template) -> None:
+    from fnmatch import fnmatchcase
+
+    labels = "models/m/1-abc-x/stages/PROCESSING/1/data/holdout-labels/part-0.parquet"
+    job = "jobs/m-1-1-abc/PROCESSING/1/evaluated/holdout-labels/part-0.parquet"
+
+    def readable(name: str) -> list[str]:
+        reads = [s for s in function_statements(template, name) if "s3:GetObject" in listed(s["Action"])]
+        return [str(r).split("/", 1)[1] for s in reads for r in listed(s["Resource"]) if "/" in r]
+
+    assert not any(fnmatchcase(key, pattern) for key in (labels, job) for pattern in readable("prepare_stage"))
+    assert any(fnmatchcase(labels, pattern) for pattern in readable("evaluate"))
+
+
 def test_predict_writes_receipts_and_no_other_row(template: Template) -> None:
     writes = [s for s in function_statements(template, "predict") if "dynamodb:PutItem" in listed(s["Action"])]
     assert [s["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] for s in writes] == [["KEY#*"]]

@@ -36,9 +36,7 @@ COMPLETE: dict[str, Any] = {
         "training": {"channel": "train"},
         "holdout": {"channel": "holdout"},
         "label": {"column": "defaulted", "version": "2025-06", "source": "Payments", "labeller": "Collections"},
-        "preparation": [
-            {"name": "split", "kind": "split", "script": "process.py", "parameters": {"share": 0.25, "by": ["a", "b"]}}
-        ],
+        "preparation": [{"name": "split", "kind": "split", "script": "process.py", "parameters": {"share": 0.25, "by": ["a", "b"]}}],
     },
     "processing": {"script": "process.py", "parameters": {"share": 0.25}},
     "training": {"script": "train.py", "hyperparameters": {"C": 0.1, "max_iter": 200, "scale": True, "solver": "lbfgs"}},

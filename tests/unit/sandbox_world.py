@@ -38,6 +38,24 @@ for line in sys.stdin:
     os.write(answers, json.dumps(answer).encode() + b"\\n")
 """
 
+SERVER = """
+import json, os, sys, time
+os.environ["AWS_SECRET_ACCESS_KEY"] = "worker-secret"
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from attestry.sandbox import serving
+from attestry.sandbox.workspace import Workspace
+serving.REQUEST_SECONDS = 2.0
+server = serving.ModelServer(Workspace(Path(sys.argv[2])), memory_mib=1536, kept=int(sys.argv[3]))
+answers = os.dup(1)
+os.dup2(2, 1)
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = server.handle(request["event"], time.monotonic() + request["seconds"])
+    os.write(answers, json.dumps(answer, allow_nan=False).encode() + b"\\n")
+server.close()
+"""
+
 
 class Store:
     """Objects behind URLs: GET reads them, POST takes a form as S3 does, within a limit of bytes."""
@@ -177,20 +195,41 @@ def installed_packages(*names: str) -> bytes:
     return sink.getvalue()
 
 
-class Worker:
-    """A process that runs jobs one after another, as a warm function does."""
+class Process:
+    """A process that answers one JSON line for each, as a warm function answers calls."""
+
+    def __init__(self, code: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-c", code, str(ROOT), *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one request and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, "the process died"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+class Worker(Process):
+    """A process that runs jobs one after another."""
 
     def __init__(self, store: Store, folder: Path, *, own_machine: bool = False, environment: dict[str, str] | None = None) -> None:
         self.store = store
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(ROOT), str(folder), "own" if own_machine else "shared"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        super().__init__(WORKER, str(folder), "own" if own_machine else "shared", environment=environment)
         self._empty = zipped({"tinypkg/__init__.py": "VALUE = 42\n"})
 
     def job(self, script: str | dict[str, str], **changes: Any) -> dict[str, Any]:
@@ -219,21 +258,44 @@ class Worker:
 
     def run(self, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
         """Run a job and return the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"job": job, "seconds": seconds}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, "the worker died"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return self.ask({"job": job, "seconds": seconds})
 
     def log(self) -> str:
         """Return the log of the last job."""
         return self.store.objects["log"].decode()
 
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(20)
+
+class Server(Process):
+    """A process that serves versions."""
+
+    def __init__(self, store: Store, folder: Path, *, kept: int = 2) -> None:
+        self.store = store
+        self.folder = folder
+        super().__init__(SERVER, str(folder), str(kept))
+
+    def version(self, script: str, environment: dict[str, Any], model: dict[str, bytes] | None = None) -> dict[str, Any]:
+        """Return version digest and load request of a frozen version."""
+        files: dict[str, bytes] = {f"model/{name}": body for name, body in (model or {"coefficient": b"2"}).items()}
+        files["source.tar.gz"] = tar_gz({"inference.py": script})
+        files["manifest.json"] = json.dumps({"validation": {"script": "inference.py"}}).encode()
+        listed = [{"path": p, "size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for p, b in files.items()]
+        manifest = json.dumps({"files": listed, "environment": {"archive_sha256": environment["sha256"]}}).encode()
+        return {
+            "version_digest": hashlib.sha256(manifest).hexdigest(),
+            "load": {
+                "artifact_manifest": {"url": self.store.input("artifact-manifest.json", manifest)["url"]},
+                "files": [{"path": p, "url": self.store.input(p, b)["url"]} for p, b in files.items()],
+                "environment": dict(environment),
+                "entry_point": "inference.py",
+                "deadline_seconds": 20,
+            },
+        }
+
+    def call(
+        self, version: dict[str, Any], instances: list[dict[str, Any]] | None = None, *, load: bool = True, **more: Any
+    ) -> dict[str, Any]:
+        """Call the server as the predict and deploy functions do, once."""
+        event = {**version, "instances": instances, **more}
+        if not load:
+            event["load"] = None
+        return self.ask({"event": event, "seconds": 25})

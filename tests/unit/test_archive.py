@@ -157,7 +157,8 @@ def test_headers_that_make_no_sense_are_refused(stream: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE, b"S", b"V", b"7", b"K"]
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE, b"S", b"V", b"7", b"K"],
 )
 def test_anything_but_files_and_folders_is_refused(kind: bytes) -> None:
     def change(info: tarfile.TarInfo) -> None:

@@ -36,7 +36,8 @@ def wheel(folder: Path, name: str, files: dict[str, str], requires: str = "") ->
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
     }
     record = "".join(
-        f"{n},sha256={base64.urlsafe_b64encode(hashlib.sha256(c.encode()).digest()).rstrip(b'=').decode()},{len(c)}\n" for n, c in members.items()
+        f"{n},sha256={base64.urlsafe_b64encode(hashlib.sha256(c.encode()).digest()).rstrip(b'=').decode()},{len(c)}\n"
+        for n, c in members.items()
     )
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -71,7 +72,12 @@ def archive_of(store: MemoryObjectStore, wanted: dict[str, str]) -> bytes:
 
 
 def two_packages(wheels: Path) -> str:
-    first = wheel(wheels, "alpha", {"alpha/__init__.py": "import beta\nVALUE = beta.VALUE\n", "alpha/tests/test_a.py": "x = 1\n"}, "Requires-Dist: beta\n")
+    first = wheel(
+        wheels,
+        "alpha",
+        {"alpha/__init__.py": "import beta\nVALUE = beta.VALUE\n", "alpha/tests/test_a.py": "x = 1\n"},
+        "Requires-Dist: beta\n",
+    )
     return first + wheel(wheels, "beta", {"beta.py": "VALUE = {'a', 'b', 'c'}\n"})
 
 
@@ -225,7 +231,9 @@ def test_an_id_of_another_python_is_refused(wheels: Path) -> None:
 
 
 def test_the_id_depends_on_lock_file_python_and_platform() -> None:
-    ids = {environment_id(lock, python, platform) for lock in ("a" * 64, "b" * 64) for python in ("3.11", "3.13") for platform in ("x", "y")}
+    ids = {
+        environment_id(lock, python, platform) for lock in ("a" * 64, "b" * 64) for python in ("3.11", "3.13") for platform in ("x", "y")
+    }
     assert len(ids) == 8
     assert environment_id("a" * 64, "3.13", "linux_aarch64") == "eeffacf14c122738ee1b919ccbaf6cac4075dabe36f90fa197e3ae731602b76e"
 

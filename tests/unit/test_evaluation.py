@@ -109,7 +109,7 @@ def test_evaluating_again_gives_the_same_objects() -> None:
         (None, frame(), "wrote no train/*.parquet"),
         (frame(), None, "wrote no holdout/*.parquet"),
         (frame().head(0), frame(), "train has no rows"),
-        (frame(), frame().head(0), "double"),
+        (frame(), frame().head(0), "holdout has no rows"),
         (frame(), frame().drop(columns="label"), "its columns differ from train/p.parquet"),
         (frame(), frame()[["b", "a", "label"]], "'b' (int64) where 'a' (double) is expected"),
         (frame(), frame(b=[1.0, 2.0, 3.0]), "'b' (double) where 'b' (int64) is expected"),
@@ -177,9 +177,11 @@ def predicted(**columns: Any) -> Predictions:
     return Predictions(lists, len(next(iter(lists.values()))), b"")
 
 
-def validate(predictions: bytes | None, labels: Any, metrics: list[dict[str, Any]], **changes: Any) -> tuple[dict[str, str], MemoryObjectStore]:
+def validate(
+    predictions: bytes | None, truth: Any, metrics: list[dict[str, Any]], **changes: Any
+) -> tuple[dict[str, str], MemoryObjectStore]:
     store, scratch = MemoryObjectStore(), MemoryObjectStore()
-    stored = store.put_new("models/m/labels.parquet", parquet_bytes(pyarrow.table({"label": labels})))
+    stored = store.put_new("models/m/labels.parquet", parquet_bytes(pyarrow.table({"label": truth})))
     if predictions is not None:
         scratch.put("p.tar.gz", tar_gz({"predictions.json": predictions}))
     place = {"key": stored.key, "version_id": stored.version_id, "sha256": stored.sha256}

@@ -91,7 +91,9 @@ def test_the_canonical_form_knows_no_format_and_no_order_of_keys(parameters: dic
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=40), st.sampled_from(["model.name", "source.revision", "source.repository", "processing.script", "data.source.0.uri"]))
+@given(
+    st.text(max_size=40), st.sampled_from(["model.name", "source.revision", "source.repository", "processing.script", "data.source.0.uri"])
+)
 def test_whatever_stands_in_a_named_field_is_safe_once_it_is_accepted(text: str, field: str) -> None:
     if problems_of(changed(field, text)):
         return
@@ -183,7 +185,15 @@ def test_a_field_that_breaks_a_rule_is_named_with_the_rule(path: str, value: obj
 
 @pytest.mark.parametrize(
     "path",
-    ["source.revision", "source", "model.owner", "environment.framework.version", "environment.lock_file", "data.label.version", "approval"],
+    [
+        "source.revision",
+        "source",
+        "model.owner",
+        "environment.framework.version",
+        "environment.lock_file",
+        "data.label.version",
+        "approval",
+    ],
 )
 def test_a_required_field_that_is_missing_is_named(path: str) -> None:
     assert (path, "required") in rules_of(changed(path, remove=True))

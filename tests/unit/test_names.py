@@ -33,7 +33,8 @@ def test_a_model_name_is_a_dns_label(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "A", "a_b", "a/b", "../a", "a.b", "-a", "a-", "a" * 64, "a\n", "a b", "ä", "a\0", "%2e%2e", "a@1", "а"]  # the last is Cyrillic
+    "text",
+    ["", "A", "a_b", "a/b", "../a", "a.b", "-a", "a-", "a" * 64, "a\n", "a b", "ä", "a\0", "%2e%2e", "a@1", "а"],  # the last is Cyrillic
 )
 def test_anything_else_is_no_model_name(text: str) -> None:
     with pytest.raises(InvalidInputError) as error:

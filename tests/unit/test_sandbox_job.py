@@ -123,7 +123,9 @@ def test_a_job_without_time_left_is_not_started(worker: Worker) -> None:
 
 
 def test_a_daemon_that_forked_twice_does_not_outlive_its_job(worker: Worker) -> None:
-    script = WRITE_MODEL + """
+    script = (
+        WRITE_MODEL
+        + """
 import time
 if os.fork() == 0:
     os.setsid()
@@ -136,6 +138,7 @@ os.wait()
 while not (os.path.exists(os.environ["TMPDIR"] + "/pid") and open(os.environ["TMPDIR"] + "/pid").read()): time.sleep(0.01)
 print(open(os.environ["TMPDIR"] + "/pid").read())
 """
+    )
     answer = worker.run(worker.job(script))
     assert answer["outcome"] == "SUCCEEDED", answer
     assert not is_running(int(worker.log()))
@@ -157,13 +160,16 @@ for _ in range(2000):
 
 
 def test_a_script_that_prints_a_gibibyte_leaves_head_and_tail(worker: Worker) -> None:
-    script = WRITE_MODEL + """
+    script = (
+        WRITE_MODEL
+        + """
 import sys
 print("the very first line")
 chunk = b"x" * 1023 + b"\\n"
 for _ in range(1024): sys.stdout.buffer.write(chunk * 1024)
 print("the very last line")
 """
+    )
     answer = worker.run(worker.job(script, timeout_seconds=60), seconds=120)
     assert answer["outcome"] == "SUCCEEDED"
     log = worker.log()
@@ -273,7 +279,8 @@ def test_a_script_reads_no_home_folder(worker: Worker, tmp_path: Path) -> None:
 
 
 def test_a_script_finds_no_credentials_in_any_environment(worker: Worker) -> None:
-    script = """
+    script = (
+        """
 import os
 assert not [name for name in os.environ if name.startswith(("AWS_", "ATTESTRY_", "_"))], os.environ
 for pid in [p for p in os.listdir("/proc") if p.isdigit()]:
@@ -285,7 +292,9 @@ for pid in [p for p in os.listdir("/proc") if p.isdigit()]:
         except OSError as error:
             pass
 print(open("/proc/self/environ").read().replace(chr(0), " "))
-""" + WRITE_MODEL
+"""
+        + WRITE_MODEL
+    )
     answer = worker.run(worker.job(script))
     assert answer["outcome"] == "SUCCEEDED", answer
     assert "worker-secret" not in worker.log()
@@ -311,7 +320,12 @@ def test_packages_of_the_registry_are_not_importable(worker: Worker) -> None:
 
 
 def test_a_source_may_have_modules_of_any_name_but_they_do_not_replace_the_confinement(worker: Worker) -> None:
-    source = {"train.py": "import ctypes, attestry\n" + WRITE_MODEL, "ctypes.py": "", "resource.py": "raise SystemExit(9)", "attestry.py": ""}
+    source = {
+        "train.py": "import ctypes, attestry\n" + WRITE_MODEL,
+        "ctypes.py": "",
+        "resource.py": "raise SystemExit(9)",
+        "attestry.py": "",
+    }
     assert worker.run(worker.job(source))["outcome"] == "SUCCEEDED"
 
 

@@ -149,7 +149,9 @@ def test_a_folder_is_removed_whatever_its_modes_are(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_worker_that_died_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom attestry.sandbox.workspace import Workspace\nprint(Workspace(Path(sys.argv[1])).root)"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom attestry.sandbox.workspace import Workspace\nprint(Workspace(Path(sys.argv[1])).root)"
+    )
     dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     assert Path(dead).exists()
     living = Workspace(tmp_path)
