@@ -176,21 +176,27 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Evaluate", "RecordStage"),
+        _roles("Evaluate", "PrepareStage", "RecordStage"),
         "Jobs are named by execution, stage and attempt, which are not known before.",
         "Resource::<StoresScratch*.Arn>/jobs/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
         _roles("PrepareStage"),
-        "Only the job files, whose jobs are named by execution, stage and attempt; writing covers the folder that scripts' outputs go to.",
-        "Resource::<StoresScratch*.Arn>/jobs/[*]*",
+        "Only job files, of jobs that are named by execution, stage and attempt.",
+        "Resource::<StoresScratch*.Arn>/jobs/[*]/job.json",
     ),
     Acknowledgement(
         ("IAM5",),
         _roles("PrepareStage"),
-        "Models and versions are made after the deployment; only prepared data that scripts may see.",
-        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/[th]*",
+        "Models and versions are made after the deployment; only the training set.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/train/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage"),
+        "Models and versions are made after the deployment; only the hold-out's features.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/holdout/[*]",
     ),
     Acknowledgement(
         ("IAM5",),

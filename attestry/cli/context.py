@@ -131,9 +131,11 @@ class Cli:
 
     def _tell_error(self, error: AttestryError) -> None:
         problems: tuple[Problem, ...] = getattr(error, "problems", ())
-        told = isinstance(error, InvalidInputError) and problems
+        # The message of an invalid input is its problems in one line; they are listed below.
+        listed = error.code == InvalidInputError.code and problems
+        count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
         self.err.print("error:", style="bold red", end=" ")
-        self.err.print(f"{len(problems)} problems" if told and len(problems) > 1 else "" if told else error.message, markup=False, soft_wrap=True)
+        self.err.print(count if listed else error.message, markup=False, soft_wrap=True)
         for problem in problems:
             self.err.print(f"  {sentence(problem)}", markup=False, soft_wrap=True)
         if request_id := getattr(error, "request_id", ""):

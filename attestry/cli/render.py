@@ -24,6 +24,7 @@ _COLOURS = {
     "attested": "cyan",
     "claimed": "yellow",
 }
+_LONGEST_FACT = 200
 _VERDICTS = {"PROVEN": "bold green", "SIGNED-UNANCHORED": "bold green", "INCOMPLETE": "bold yellow", "BROKEN": "bold red"}
 
 
@@ -66,25 +67,35 @@ def version(row: Mapping[str, Any]) -> RenderableType:
     head = {k: row.get(k) for k in ("stage", "status", "standing", "error", "candidate", "version_digest", "folder", "attempt")}
     head |= {"submitter": row.get("submitter_person") or "unproven", "created": row.get("created"), "updated": row.get("updated")}
     return Group(
-        Text(f"{row['model']}@{row['number']}", style="bold"), _facts(head), _stages(row), _gates(row), _transitions(row), _approvals(row)
+        Text(f"{row['model']}@{row['number']}", style="bold"),
+        _facts(head),
+        _stages(row),
+        _metrics_table(row),
+        _gates(row),
+        _transitions(row),
+        _approvals(row),
     )
 
 
 def _stages(row: Mapping[str, Any]) -> Table:
-    table = _table("stage", "attempt", "status", "started", "ended", "error", title="runs")
+    table = _table("stage", "attempt", "status", "begun", "ended", "error", title="runs")
     for stage in row.get("stages", []):
-        table.add_row(*(_text(stage.get(k)) for k in ("stage", "attempt", "status", "started", "ended", "error")))
+        table.add_row(*(_text(stage.get(k)) for k in ("stage", "attempt", "status", "begun", "ended", "error")))
+    return table
+
+
+def _metrics_table(row: Mapping[str, Any]) -> Table:
+    table = _table("metric", "value", title="metrics on the hold-out")
+    for name, value in (row.get("metrics") or {}).items():
+        table.add_row(name, _text(value))
     return table
 
 
 def _gates(row: Mapping[str, Any]) -> Table:
-    table = _table("metric", "value", title="metrics on the hold-out")
-    for name, value in (row.get("metrics") or {}).items():
-        table.add_row(name, _text(value))
+    table = _table("gate", "rule", "outcome", "why", title="gates")
     for gate in row.get("gates") or []:
-        outcome = "passed" if gate.get("passed") else "failed"
-        told = ", ".join(f"{k}={_plain(v)}" for k, v in gate.items() if k != "passed")
-        table.add_row(Text.assemble("gate ", _text(outcome)), told)
+        outcome = _text("passed" if gate.get("passed") else "failed")
+        table.add_row(_text(gate.get("name")), _text(gate.get("rule")), outcome, _text(gate.get("reason")))
     return table
 
 
@@ -155,7 +166,7 @@ def trace(document: Mapping[str, Any]) -> RenderableType:
     for section, content in document.items():
         if section not in skipped:
             for path, grade, value in _graded(section, content):
-                table.add_row(Text(path), _text(grade), _text(value))
+                table.add_row(Text(path), _text(grade), _cut(_text(value)))
     return Group(Text(verdict, style=_VERDICTS.get(verdict, "bold")), steps, table)
 
 
@@ -202,6 +213,11 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(v) for v in value)
     text = str(value)
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def _cut(text: Text) -> Text:
+    """Return the beginning of a long value; `--json` prints all of it."""
+    return text if len(text) <= _LONGEST_FACT else text[:_LONGEST_FACT] + Text("…")
 
 
 def _metrics(metrics: Mapping[str, Any] | None) -> str:

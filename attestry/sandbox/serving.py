@@ -144,15 +144,12 @@ class ModelServer:
         return process.predict(instances, named, min(deadline, time.monotonic() + REQUEST_SECONDS))
 
     def _begin(self, digest: str, load: Mapping[str, Any]) -> _Loading | None:
-        """Start loading and return the version, or None while others that load leave no room."""
+        """Start loading and return the version, or None while another one loads: they are loaded one after another."""
+        if not all(m.done.is_set() for m in self._models.values()):
+            return None
         while len(self._models) >= self._kept:
-            oldest = next((d for d, m in self._models.items() if m.done.is_set()), None)
-            if oldest is None:
-                return None
-            self._forget(oldest)
-        kept = [m.process.pid for m in self._models.values() if m.process and m.process.pid]
-        # Orphans of a model that is gone are handed to this process; none may live beside another version.
-        if not end_descendants(os.getpid(), sparing=kept):
+            self._forget(next(iter(self._models)))
+        if not self._end_orphans():
             raise ServingError("processes of an earlier version cannot be ended")
         self._count += 1
         model = _Loading(digest, f"model-{self._count}")
@@ -224,7 +221,15 @@ class ModelServer:
         model = self._models.pop(digest)
         if model.process:
             model.process.end()
+        self._end_orphans()
         self._workspace.folder(model.folder)
+
+    def _end_orphans(self) -> bool:
+        """End what models left that are gone, for it is handed to this process; return whether nothing of it lives on."""
+        if not all(m.done.is_set() for m in self._models.values()):
+            return True  # one that loads may have a process that is not known yet; the next load waits for it, and ends the rest
+        known = [m.process.pid for m in self._models.values() if m.process and m.process.pid]
+        return end_descendants(os.getpid(), sparing=known)
 
 
 def _url(load: Mapping[str, Any], name: str) -> str:

@@ -83,9 +83,10 @@ class EnvironmentBuilder:
         if hashlib.sha256(lock).hexdigest() != lock_sha256:
             raise IntegrityError(f"{prefix}requirements.lock is not the lock file that was registered")
         requirements = read_lock(lock)
+        description = None
         if self._store.stat(f"{prefix}environment.zip") is None:
-            self._install(requirements, f"{prefix}environment.zip")
-        description = self._describe(identity, lock_sha256)
+            description = self._install(requirements, identity, lock_sha256)
+        description = description or self._describe(identity, lock_sha256)
         body = json.dumps(description, sort_keys=True, indent=1).encode()
         self._store.put_new(f"{prefix}environment.json", body, content_type="application/json", retain=True)
         return description
@@ -97,7 +98,8 @@ class EnvironmentBuilder:
         description: dict[str, Any] = json.loads(self._store.read(key, max_bytes=MAX_DESCRIPTION_BYTES))
         return description
 
-    def _install(self, requirements: Sequence[Requirement], key: str) -> None:
+    def _install(self, requirements: Sequence[Requirement], identity: str, lock_sha256: str) -> dict[str, Any] | None:
+        """Make and store the archive and return its description; None where another builder was first, whose archive stands."""
         with tempfile.TemporaryDirectory(prefix="attestry-build-") as temporary:
             folder, lock, archive = Path(temporary, "packages"), Path(temporary, "requirements.txt"), Path(temporary, "environment.zip")
             # Written anew from what was understood, so that nothing that was overlooked in the file reaches pip.
@@ -110,10 +112,12 @@ class EnvironmentBuilder:
             write_archive(folder, archive)
             with archive.open("rb") as body:
                 try:
-                    self._store.put_new(key, body, content_type="application/zip", retain=True)
+                    stored = self._store.put_new(
+                        f"environments/{identity}/environment.zip", body, content_type="application/zip", retain=True
+                    )
                 except IntegrityError:
-                    # Another builder was first with an archive of its own; that one stands.
-                    return
+                    return None
+                return _description(identity, lock_sha256, self._platform, stored, stored.sha256, list_packages(body))
 
     def _describe(self, identity: str, lock_sha256: str) -> dict[str, Any]:
         stored = self._store.stat(f"environments/{identity}/environment.zip")

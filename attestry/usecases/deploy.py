@@ -20,7 +20,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.stages import DEPLOYABLE, Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
 from attestry.ports import ABSENT, Functions, MetaStore, ObjectStore, Put, When, Write
-from attestry.usecases.records import Move, load_version, move_writes, pointer_key, transition_key
+from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, transition_key
 from attestry.usecases.serving import load_request
 
 TRIES = 8
@@ -183,6 +183,12 @@ def roll_back(meta: MetaStore, model: str, *, environment: str, by: Principal, r
     )
 
 
+def approvers_of(meta: MetaStore, version: Version) -> list[str]:
+    """Return who approved the version: persons, or the registry's policy."""
+    rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
+    return sorted(str(r["person"]) for r in rows if r["decision"] == "approve")
+
+
 def fail_deployment(meta: MetaStore, model: str, number: int, *, by: Principal, error: str, at: datetime) -> None:
     """Leave the version in DEPLOYMENT FAILED with its error; the pointer stays where it was."""
     version = load_version(meta, model, number)
@@ -209,7 +215,7 @@ def _swap(
     at: datetime,
     kind: str,
 ) -> bool:
-    facts = {"environment": environment, "capture_rate": capture_rate}
+    facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version)}
     arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts)
     writes: list[Write] = move_writes(version, arrive, {"deployed_at": timestamp(at), "error": ""})
     row = {

@@ -152,7 +152,9 @@ class _Description:
         framework, algorithm = manifest.environment.framework, manifest.environment.algorithm
         has_framework = _requirement(framework.name, framework.version) in holds
         # An algorithm of a framework has the framework's version; one that is a package of its own is looked up itself.
-        has_algorithm = _requirement(algorithm.name, algorithm.version) in holds or (has_framework and algorithm.version == framework.version)
+        has_algorithm = _requirement(algorithm.name, algorithm.version) in holds or (
+            has_framework and algorithm.version == framework.version
+        )
         return {
             "framework": {
                 "value": {"name": framework.name, "version": framework.version},
@@ -282,13 +284,18 @@ class _Description:
         return {
             "ran_by": {"value": _who(version.submitter.to_item()), "grade": "attested"},
             "code_author": {"value": manifest.source.author if manifest else None, "grade": "claimed"},
-            "deployed_by": {"value": _who(deployments[-1]["principal"]) if deployments else None, "grade": "attested"},
+            "deployed_by": {"value": _deployer(deployments[-1]) if deployments else None, "grade": "attested"},
             "approved_by": {
                 "value": [r["person"] for r in self._evidence.of_kind("APPROVAL#") if r["decision"] == "approve"],
                 "grade": "attested",
             },
             "owner": {"value": manifest.model.owner if manifest else None, "grade": "claimed"},
         }
+
+
+def _deployer(transition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return who deployed, and on whose approval where the pipeline did it by itself."""
+    return {**(_who(transition["principal"]) or {}), "on_approval_of": (transition.get("data") or {}).get("approved_by", [])}
 
 
 def _requirement(name: str, version: str) -> str:

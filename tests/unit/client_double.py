@@ -91,6 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ApiDouble
 
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
     def _serve(self) -> None:
         where = urlsplit(self.path)
         path = unquote(where.path)
@@ -102,8 +111,6 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(raw) if raw else None
         self.server.asked.append(Asked(self.command, path, query, dict(self.headers), body))
         self._tell(self._answer(path, body))
-
-    do_GET = do_POST = do_PUT = _serve
 
     def _answer(self, path: str, body: Any) -> Told:
         route = f"{self.command} {path}"

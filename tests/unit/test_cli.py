@@ -32,7 +32,7 @@ VERSION = {
     "created": "2026-01-02T03:04:05Z",
     "updated": "2026-01-02T03:04:05Z",
     "metrics": {"roc_auc_score": "0.9912"},
-    "gates": [{"gate": "roc_auc_score", "minimum": "0.9", "passed": True}],
+    "gates": [{"name": "roc_auc_score", "rule": "minimum", "passed": True, "reason": "roc_auc_score is 0.9912, wanted at least 0.9"}],
     "transitions": [
         {
             "number": 1,
@@ -43,7 +43,7 @@ VERSION = {
             "reason": "[bold]uploaded[/bold]",
         }
     ],
-    "stages": [{"stage": "TRAINING", "attempt": 1, "status": "SUCCEEDED", "started": "s", "ended": "e"}],
+    "stages": [{"stage": "TRAINING", "attempt": 1, "status": "SUCCEEDED", "begun": "2026-01-02T03:04:06Z", "ended": "e"}],
     "approvals": [],
 }
 TRACE = {
@@ -158,7 +158,17 @@ def test_with_json_standard_output_is_one_document_and_standard_error_is_silent(
 def test_a_version_is_shown_with_its_whole_history(api: ApiDouble, run: Run) -> None:
     script(api)
     shown = run("show", "credit-risk@2").stdout
-    for part in ("credit-risk@2", "APPROVAL", "TRAINING", "0.9912", "candidate.registered", "dana", "d" * 64):
+    wanted = (
+        "credit-risk@2",
+        "APPROVAL",
+        "TRAINING",
+        "2026-01-02T03:04:06Z",
+        "wanted at least 0.9",
+        "candidate.registered",
+        "dana",
+        "d" * 64,
+    )
+    for part in wanted:
         assert part in shown
     assert "[bold]uploaded[/bold]" in shown, "text from the record is text, not markup"
 
@@ -351,7 +361,8 @@ def test_a_dirty_tree_is_told_with_its_changes_and_ends_with_1(run: Run, tmp_pat
 
 
 def test_help_and_version_come_without_importing_the_sdk() -> None:
-    code = "import sys; from attestry.cli.main import make_app; make_app(); print(sorted({'boto3', 'botocore', 'rich', 'yaml'} & set(sys.modules)))"
+    heavy = "{'boto3', 'botocore', 'rich', 'yaml'} & set(sys.modules)"
+    code = f"import sys; from attestry.cli.main import make_app; make_app(); print(sorted({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

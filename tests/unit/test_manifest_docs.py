@@ -63,5 +63,5 @@ def test_every_rule_that_the_code_can_report_is_in_the_tables() -> None:
 
 def cases(module: object) -> list[tuple[Any, ...]]:
     """Return the parameters of the test of bad fields or texts."""
-    name = next(n for n in dir(module) if n.startswith("test_a_field_that") or n.startswith("test_a_text_that_breaks"))
+    name = next(n for n in dir(module) if n.startswith(("test_a_field_that", "test_a_text_that_breaks")))
     return [tuple(values) for values in getattr(module, name).pytestmark[0].args[1]]

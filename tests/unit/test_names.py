@@ -34,7 +34,7 @@ def test_a_model_name_is_a_dns_label(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "A", "a_b", "a/b", "../a", "a.b", "-a", "a-", "a" * 64, "a\n", "a b", "ä", "a\0", "%2e%2e", "a@1", "а"],  # the last is Cyrillic
+    ["", "A", "a_b", "a/b", "../a", "a.b", "-a", "a-", "a" * 64, "a\n", "a b", "ä", "a\0", "%2e%2e", "a@1", "\u0430"],
 )
 def test_anything_else_is_no_model_name(text: str) -> None:
     with pytest.raises(InvalidInputError) as error:
@@ -58,7 +58,7 @@ def test_a_version_reference_reads_what_it_writes(model: str, number: int) -> No
     assert VersionReference.parse(str(reference)) == reference
 
 
-@pytest.mark.parametrize("text", ["", "a", "a@", "@1", "a@0", "a@01", "a@-1", "a@1.0", "a@1\n", "a@١", "A@1", "a@1@2", "a@9999999999"])
+@pytest.mark.parametrize("text", ["", "a", "a@", "@1", "a@0", "a@01", "a@-1", "a@1.0", "a@1\n", "a@\u0661", "A@1", "a@1@2", "a@9999999999"])
 def test_anything_else_is_no_version_reference(text: str) -> None:
     with pytest.raises(InvalidInputError):
         VersionReference.parse(text)
@@ -185,7 +185,7 @@ def test_a_folder_may_come_twice_but_not_in_the_place_of_a_file() -> None:
         paths.add("A")
 
 
-@given(st.lists(st.text(alphabet="aAbBäÄ/é\u0301ſs", min_size=1, max_size=6), max_size=12))
+@given(st.lists(st.text(alphabet="aAbBäÄ/é\u0301\u017fs", min_size=1, max_size=6), max_size=12))
 def test_the_paths_of_a_set_stay_apart_on_every_file_system(candidates: list[str]) -> None:
     paths, kept = DistinctPaths(), []
     for path in candidates:
