@@ -53,7 +53,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Update:
-    """Set attributes of an existing row, leave the others; attributes set to None are removed."""
+    """Set attributes of a row, leave the others; attributes set to None are removed. Without `exists` it makes a missing row."""
 
     key: Key
     changes: Item
@@ -80,10 +80,13 @@ Write = Put | Update | Delete | Check
 
 
 class MetaStore(Protocol):
-    """The rows of the registry. Reads are strongly consistent unless a method says otherwise."""
+    """The rows of the registry. Reads are strongly consistent unless a method says otherwise.
+
+    A row is read as it was written, with its key as `pk` and `sk`. It has at most 400 KB.
+    """
 
     def get(self, key: Key) -> Item | None:
-        """Return the row, or None."""
+        """Return the row with its key as `pk` and `sk`, or None."""
 
     def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
         """Return the rows that exist, in one round trip for up to 100 keys."""
@@ -105,13 +108,14 @@ class MetaStore(Protocol):
         """Return rows by the `gsi_pk` collection, ordered by `gsi_sk`. Eventually consistent."""
 
     def transact(self, writes: Sequence[Write]) -> None:
-        """Apply all writes or none, at most 100.
+        """Apply all writes or none, at most 100 and 4 MB, each row once.
 
         A lost answer is retried with the same client token, so a write is never applied twice.
 
         Raises:
             ConditionFailedError: a condition did not hold, or another transaction was in the way; nothing took effect.
             UnavailableError: the outcome is unknown; the caller reads before it tries again.
+            InvalidInputError: too many writes, or too large a row or transaction; nothing took effect.
         """
 
 

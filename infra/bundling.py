@@ -29,7 +29,7 @@ PYTHON = "3.13"
 MARKER = ".bundling"
 """File inside an archive that says how it was made; two ways share one hash, so an output folder could hold the wrong one."""
 
-_REGISTRY_EXCLUDED = ("attestry/local/", "attestry/cli/")
+_REGISTRY_EXCLUDED = ("attestry/cli/", "attestry/client/", "attestry/local/")
 _SOURCE_SUFFIXES = frozenset({".py", ".json", ".lock", ".typed"})
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from aws_cdk import Aws
 
-API_URL_PARAMETER = "/attestry/api-url"
-
 
 @dataclass(frozen=True)
 class Names:

@@ -39,6 +39,10 @@ WITHOUT_RESOURCE: Mapping[str, str] = {
 
 NETWORK_INTERFACE_ACTIONS = ("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface")
 
+KEY_TO_READ_ROWS = ("kms:Decrypt", "kms:DescribeKey")
+KEY_TO_WRITE_ROWS = (*KEY_TO_READ_ROWS, "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+"""What DynamoDB asks of callers of a table under a key of ours; it uses the key on their behalf."""
+
 FROZEN = "models/*/frozen/*"
 TRAINING = "models/*/stages/PROCESSING/*/data/train/*"
 HOLDOUT = "models/*/stages/PROCESSING/*/data/holdout/*"
@@ -75,13 +79,13 @@ class Grants:
         """Read rows of partitions; a pattern ends in `*`."""
         return [
             self._rows(["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"], partitions),
-            self._key_through("dynamodb", "kms:Decrypt"),
+            self._key_through("dynamodb", *KEY_TO_READ_ROWS),
         ]
 
     def write_rows(self, *partitions: str, delete: bool = False) -> Statements:
         """Write rows of partitions, by themselves or in transactions."""
         actions = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem", *(["dynamodb:DeleteItem"] if delete else [])]
-        return [self._rows(actions, partitions), self._key_through("dynamodb", "kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey")]
+        return [self._rows(actions, partitions), self._key_through("dynamodb", *KEY_TO_WRITE_ROWS)]
 
     def check_rows(self, *partitions: str) -> Statements:
         """Take part in transactions by conditions on rows, without writing them."""

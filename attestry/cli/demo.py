@@ -78,7 +78,7 @@ class Answers:
     def _run(self) -> None:
         index = 0
         try:
-            while not self._stop.is_set():
+            while not self._stop.wait(0.1):
                 answer = self.client.predict(MODEL, [self.rows[index % len(self.rows)]])
                 expect(signed_version(answer) == answer["version"], "an answer names another version than its receipt")
                 self.versions.append(int(answer["version"]))

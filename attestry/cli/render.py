@@ -126,10 +126,10 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the table of differences."""
     if not rows:
         return Text("no differences")
-    table = _table("section", "field", "before", "after", "delta")
+    table = _table("section", "field", "before", "after", "change")
     for row in rows:
         field = row.get("field", row.get("path", ""))
-        table.add_row(_text(row.get("section")), _text(field), _text(row.get("before")), _text(row.get("after")), _text(row.get("delta")))
+        table.add_row(_text(row.get("section")), _text(field), _text(row.get("before")), _text(row.get("after")), _text(row.get("change")))
     return table
 
 

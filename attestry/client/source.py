@@ -48,7 +48,7 @@ class DirtyTreeError(AttestryError):
         shown = "\n".join(f"  {line}" for line in self.changes[:_SHOWN_CHANGES])
         more = f"\n  and {len(self.changes) - _SHOWN_CHANGES} more" if len(self.changes) > _SHOWN_CHANGES else ""
         super().__init__(
-            f"{len(self.changes)} changes are not committed; commit them, or allow a dirty tree:\n{shown}{more}",
+            f"uncommitted changes: {len(self.changes)}; commit them, or allow a dirty tree:\n{shown}{more}",
             details={"changes": list(self.changes)},
         )
 

@@ -91,7 +91,6 @@ __all__ = [
 ]
 
 
-
 @dataclass(frozen=True)
 class Manifest:
     """Every setting of every stage of one candidate. The attributes are named as the fields of the schema."""

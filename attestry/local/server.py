@@ -2,7 +2,7 @@
 
 It takes everything from its environment (`attestry.local.process` makes it from an allow-list), takes the lock of its data
 directory, patches the emulator, and serves on the loopback address until SIGTERM, upon which the state is saved. It is also saved
-every half minute in which something changed, so that a crash costs little; only a stop saves a state that is whole.
+while it runs, whenever it was quiet for a moment, so that a crash costs little; only a stop saves a state that is whole.
 
 Exit codes: 0 stopped; 3 the data directory is in use; 4 the emulator is not what the patches were written for; 1 all else.
 """
@@ -27,7 +27,12 @@ from attestry.local.settings import HOST
 
 EXIT_IN_USE = 3
 EXIT_PATCH = 4
-SAVE_SECONDS = 30.0
+QUIET_SECONDS = 2.0
+"""The state is saved once nothing changed for so long: saving stops the server for as long as it takes."""
+
+LONGEST_SECONDS = 120.0
+"""It is saved after so long even when something changes all the time."""
+
 _GRACE_SECONDS = 2.0
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOG = logging.getLogger("attestry.local.server")
@@ -72,12 +77,13 @@ class Saving:
     def __init__(self, application: Application, save: Callable[[], None]) -> None:
         self._application = application
         self._save = save
-        self._changed = False
+        self._changed_at: float | None = None
+        self._saved_at = time.monotonic()
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
         """Serve a request, or the life of the server."""
         if scope["type"] == "http" and scope["method"] not in _READS:
-            self._changed = True
+            self._changed_at = time.monotonic()
         if scope["type"] != "lifespan":
             await self._application(scope, receive, send)
             return
@@ -89,10 +95,11 @@ class Saving:
 
     async def _save_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(SAVE_SECONDS)
-            if self._changed:
-                self._changed = False
+            await asyncio.sleep(QUIET_SECONDS / 2)
+            now = time.monotonic()
+            if self._changed_at is not None and (now - self._changed_at > QUIET_SECONDS or now - self._saved_at > LONGEST_SECONDS):
                 self._save()
+                self._changed_at, self._saved_at = None, time.monotonic()
 
 
 def _save_state() -> None:

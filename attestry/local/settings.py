@@ -89,33 +89,47 @@ class DataDirectory:
         """Logins and roles of the local people."""
         return self.path / "aws" / "people.json"
 
+    @property
+    def marker(self) -> Path:
+        """Says that the directory is one of ours, and holds its root key."""
+        return self.path / "attestry-local.json"
+
+    def refuse_foreign(self) -> None:
+        """Check that there is nothing at the path that is not ours.
+
+        Raises:
+            DataDirectoryError: it is a file, or a directory that holds something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DataDirectoryError(f"{self.path} is not a directory")
+        if self.marker.exists() or not self.path.exists():
+            return
+        if any(entry.name != "up.lock" for entry in self.path.iterdir()):
+            raise DataDirectoryError(f"{self.path} is not empty and is not a data directory of the embedded AWS; name another one")
+
     def prepare(self) -> RootKey:
         """Create the directory, or check that it is one of ours, and return its root key.
 
         Raises:
             DataDirectoryError: it holds something else, or was made by another version.
         """
-        marker = self.path / "attestry-local.json"
-        if marker.exists():
-            return self._read(marker)
-        if self.path.exists() and not self.path.is_dir():
-            raise DataDirectoryError(f"{self.path} is not a directory")
-        if self.path.exists() and any(entry.name != "up.lock" for entry in self.path.iterdir()):
-            raise DataDirectoryError(f"{self.path} is not empty and is not a data directory of the embedded AWS; name another one")
+        if self.marker.exists():
+            return self._read()
+        self.refuse_foreign()
         for folder in (self.path, self.state, self.objects, self.scratch, self.aws_config.parent):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
         key = RootKey.random()
-        write_private(marker, json.dumps({"format": FORMAT, "emulator": EMULATOR_VERSION, "key": key.key_id, "secret": key.secret}))
+        write_private(self.marker, json.dumps({"format": FORMAT, "emulator": EMULATOR_VERSION, "key": key.key_id, "secret": key.secret}))
         return key
 
-    def _read(self, marker: Path) -> RootKey:
+    def _read(self) -> RootKey:
         try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
+            found = json.loads(self.marker.read_text(encoding="utf-8"))
             made_by = (int(found["format"]), str(found["emulator"]))
             key = RootKey(str(found["key"]), str(found["secret"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataDirectoryError(f"{marker} is damaged: {error}; remove {self.path} to start anew") from error
+            raise DataDirectoryError(f"{self.marker} is damaged: {error}; remove {self.path} to start anew") from error
         if made_by != (FORMAT, EMULATOR_VERSION):
             raise DataDirectoryError(
                 f"{self.path} was made with format {made_by[0]} and emulator {made_by[1]}, this release needs format {FORMAT} and emulator "

@@ -184,8 +184,7 @@ def connect(data_dir: str | os.PathLike[str]) -> LocalStack:
 @contextmanager
 def _alone(data: DataDirectory) -> Iterator[None]:
     """Let one process at a time change what runs on a data directory."""
-    if data.path.exists() and not data.path.is_dir():
-        raise DataDirectoryError(f"{data.path} is not a directory")
+    data.refuse_foreign()
     data.path.mkdir(parents=True, exist_ok=True)
     with (data.path / "up.lock").open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,80 +1,43 @@
-"""An emulator of its own for the contract suite: a bare table, bucket, key, topic and state machine, in about a second."""
+"""A server of its own for the contract suite: a bare table, bucket, key, topic and state machine, in about a second."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import boto3
 import pytest
 from botocore.config import Config
 
-REGION = "eu-central-1"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from attestry.local import process
+from attestry.local.settings import REGION, DataDirectory, RootKey
 
 
 @pytest.fixture(scope="session")
-def emulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("emulator")
-    port = _free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "AUTH": "true",
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SFTP_ENABLED": "0",
-        "IOT_MTLS_ENABLED": "0",
-        "LOG_LEVEL": "WARNING",
-        "MINISTACK_REGION": REGION,
-    }
-    with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-m", "ministack"]
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                with urlopen(f"{url}/_ministack/health", timeout=1):
-                    break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the emulator did not start: {(folder / 'log').read_text()[-2000:]}")
-                time.sleep(0.05)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(10)
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, RootKey]]:
+    """Endpoint and root key of an embedded AWS without the registry."""
+    data = DataDirectory.at(tmp_path_factory.mktemp("contract") / "data")
+    key = data.prepare()
+    server = process.start(data, process.free_port(), key)
+    yield server.endpoint_url, key
+    process.stop(data)
 
 
 @pytest.fixture(scope="session")
-def client_of(emulator_url: str) -> Callable[..., Any]:
+def client_of(emulator: tuple[str, RootKey]) -> Callable[..., Any]:
     """Return a maker of boto3 clients of the emulator."""
+    endpoint_url, key = emulator
 
     def make(service: str, **config: Any) -> Any:
         settings: dict[str, Any] = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}} if service == "s3" else {}
         return boto3.client(
             service,
-            endpoint_url=emulator_url,
+            endpoint_url=endpoint_url,
             region_name=REGION,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=key.key_id,
+            aws_secret_access_key=key.secret,
             config=Config(retries={"mode": "standard", "total_max_attempts": 3}, **{**settings, **config}),
         )
 
@@ -106,7 +69,7 @@ def table(client_of: Callable[..., Any]) -> str:
 @pytest.fixture(scope="session")
 def bucket(client_of: Callable[..., Any]) -> str:
     client, name = client_of("s3"), f"contract-{uuid.uuid4().hex[:12]}"
-    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION}, ObjectLockEnabledForBucket=True)
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     return name
 

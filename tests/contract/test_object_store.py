@@ -68,12 +68,12 @@ def test_the_same_bytes_again_are_what_is_there_already(store: ObjectStore, uniq
     assert len(list(store.list_versions(unique))) == 1
 
 
-@pytest.mark.parametrize("other", [bytes_of(10), bytes_of(11), bytes_of(2 * PART)])
+@pytest.mark.parametrize("other", [10, 11, 2 * PART])
 @pytest.mark.parametrize("size", [12, 2 * PART + 1])
-def test_other_bytes_at_a_taken_key_are_refused(store: ObjectStore, unique: str, size: int, other: bytes) -> None:
+def test_other_bytes_at_a_taken_key_are_refused(store: ObjectStore, unique: str, size: int, other: int) -> None:
     first = store.put_new(unique, bytes_of(size))
     with pytest.raises(IntegrityError, match="other bytes"):
-        store.put_new(unique, other)
+        store.put_new(unique, bytes_of(other))
     with pytest.raises(IntegrityError, match="other bytes"):
         store.put_new(unique, bytes(size))
     assert [v.version_id for v in store.list_versions(unique)] == [first.version_id]
@@ -138,14 +138,42 @@ def test_an_opened_object_reads_in_pieces(store: ObjectStore, unique: str) -> No
         assert stream.read() == b""
 
 
-def test_a_listing_gives_every_version_below_the_prefix_by_key(store: ObjectStore, unique: str) -> None:
-    for i in range(1005):
-        store.put(f"{unique}/{i % 1003:04d}", b"x")
+def check_listing(store: ObjectStore, unique: str) -> None:
+    for i in range(25):
+        store.put(f"{unique}/{i % 23:04d}", b"x")
     listed = list(store.list_versions(f"{unique}/"))
-    assert len(listed) == 1005
+    assert len(listed) == 25
     assert [v.key for v in listed] == sorted(v.key for v in listed)
     assert [v.is_latest for v in listed[:4]] == [True, False, True, False]
     assert list(store.list_versions(f"{unique}0")) == []
+
+
+def test_a_listing_gives_every_version_below_the_prefix_by_key(store: ObjectStore, unique: str) -> None:
+    check_listing(store, unique)
+
+
+def test_a_listing_reads_on_beyond_one_page(client_of: Callable[..., Any], bucket: str, unique: str) -> None:
+    client, pages = client_of("s3"), []
+
+    def small_page(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        pages.append(params)
+        return {**params, "MaxKeys": 7}
+
+    client.meta.events.register("provide-client-params.s3.ListObjectVersions", small_page)
+    check_listing(S3ObjectStore(client, bucket), unique)
+    assert len(pages) == 4 + 1
+
+
+def test_a_delete_marker_is_listed_and_hides_the_object_but_not_its_version(
+    client_of: Callable[..., Any], bucket: str, s3: S3ObjectStore, unique: str
+) -> None:
+    stored = s3.put_new(unique, b"x")
+    marker = client_of("s3").delete_object(Bucket=bucket, Key=unique)["VersionId"]
+    assert [(v.is_delete_marker, v.is_latest) for v in s3.list_versions(unique)] == [(True, True), (False, False)]
+    assert s3.stat(unique) is None
+    assert s3.read(unique, stored.version_id, max_bytes=1) == b"x"
+    with pytest.raises(NotFoundError):
+        s3.read(unique, marker, max_bytes=1)
 
 
 class TestPresignedUrls:

@@ -20,7 +20,7 @@ from attestry.aws.functions import LambdaFunctions
 from attestry.aws.notifier import SnsNotifier
 from attestry.aws.pipeline import StepFunctionsPipeline
 from attestry.aws.signer import KmsSigner
-from attestry.domain.errors import InvalidInputError, UnavailableError
+from attestry.domain.errors import AttestryError, InvalidInputError, UnavailableError
 from attestry.ports import Functions, Pipeline, Signer
 from tests.fakes import FixedClock, LocalSigner, MemoryFunctions, MemoryPipeline
 
@@ -119,20 +119,19 @@ def handler(event, context):
 """
 
 
-@pytest.fixture(scope="module")
-def echo_function(client_of: Callable[..., Any], service_role: str) -> str:
+def make_function(client_of: Callable[..., Any], role: str, name: str, **settings: Any) -> str:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
         files.writestr("echo.py", _CODE)
-    client_of("lambda").create_function(
-        FunctionName="contract-echo",
-        Runtime="python3.13",
-        Role=service_role,
-        Handler="echo.handler",
-        Code={"ZipFile": archive.getvalue()},
-        Timeout=10,
-    )
-    return "contract-echo"
+    code, client = {"ZipFile": archive.getvalue()}, client_of("lambda")
+    client.create_function(FunctionName=name, Runtime="python3.13", Role=role, Handler="echo.handler", Code=code, Timeout=10, **settings)
+    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    return name
+
+
+@pytest.fixture(scope="module")
+def echo_function(client_of: Callable[..., Any], service_role: str) -> str:
+    return make_function(client_of, service_role, "contract-echo")
 
 
 @pytest.fixture(params=["memory", "lambda"])
@@ -150,7 +149,7 @@ def functions(request: pytest.FixtureRequest) -> tuple[Functions, str]:
 
 def test_a_call_returns_the_answer(functions: tuple[Functions, str]) -> None:
     port, name = functions
-    assert port.call(name, {"a": [1, "ä"]}, tenant="one") == {"echo": {"a": [1, "ä"]}}
+    assert port.call(name, {"a": [1, "ä"]}) == {"echo": {"a": [1, "ä"]}}
 
 
 def test_a_function_that_fails_is_unavailable(functions: tuple[Functions, str]) -> None:
@@ -172,14 +171,16 @@ def test_payloads_over_lambdas_limits_are_refused(client_of: Callable[..., Any])
         functions.send("f", {"x": "y" * (256 * 1024)})
 
 
-@pytest.mark.parametrize(("isolation", "tenant", "sent"), [(True, "t", "t"), (True, None, None), (False, "t", None)])
-def test_a_tenant_is_named_only_where_functions_are_isolated_by_tenant(
-    client_of: Callable[..., Any], echo_function: str, isolation: bool, tenant: str | None, sent: str | None
-) -> None:
-    client, seen = client_of("lambda"), []
-    client.meta.events.register("before-send.lambda.Invoke", lambda request, **_: seen.append(request.headers.get("X-Amz-Tenant-Id")))
-    LambdaFunctions(client, tenant_isolation=isolation).call(echo_function, {}, tenant=tenant)
-    assert [s.decode() if isinstance(s, bytes) else s for s in seen] == [sent]
+def test_a_function_isolated_by_tenant_is_called_with_the_tenant(client_of: Callable[..., Any], service_role: str) -> None:
+    name = make_function(client_of, service_role, "contract-tenants", TenancyConfig={"TenantIsolationMode": "PER_TENANT"})
+    functions = LambdaFunctions(client_of("lambda"), tenant_isolation=True)
+    assert functions.call(name, {"a": 1}, tenant="one") == {"echo": {"a": 1}}
+    with pytest.raises(AttestryError, match="TenantId|tenant"):
+        functions.call(name, {"a": 1})
+
+
+def test_no_tenant_is_named_where_functions_are_not_isolated(client_of: Callable[..., Any], echo_function: str) -> None:
+    assert LambdaFunctions(client_of("lambda"), tenant_isolation=False).call(echo_function, {}, tenant="one") == {"echo": {}}
 
 
 def test_a_notification_reaches_the_topics_subscribers(client_of: Callable[..., Any], unique: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import urllib.error
@@ -21,7 +22,7 @@ from attestry.local.errors import DataDirectoryError, LocalError, NotRunningErro
 from attestry.local.parity import Outcome
 from attestry.local.settings import HOST, REGION, DataDirectory
 from attestry.local.stack import LocalStack, Person, connect, down, status, up
-from tests.embedded.bare_server import BareServer, document, refused
+from tests.embedded.bare_server import BareServer, document, refused, wait_for
 
 pytestmark = pytest.mark.embedded
 
@@ -180,6 +181,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 
     with pytest.raises(DataDirectoryError, match="not empty"):
         up(tmp_path, process.free_port())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_data_directory_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -343,5 +345,23 @@ def test_a_key_policy_can_demand_the_signing_algorithm(tmp_path: Path) -> None:
             return refused(kms.sign, KeyId=made, Message=b"x" * 32, MessageType=kind, SigningAlgorithm="ECDSA_SHA_256")
 
         assert (sign("DIGEST"), sign("RAW")) == ("", "AccessDeniedException")
+    finally:
+        process.stop(data)
+
+
+def test_a_kill_loses_nothing_that_was_written_some_seconds_before(tmp_path: Path) -> None:
+    data = DataDirectory.at(tmp_path / "data")
+    key = data.prepare()
+    port = process.free_port()
+    started = process.start(data, port, key)
+    bare = BareServer(data, started, key)
+    try:
+        bare.client("ssm").put_parameter(Name="kept", Value="x", Type="String")
+        wait_for(lambda: (data.state / "ssm.json").exists())
+        os.kill(started.pid, signal.SIGKILL)
+        os.waitpid(started.pid, 0)
+        process.start(data, port, key)
+
+        assert bare.client("ssm").get_parameter(Name="kept")["Parameter"]["Value"] == "x"
     finally:
         process.stop(data)

@@ -25,7 +25,7 @@ def test_the_sandbox_archive_knows_nothing_of_the_registry() -> None:
 
 def test_the_registry_archive_leaves_out_what_no_function_needs() -> None:
     names = {path.as_posix() for path in registry_archive().files}
-    assert not any(name.startswith(("attestry/local/", "attestry/cli/", "infra/", "tests/")) for name in names)
+    assert not any(name.startswith(("attestry/cli/", "attestry/client/", "attestry/local/", "infra/", "tests/")) for name in names)
     assert "attestry/ports.py" in names
     assert not any("__pycache__" in name for name in names)
 
