@@ -7,6 +7,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.aws.platform import current_platform
+from attestry.domain.names import FolderNaming
 from attestry.usecases.register import Registrar, UploadedManifest
 
 world = World()
@@ -19,5 +20,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     upload = UploadedManifest(str(uploaded["key"]), uploaded.get("version-id"), world.settings.account)
     if not upload.is_manifest:
         return {"state": "PASSED_OVER"}
-    registrar = Registrar(world.meta, world.store, world.pipeline, world.notifier, current_platform())
+    naming = FolderNaming(world.settings.environment.get("ATTESTRY_FOLDER_NAMING") or FolderNaming.REVISION_AND_EXECUTION)
+    registrar = Registrar(world.meta, world.store, world.pipeline, world.notifier, current_platform(), naming)
     return registrar.register(upload, world.clock.now()).to_dict()

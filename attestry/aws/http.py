@@ -17,15 +17,12 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
-from attestry.aws.logging import configure_logging
+from attestry.aws.logging import Invocation, configure_logging
 from attestry.domain.errors import AttestryError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
 from attestry.evidence.canonical import parse_strict
-
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _MAX_NUMBER = 10**9
@@ -139,7 +136,7 @@ Route = Callable[[Request], Any]
 
 def serve(
     event: Mapping[str, Any],
-    context: LambdaContext | None,
+    context: Invocation | None,
     routes: Mapping[str, Route],
     *,
     max_body_bytes: int = MAX_BODY_BYTES,

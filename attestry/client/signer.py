@@ -82,9 +82,7 @@ class PredictionSigner:
             version_digest=version_digest,
         )
 
-    def sign(
-        self, request_bytes: bytes, output_bytes: bytes, *, principal: Mapping[str, Any] | None = None
-    ) -> SignedPrediction:
+    def sign(self, request_bytes: bytes, output_bytes: bytes, *, principal: Mapping[str, Any] | None = None) -> SignedPrediction:
         """Sign a prediction and return once its receipt is durable.
 
         Args:

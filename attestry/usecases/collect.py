@@ -89,9 +89,7 @@ class _Batch:
 class Collector:
     """Collects the receipts of all open keys."""
 
-    def __init__(
-        self, meta: MetaStore, store: ObjectStore, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, meta: MetaStore, store: ObjectStore, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._meta = meta
         self._store = store
         self._clock = clock
@@ -263,9 +261,7 @@ def _private(row: Item) -> Item:
 
 
 def _restored(line: Item) -> Item:
-    return {
-        k.removesuffix("_base64"): (base64.b64decode(v) if k.endswith("_base64") else v) for k, v in line.items()
-    }
+    return {k.removesuffix("_base64"): (base64.b64decode(v) if k.endswith("_base64") else v) for k, v in line.items()}
 
 
 def _lines(entries: Iterable[tuple[int, Item]]) -> bytes:

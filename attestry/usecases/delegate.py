@@ -30,7 +30,13 @@ TRIES = 4
 
 
 def delegate_signing(
-    meta: MetaStore, signer: Signer, *, model: str, environment: str, jwk: Mapping[str, Any], at: datetime,
+    meta: MetaStore,
+    signer: Signer,
+    *,
+    model: str,
+    environment: str,
+    jwk: Mapping[str, Any],
+    at: datetime,
     version_digest: str | None = None,
 ) -> Delegation:
     """Issue and record a delegation for the version that stands DEPLOYED.

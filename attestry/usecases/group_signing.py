@@ -39,7 +39,13 @@ class GroupSigner:
     """Signs for one version in one environment; safe to share between threads."""
 
     def __init__(
-        self, *, meta: MetaStore, store: ObjectStore | None, keys: SigningKeys, model: str, environment: str,
+        self,
+        *,
+        meta: MetaStore,
+        store: ObjectStore | None,
+        keys: SigningKeys,
+        model: str,
+        environment: str,
         version_digest: str,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -130,11 +136,7 @@ class GroupSigner:
                     waiting.error = error
                     continue
                 signed.append((waiting, one))
-                puts.append(
-                    receipt_put(
-                        one, capture, request=waiting.request, output=waiting.output, principal=waiting.principal
-                    )
-                )
+                puts.append(receipt_put(one, capture, request=waiting.request, output=waiting.output, principal=waiting.principal))
             if puts:
                 self._meta.transact(puts)
         for waiting, one in signed:

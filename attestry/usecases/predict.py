@@ -88,7 +88,13 @@ class Predictor:
     """What one serving process keeps between requests: signing keys, and what it read of versions, by their digest."""
 
     def __init__(
-        self, *, meta: MetaStore, store: ObjectStore, functions: Functions, keys: SigningKeys, inference: str,
+        self,
+        *,
+        meta: MetaStore,
+        store: ObjectStore,
+        functions: Functions,
+        keys: SigningKeys,
+        inference: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -179,9 +185,7 @@ class Predictor:
             raise PredictionFailedError(f"{version.reference} gave no answer that is understood")
         return answer
 
-    def _sign(
-        self, key: SigningKey, version: Version, pointer: Item, body: bytes, output: str, by: Principal
-    ) -> Prediction:
+    def _sign(self, key: SigningKey, version: Version, pointer: Item, body: bytes, output: str, by: Principal) -> Prediction:
         emitted = output.encode()
         signed = key.sign(body, emitted)
         capture = Capture(str(pointer["capture_rate"]), version.folder, self._store)

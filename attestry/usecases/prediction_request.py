@@ -45,9 +45,7 @@ def parse_prediction_request(body: bytes) -> list[Mapping[str, Any]]:
     return instances
 
 
-def order_by_schema(
-    instances: Sequence[Mapping[str, Any]], schema: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def order_by_schema(instances: Sequence[Mapping[str, Any]], schema: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the instances with their columns in the order of the training data, and their types.
 
     A whole number in a column of floats becomes a float, so that a model sees the column's type whatever a request holds.

@@ -17,7 +17,7 @@ from attestry.domain.environments import environment_id
 from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, Problem
 from attestry.domain.events import Event, timestamp
 from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
-from attestry.domain.names import name_execution, name_version_folder
+from attestry.domain.names import FolderNaming, name_execution, name_version_folder
 from attestry.domain.principal import Principal
 from attestry.domain.version import EnvironmentRef, FileRef, Version
 from attestry.evidence.digests import sha256_hex
@@ -105,7 +105,15 @@ class Registration:
 class Registrar:
     """Registers candidates."""
 
-    def __init__(self, meta: MetaStore, store: ObjectStore, pipeline: Pipeline, notifier: Notifier, platform: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        meta: MetaStore,
+        store: ObjectStore,
+        pipeline: Pipeline,
+        notifier: Notifier,
+        platform: tuple[str, str],
+        naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION,
+    ) -> None:
         """Take the ports.
 
         Args:
@@ -114,7 +122,9 @@ class Registrar:
             pipeline: the state machine.
             notifier: tells people.
             platform: Python version and platform tag that the environments are built for.
+            naming: what follows the number in the names of the versions' folders.
         """
+        self._naming = naming
         self._meta = meta
         self._store = store
         self._pipeline = pipeline
@@ -225,7 +235,7 @@ class Registrar:
             number=number,
             candidate=candidate,
             execution_id=execution,
-            folder=name_version_folder(manifest.model.name, number, manifest.source.revision, execution).rstrip("/"),
+            folder=self._folder(manifest, number, execution, at),
             submitter=submitter,
             submitter_person=submitter.person,
             manifest=files.manifest,
@@ -241,6 +251,10 @@ class Registrar:
             capture_rate=str(manifest.deployment.capture_rate),
             deployment_environment=manifest.deployment.environment,
         )
+
+    def _folder(self, manifest: Manifest, number: int, execution: str, at: datetime) -> str:
+        folder = name_version_folder(manifest.model.name, number, manifest.source.revision, execution, naming=self._naming, day=at.date())
+        return folder.rstrip("/")
 
     def _tell(self, upload: UploadedManifest, registration: Registration) -> None:
         status = registration.to_dict()

@@ -270,9 +270,7 @@ def is_captured(receipt: str, rate: str) -> bool:
     return Decimal(place) < Decimal(rate) * 2**64
 
 
-def receipt_put(
-    signed: SignedPrediction, capture: Capture, *, request: bytes, output: bytes, principal: Mapping[str, Any] | None
-) -> Put:
+def receipt_put(signed: SignedPrediction, capture: Capture, *, request: bytes, output: bytes, principal: Mapping[str, Any] | None) -> Put:
     """Return the write that makes a receipt durable; a large captured payload is written to the model store first.
 
     Args:
@@ -303,8 +301,6 @@ def receipt_put(
     elif captured:
         row |= {"captured": False, "not_captured": "the payload is too large for a row, and the signer has no store"}
     return Put(receipt_key(signed.kid, signed.sequence), row, ABSENT)
-
-
 
 
 def _place(store: ObjectStore, key: str, body: bytes) -> dict[str, Any]:

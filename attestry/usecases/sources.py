@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attestry.domain.archive import inspect_archive, read_archive_file
-from attestry.domain.environments import read_lock
+from attestry.domain.environments import Requirement, read_lock
 from attestry.domain.errors import InvalidInputError, NotFoundError, Problem
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import FileRef
@@ -82,8 +84,23 @@ def _lock_of(raw: bytes, manifest: Manifest) -> bytes:
     lock = (
         read_archive_file(io.BytesIO(raw), manifest.environment.lock_file, max_bytes=MAX_LOCK_BYTES, field="environment.lock_file") or b""
     )
-    read_lock(lock, field="environment.lock_file")
+    _check_framework(read_lock(lock, field="environment.lock_file"), manifest)
     return lock
+
+
+def _check_framework(pinned: Sequence[Requirement], manifest: Manifest) -> None:
+    """Refuse a framework whose version is not the one that the lock file installs; one that is no package is taken as it is said."""
+    framework = manifest.environment.framework
+    versions = {r.version for r in pinned if _normal(r.name) == _normal(framework.name)}
+    if versions and framework.version not in versions:
+        found = " or ".join(sorted(versions))
+        message = f"the lock file installs {framework.name} {found}, but the manifest says {framework.version}"
+        raise InvalidInputError.of("environment.framework.version", "in_lock_file", message)
+
+
+def _normal(name: str) -> str:
+    """Return a package name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_diff(store: ObjectStore, folder: str, manifest: Manifest) -> bytes | None:

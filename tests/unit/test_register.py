@@ -248,3 +248,23 @@ def test_a_dirty_tree_without_its_difference_or_with_another_is_refused():
     source, diff = example_source(), b"--- a\n"
     assert refused(Flow(), dirty_manifest(source, diff), source) == {("source.dirty.diff_sha256", "present")}
     assert refused(Flow(), dirty_manifest(source, diff), source, extra={"source.diff": b"other"}) == {("source.dirty.diff_sha256", "digest")}
+
+
+def test_a_framework_version_that_the_lock_file_does_not_install_is_refused():
+    def edit(draft):
+        draft["environment"]["framework"]["version"] = "0.0.1"
+
+    source = example_source()
+    assert ("environment.framework.version", "in_lock_file") in refused(Flow(), example_manifest(source, edit=edit), source)
+
+
+@pytest.mark.parametrize(("naming", "ending"), [("revision", "3f" * 20), ("date", "2026-01-02"), ("execution", None)])
+def test_the_folder_is_named_as_configured(naming, ending):
+    from attestry.domain.names import FolderNaming
+    from attestry.usecases.register import Registrar
+    from tests.flow import PLATFORM
+
+    flow = Flow()
+    flow.registrar = Registrar(flow.meta, flow.store, flow.pipeline, flow.notifier, PLATFORM, FolderNaming(naming))
+    version = flow.register_example()
+    assert version.folder == f"models/tumour-diagnosis/1-{ending or version.execution_id}"
