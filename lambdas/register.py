@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from attestry.aws.logging import configure_logging
-from attestry.aws.world import World
 from attestry.aws.platform import current_platform
+from attestry.aws.world import World
 from attestry.domain.names import FolderNaming
 from attestry.usecases.register import Registrar, UploadedManifest
 

@@ -52,7 +52,8 @@ def logs(request: Request) -> dict[str, Any]:
 
 def data(request: Request) -> dict[str, Any]:
     """List the files of a data set."""
-    return browse.list_data(world.meta, world.store, request.text("model"), request.number("number"), request.query_text("set"))
+    by = caller(request, world.settings)
+    return browse.list_data(world.meta, world.store, request.text("model"), request.number("number"), request.query_text("set"), by=by)
 
 
 def trace(request: Request) -> dict[str, Any]:

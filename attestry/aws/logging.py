@@ -60,7 +60,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0]:
             line["exception"] = self.formatException(record.exc_info)
             line["exception_name"] = record.exc_info[0].__name__
-        return json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=repr)
+        return json.dumps(line, separators=(",", ":"), skipkeys=True, default=repr)
 
 
 _formatter: JsonFormatter | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,18 +65,20 @@ def _described(stack: LocalStack) -> dict[str, Any]:
         "endpoint_url": stack.endpoint_url,
         "profiles": profiles,
         "environment": stack.environment(profiles[0]) if profiles else {},
+        "parity": json.loads(stack.parity.to_json()),
     }
 
 
 def _welcome(stack: LocalStack) -> str:
     told = _described(stack)
-    lines = [f"registry   {stack.api_url}", f"AWS        {stack.endpoint_url}", "", "To act as one of its people:", ""]
+    lines = ["How this differs from the synthesised template:", *(f"  {line}" for line in stack.parity.lines()), ""]
+    lines += [f"registry   {stack.api_url}", f"AWS        {stack.endpoint_url}", "", "To act as one of its people:", ""]
     lines += [f"  export {name}={value}" for name, value in told["environment"].items()]
     if told["profiles"]:
         lines += [
             "",
             f"Profiles: {', '.join(told['profiles'])}",
             "",
-            "Its credentials are made up and no secret: on this machine IAM is a test aid.",
+            "Their keys lie in the data directory, for you alone; on this machine IAM is a test aid, not a boundary.",
         ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from attestry.sandbox.errors import UnsafeArchiveError
@@ -18,16 +19,20 @@ class EnvironmentCache:
 
     A script may run as the same user as this process and could change files of an environment that the next script imports.
     So the digest of every file stays in this process's memory, and all files are read and compared before an environment is
-    used again; one that differs in anything is removed and unpacked anew. This holds only if no script is running by then:
-    the caller ends them first.
+    used again; one that differs in anything is removed and unpacked anew. This holds only if no script is running by then that
+    could write to it: the caller ends them first, or runs them under Landlock.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._inventories: dict[str, Inventory] = {}
 
-    def get(self, archive: Input) -> Path:
+    def get(self, archive: Input, *, in_use: Collection[str] = ()) -> Path:
         """Return the folder of an environment, fetching and unpacking its archive if need be.
+
+        Args:
+            archive: the environment's archive.
+            in_use: digests of archives whose folders have to stay.
 
         Raises:
             FetchError: the archive cannot be read, or is not the one named.
@@ -37,21 +42,16 @@ class EnvironmentCache:
         folder = self._workspace.root / name
         inventory = self._inventories.pop(archive.sha256, None)
         if inventory is None or not folder.is_dir() or differs_from_inventory(folder, inventory):
-            inventory = unpack_environment(archive, self._workspace.folder(name))
+            inventory = _unpack(archive, self._workspace.folder(name))
         self._inventories[archive.sha256] = inventory
-        for oldest in list(self._inventories)[:-KEPT]:
+        unused = [sha256 for sha256 in self._inventories if sha256 not in {*in_use, archive.sha256}]
+        for oldest in unused[: max(0, len(self._inventories) - KEPT)]:
             del self._inventories[oldest]
             self._workspace.folder(f"environment-{oldest}")
         return folder
 
 
-def unpack_environment(archive: Input, folder: Path) -> Inventory:
-    """Fetch an environment's archive and unpack it into a new folder.
-
-    Raises:
-        FetchError: the archive cannot be read, or is not the one named.
-        UnsafeArchiveError: the archive breaks a rule.
-    """
+def _unpack(archive: Input, folder: Path) -> Inventory:
     download = folder.with_name(f"{folder.name}.zip")
     remove_tree(download)
     try:

@@ -18,13 +18,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from attestry.sandbox import confine
 from attestry.sandbox.artifact import MANIFEST, MAX_MANIFEST_BYTES, MODEL, SOURCE, Frozen, check_entry_point, read_artifact_manifest
 from attestry.sandbox.child import Child
 from attestry.sandbox.contract import Folders, base_environment
-from attestry.sandbox.environments import unpack_environment
+from attestry.sandbox.environments import EnvironmentCache
 from attestry.sandbox.errors import BadJobError, FetchError, SandboxError, ServingError, TamperedFileError
 from attestry.sandbox.fetch import fetch_bytes, fetch_file
 from attestry.sandbox.job import Input, read_entry_point
@@ -51,6 +52,7 @@ class _Loading:
     Attributes:
         digest: version digest.
         folder: name of its folder in the workspace.
+        environment: digest of its environment's archive, hex, once known.
         done: set once the outcome is known.
         process: the model's process once there is one.
         status: READY, REFUSED or FAILED once done.
@@ -59,6 +61,7 @@ class _Loading:
 
     digest: str
     folder: str
+    environment: str = ""
     done: threading.Event = field(default_factory=threading.Event)
     process: ModelProcess | None = None
     status: str = ""
@@ -79,6 +82,7 @@ class ModelServer:
         self._workspace = workspace or Workspace()
         self._memory_mib = memory_mib or total_memory_mib()
         self._kept = kept or (2 if confine.landlock_version() else 1)
+        self._environments = EnvironmentCache(self._workspace)
         self._models: dict[str, _Loading] = {}
         self._count = 0
 
@@ -161,8 +165,8 @@ class ModelServer:
         deadline = time.monotonic() + LOAD_SECONDS
         try:
             folders = Folders(self._workspace.folder(model.folder))
-            entry_point = self._fetch(model.digest, load, folders)
-            model.process = ModelProcess(lambda requests, answers: self._child(folders, entry_point, requests, answers))
+            entry_point, packages = self._fetch(model, load, folders)
+            model.process = ModelProcess(lambda requests, answers: self._child(folders, entry_point, packages, requests, answers))
             if not model.process.wait_ready(deadline):
                 raise ServingError(f"model_fn took longer than {LOAD_SECONDS:.0f} s")
             model.status = "READY"
@@ -178,12 +182,12 @@ class ModelServer:
         finally:
             model.done.set()
 
-    def _fetch(self, digest: str, load: Mapping[str, Any], folders: Folders) -> str:
-        """Fetch and check all that the version is made of, and return the inference script's path."""
+    def _fetch(self, model: _Loading, load: Mapping[str, Any], folders: Folders) -> tuple[str, Path]:
+        """Fetch and check all that the version is made of, and return the inference script's path and the packages' folder."""
         entry_point = read_entry_point(load)
         urls = _urls(load)
         frozen = read_artifact_manifest(
-            fetch_bytes(_url(load, "artifact_manifest"), max_bytes=MAX_MANIFEST_BYTES, name="artifact-manifest.json"), digest
+            fetch_bytes(_url(load, "artifact_manifest"), max_bytes=MAX_MANIFEST_BYTES, name="artifact-manifest.json"), model.digest
         )
         folders.make()
         for path in frozen.files:
@@ -193,20 +197,22 @@ class ModelServer:
             fetch_file(frozen.input(path, urls[path]), target)
         check_entry_point(folders.archives / MANIFEST, entry_point)
         unpack_tar(folders.archives / SOURCE, folders.source)
-        unpack_environment(_environment_input(load, frozen), folders.root / "packages")
         remove_tree(folders.archives)
         if not (folders.source / entry_point).is_file():
             raise BadJobError(f"the source has no file {entry_point!r}")
-        return entry_point
+        in_use = [m.environment for m in self._models.values() if m is not model]
+        model.environment = frozen.environment_sha256
+        packages = self._environments.get(_environment_input(load, frozen), in_use=in_use)
+        return entry_point, packages
 
-    def _child(self, folders: Folders, entry_point: str, requests: int, answers: int) -> Child:
+    def _child(self, folders: Folders, entry_point: str, packages: Path, requests: int, answers: int) -> Child:
         memory = max(64, self._memory_mib - WORKER_MIB) << 20
         own = has_machine_of_its_own()
         contract = {"SM_MODEL_DIR": str(folders.model), "SM_NUM_CPUS": str(cpu_count()), "SM_NUM_GPUS": str(gpu_count())}
         return Child(
             mode="serve",
             source=folders.source,
-            packages=folders.root / "packages",
+            packages=packages,
             entry_point=entry_point,
             arguments=[],
             variables=base_environment(folders, os.environ) | contract,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from attestry.domain import diff
-from attestry.domain.errors import InvalidInputError, NotFoundError
+from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
+from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.manifests import load_manifest
@@ -14,7 +15,9 @@ from attestry.usecases.records import MODELS, load_version, model_key, pointer_k
 
 URL_SECONDS = 15 * 60
 MAX_LOG_BYTES = 1024 * 1024 + 4096
-DATA_SETS = ("source", "training", "holdout", "holdout-labels")
+HOLDOUT_LABELS = "holdout-labels"
+DATA_SETS = ("source", "training", "holdout", HOLDOUT_LABELS)
+LABEL_READERS = frozenset({"approver", "auditor", "admin"})
 _HIDDEN = ("token", "gsi_pk", "gsi_sk", "pk", "sk")
 
 
@@ -108,15 +111,18 @@ def read_log(meta: MetaStore, store: ObjectStore, model: str, number: int, stage
     }
 
 
-def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name: str) -> dict[str, Any]:
+def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name: str, *, by: Principal) -> dict[str, Any]:
     """Return the files of a data set of a version, each with its digest and a URL that reads exactly the recorded bytes.
 
     Raises:
         InvalidInputError: no such kind of data set.
+        ForbiddenError: the caller may not see the labels that candidates are judged by.
         NotFoundError: no such version, or it has not come that far.
     """
     if name not in DATA_SETS:
         raise InvalidInputError.of("set", "enum", f"the set is one of {', '.join(DATA_SETS)}")
+    if name == HOLDOUT_LABELS and not set(by.roles) & LABEL_READERS:
+        raise ForbiddenError(f"the hold-out's labels are shown to {', '.join(sorted(LABEL_READERS))} alone: candidates are judged by them")
     version = load_version(meta, model, number)
     chosen = [d for d in version.datasets if d.name == name or d.name.startswith(f"{name}/")]
     if not chosen:

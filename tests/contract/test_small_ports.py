@@ -175,7 +175,7 @@ def test_a_function_isolated_by_tenant_is_called_with_the_tenant(client_of: Call
     name = make_function(client_of, service_role, "contract-tenants", TenancyConfig={"TenantIsolationMode": "PER_TENANT"})
     functions = LambdaFunctions(client_of("lambda"), tenant_isolation=True)
     assert functions.call(name, {"a": 1}, tenant="one") == {"echo": {"a": 1}}
-    with pytest.raises(AttestryError, match="(?i)tenant"):
+    with pytest.raises(AttestryError, match=r"(?i)tenant"):
         functions.call(name, {"a": 1})
 
 

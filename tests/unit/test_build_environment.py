@@ -100,7 +100,7 @@ def test_an_environment_is_described_by_its_stored_archive(wheels: Path) -> None
 def test_a_built_environment_can_be_imported_and_holds_no_commands(wheels: Path, tmp_path: Path) -> None:
     store = MemoryObjectStore()
     wanted = lock_in(store, two_packages(wheels))
-    builder(store).build(**{"identity": wanted["id"], "lock_sha256": wanted["lock_sha256"]})
+    builder(store).build(identity=wanted["id"], lock_sha256=wanted["lock_sha256"])
     (tmp_path / "e.zip").write_bytes(archive_of(store, wanted))
     paths = unpack_zip(tmp_path / "e.zip", tmp_path / "unpacked")
     code = "import sys; sys.path.append(sys.argv[1]); import alpha; print(sorted(alpha.VALUE), alpha.__cached__)"

@@ -164,6 +164,9 @@ def test_a_call_answers_loading_before_the_deadline_and_ready_later(server: Serv
 def test_a_file_that_was_changed_is_refused_by_name_and_nothing_runs(
     server: Server, nothing: dict[str, Any], path: str, tmp_path: Path
 ) -> None:
+    # Not one that the server holds unpacked: that would not be fetched again.
+    if path == "environment.zip":
+        nothing = server.store.input("environment.zip", zipped({"other.py": ""}))
     tampered = server.version(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef model_fn(d): pass\ndef predict_fn(d, m): pass", nothing)
     place = (
         tampered["load"]["environment"] if path == "environment.zip" else next(f for f in tampered["load"]["files"] if f["path"] == path)
@@ -185,7 +188,7 @@ def test_an_artifact_manifest_that_does_not_hash_to_the_version_digest_is_refuse
 
 def test_the_callers_word_on_environment_and_script_counts_for_nothing(server: Server, nothing: dict[str, Any]) -> None:
     source = "def model_fn(d): pass\ndef predict_fn(d, m): pass"
-    other = server.version(source, nothing)
+    other = server.version(source, server.store.input("environment.zip", zipped({"empty.py": "import json"})))
     other["load"]["environment"] = server.store.input("environment.zip", zipped({"empty.py": "import os"}))
     assert server.call(other)["status"] == "REFUSED"
     script = server.version(source, nothing)

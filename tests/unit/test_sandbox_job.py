@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.sandbox_world import Store, Worker, serve_store, tar_gz, zip_with_link, zipped
 
 from attestry.sandbox.confine import landlock_version
+from tests.unit.sandbox_world import Store, Worker, serve_store, tar_gz, zip_with_link, zipped
 
 WRITE_MODEL = "import os\nopen(os.path.join(os.environ['SM_MODEL_DIR'], 'model.txt'), 'w').write('model')\n"
 needs_landlock = pytest.mark.skipif(landlock_version() < 6, reason="this kernel has no Landlock of version 6")
@@ -97,7 +97,8 @@ def test_a_script_that_kills_itself_is_named_by_its_signal(worker: Worker) -> No
 def test_a_script_past_its_limit_is_ended_with_its_grandchildren(worker: Worker) -> None:
     script = """
 import os, subprocess, sys, time
-sleepers = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=session) for session in (False, True)]
+command = [sys.executable, "-c", "import time; time.sleep(600)"]
+sleepers = [subprocess.Popen(command, start_new_session=session) for session in (False, True)]
 print(*[p.pid for p in sleepers], flush=True)
 time.sleep(600)
 """
