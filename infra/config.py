@@ -30,6 +30,15 @@ class RetentionMode(StrEnum):
     COMPLIANCE = "COMPLIANCE"
 
 
+class FolderNaming(StrEnum):
+    """What follows the number in the name of a version's folder; the registry's own names for the same choice."""
+
+    REVISION_AND_EXECUTION = "revision-execution"
+    REVISION = "revision"
+    EXECUTION = "execution"
+    DATE = "date"
+
+
 class Bundling(StrEnum):
     """What goes into the functions' archives: sources and dependencies, or sources alone (the embedded AWS has the dependencies)."""
 
@@ -57,7 +66,9 @@ class Config:
         decision_wait_seconds: how long a decision made in the AWS console waits for CloudTrail to say who made it.
         reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
             account whose own limit is still 10 (new accounts) has to turn this off.
-        trusted_accounts: accounts whose IAM users may assume the registry's roles; empty means the registry's own account.
+        folder_naming: what follows the number in the name of a version's folder in the model store.
+        trusted_account: the account whose IAM users may assume the registry's roles; empty means the registry's own. One alone: the user
+            name is the login, and two accounts may have a user of the same name.
         data_buckets: buckets outside the registry that manifests may name as source data.
         deletion_protection: keep table, buckets and keys from being deleted with the stack.
         throttle_rate: requests per second that the API accepts in the steady state.
@@ -78,7 +89,8 @@ class Config:
     approval_timeout_days: int = 30
     decision_wait_seconds: int = 900
     reserved_concurrency: bool = True
-    trusted_accounts: tuple[str, ...] = ()
+    folder_naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION
+    trusted_account: str = ""
     data_buckets: tuple[str, ...] = ()
     deletion_protection: bool = True
     throttle_rate: int = 200
@@ -101,8 +113,8 @@ class Config:
             raise ConfigError(f"{CONTEXT_PREFIX}logRetentionDays must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
         if self.alarm_address:
             _check_text("alarmAddress", self.alarm_address, r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
-        for account in self.trusted_accounts:
-            _check_text("trustedAccounts", account, r"\d{12}", "account IDs of 12 digits")
+        if self.trusted_account:
+            _check_text("trustedAccount", self.trusted_account, r"\d{12}", "an account ID of 12 digits")
         for bucket in self.data_buckets:
             _check_text("dataBuckets", bucket, r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "bucket names")
 
@@ -171,6 +183,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "tuple[str, ...]": _read_names,
     "RetentionMode": _one_of(RetentionMode),
     "Bundling": _one_of(Bundling),
+    "FolderNaming": _one_of(FolderNaming),
 }
 
 

@@ -131,7 +131,7 @@ def specs(config: Config) -> Mapping[str, Spec]:
             asynchronous=True,
             store=True,
             retains=True,
-            extra=("ATTESTRY_PIPELINE_ARN", "ATTESTRY_TOPIC_ARN"),
+            extra=("ATTESTRY_FOLDER_NAMING", "ATTESTRY_PIPELINE_ARN", "ATTESTRY_TOPIC_ARN"),
         ),
         "registry": Spec("API: reads", API_SECONDS, 1024, store=True, extra=("ATTESTRY_DELEGATOR_KEY",)),
         "sandbox": Spec(
@@ -247,6 +247,7 @@ class Functions(Construct):
             "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
             "ATTESTRY_DELEGATOR_KEY": self.delegator.key_arn,
             "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
+            "ATTESTRY_FOLDER_NAMING": self._config.folder_naming.value,
             "ATTESTRY_GATE_FUNCTION": names.function("gate"),
             "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
             "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),

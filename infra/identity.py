@@ -82,8 +82,7 @@ class Identity(Construct):
 
 
 def _trusted(config: Config) -> iam.PrincipalBase:
-    accounts: list[iam.IPrincipal] = [iam.AccountPrincipal(account) for account in config.trusted_accounts]
-    everyone = iam.CompositePrincipal(*accounts) if accounts else iam.AccountRootPrincipal()
+    everyone = iam.AccountPrincipal(config.trusted_account) if config.trusted_account else iam.AccountRootPrincipal()
     return iam.PrincipalWithConditions(everyone, {"StringEquals": {"sts:RoleSessionName": "${aws:username}"}})
 
 

@@ -143,7 +143,8 @@ def run(child: Child, watch: Watch, log: BoundedLog, *, sparing: Collection[int]
     try:
         stopped = _wait(process, reader, watch, log, sparing)
     finally:
-        send(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            send(-process.pid, signal.SIGKILL)
         process.wait()
         clean = end_descendants(os.getpid(), sparing=sparing)
         drain(reader, log, seconds=_DRAIN_SECONDS)

@@ -115,6 +115,7 @@ class ModelProcess:
     def end(self) -> None:
         """Kill the process and wait until it is gone."""
         if self._pid is not None and self._thread.is_alive():
+            send(-self._pid, signal.SIGKILL)
             send(self._pid, signal.SIGKILL)
         self._thread.join(5)
         for descriptor in (self._requests, self._answers):

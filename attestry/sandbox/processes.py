@@ -1,7 +1,8 @@
 """Finds and ends every process that a script left, through /proc.
 
 It relies on the worker being a subreaper (`confine.shield_worker`): an orphan, even one that forked twice and opened a session of its
-own, is then handed to the worker and stays its descendant. Without /proc (not Linux) only process groups are ended.
+own, is then handed to the worker and stays its descendant. Without /proc (not Linux) only the process group of a
+child that is still running is ended.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def end_descendants(root: int, *, sparing: Collection[int] = (), seconds: float 
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal; one that is gone is fine."""
+    """Send a signal to a process, or, negative, to a process group; one that is gone is fine."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):

@@ -25,7 +25,7 @@ class Workspace:
 
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent or _own_parent()
-        _remove_dead(self._parent)
+        remove_dead_workers(self._parent)
         self.root = Path(tempfile.mkdtemp(prefix="worker-", dir=self._parent))
         self._lock = os.open(self.root / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -69,7 +69,9 @@ def _own_parent() -> Path:
     return path
 
 
-def _remove_dead(parent: Path) -> None:
+def remove_dead_workers(parent: Path | None = None) -> None:
+    """Remove the folders of workers that ended; every new worker does so, and whoever stops the last one may."""
+    parent = parent or _own_parent()
     for lock in parent.glob(f"worker-*/{_LOCK}"):
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)

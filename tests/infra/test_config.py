@@ -61,7 +61,9 @@ def test_keys_of_others_are_left_alone() -> None:
         ("alarmAddress", "somebody"),
         ("sandboxMemoryMib", "64"),
         ("approvalTimeoutDays", "365"),
-        ("trustedAccounts", ["1234"]),
+        ("trustedAccount", "1234"),
+        ("trustedAccount", "123456789012,210987654321"),
+        ("folderNaming", "owner"),
         ("dataBuckets", "UPPER"),
         ("dataBuckets", 5),
         ("bundling", "docker"),
@@ -71,3 +73,10 @@ def test_keys_of_others_are_left_alone() -> None:
 def test_a_setting_that_cannot_be_used_is_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"attestry:{key}"):
         Config.from_context({f"attestry:{key}": value})
+
+
+def test_the_folder_namings_are_those_that_the_registry_knows() -> None:
+    from attestry.domain.names import FolderNaming as Registry
+    from infra.config import FolderNaming
+
+    assert {n.value for n in FolderNaming} == {n.value for n in Registry}

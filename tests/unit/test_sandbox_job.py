@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attestry.sandbox.confine import landlock_version
-from tests.unit.sandbox_world import Store, Worker, serve_store, tar_gz, zip_with_link, zipped
+from tests.unit.sandbox_world import ROOT, Store, Worker, serve_store, tar_gz, zip_with_link, zipped
 
 WRITE_MODEL = "import os\nopen(os.path.join(os.environ['SM_MODEL_DIR'], 'model.txt'), 'w').write('model')\n"
 needs_landlock = pytest.mark.skipif(landlock_version() < 6, reason="this kernel has no Landlock of version 6")
@@ -448,3 +451,32 @@ def test_a_job_that_breaks_its_format_is_answered_with_the_field(worker: Worker,
     answer = worker.run(worker.job(WRITE_MODEL, **changes))
     assert (answer["outcome"], answer["exit_code"]) == ("FAILED", None)
     assert answer["error"].startswith(said)
+
+
+ASSET = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+class Context:
+    def get_remaining_time_in_millis(self): return 60000
+from lambdas import sandbox, inference
+print(json.dumps([
+    sandbox.handler({"job_url": sys.argv[2]}, Context()), sandbox.handler({}, Context()),
+    inference.handler({"version_digest": "0" * 64, "instances": None, "load": None}, Context()), inference.handler({}, Context()),
+]))
+"""
+
+
+def test_the_functions_run_from_their_own_archive_on_the_standard_library_alone(worker: Worker, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "attestry/sandbox", tmp_path / "attestry/sandbox")
+    (tmp_path / "lambdas").mkdir()
+    for name in ("attestry/__init__.py", "lambdas/__init__.py", "lambdas/sandbox.py", "lambdas/inference.py"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    document = worker.store.input("job.json", json.dumps(worker.job(WRITE_MODEL)).encode())
+    environment = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024", "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-I", "-S", "-c", ASSET, str(tmp_path), document["url"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    ran, without_url, not_loaded, nothing = json.loads(done.stdout)
+    assert (ran["outcome"], ran["machine"]["memory_mib"]) == ("SUCCEEDED", 1024)
+    assert worker.store.tar("model") == {"model.txt": b"model"}
+    assert (without_url["outcome"], without_url["error"]) == ("FAILED", "job: only http and https URLs are read")
+    assert (not_loaded, nothing) == ({"status": "NOT_LOADED"}, {"status": "NOT_LOADED"})

@@ -1,0 +1,128 @@
+"""What each function imports when it starts: a fresh interpreter, an empty environment, and only the packages of the functions' lock file.
+
+A package that is imported costs every cold start; one that is not in the lock file is not there on AWS at all, although the interpreter
+that runs these tests has it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "lambdas" / "requirements.lock"
+
+AWS = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
+SIGNATURES = frozenset({"cryptography", "cffi"})
+EVENTS = frozenset({"rfc8785"})
+MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py"})
+
+EXPECTED = {
+    "build_environment": AWS | SIGNATURES,
+    "collect": AWS | SIGNATURES | EVENTS,
+    "console_decision": AWS | SIGNATURES | EVENTS,
+    "decide": AWS | SIGNATURES | EVENTS,
+    "delegate": AWS | SIGNATURES | EVENTS,
+    "deploy": AWS | SIGNATURES | EVENTS,
+    "evaluate": AWS | SIGNATURES,
+    "gate": AWS | SIGNATURES | EVENTS,
+    "inference": frozenset[str](),
+    "operate": AWS | SIGNATURES | EVENTS,
+    "people": AWS | SIGNATURES | EVENTS,
+    "predict": AWS | SIGNATURES | EVENTS,
+    "prepare_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "record_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "register": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "registry": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "sandbox": frozenset[str](),
+    "sweep": AWS | SIGNATURES | EVENTS,
+    "uploads": AWS | SIGNATURES | EVENTS,
+}
+"""Function to the distributions that its module imports, those that they import themselves included."""
+
+BACKPORTS = frozenset({"typing-extensions"})
+"""Imported on older Pythons only."""
+
+PROGRAM = """
+import importlib, json, sys
+
+class Refuse:
+    "Refuses what is neither the standard library's, nor ours, nor in the lock file."
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in allowed and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"no module {top} on AWS", name=name)
+
+allowed = {"attestry", "lambdas", *json.loads(sys.argv[2])}
+before = set(sys.modules)
+sys.meta_path.insert(0, Refuse())
+importlib.import_module(f"lambdas.{sys.argv[1]}")
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def distributions() -> dict[str, str]:
+    """Import name to distribution, of what the lock file names."""
+    locked = {normalised(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", LOCK.read_text(), re.MULTILINE)}
+    found = {module: {normalised(name) for name in names} for module, names in packages_distributions().items()}
+    return {module: next(iter(names & locked)) for module, names in found.items() if names & locked}
+
+
+@cache
+def modules_of(function: str) -> frozenset[str]:
+    """Return what a fresh interpreter without any environment imports with the function's module."""
+    command = [sys.executable, "-B", "-c", PROGRAM, function, json.dumps(sorted(distributions()))]
+    done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return frozenset(json.loads(done.stdout.splitlines()[-1]))
+
+
+def packages_of(function: str) -> set[str]:
+    tops = {name.partition(".")[0] for name in modules_of(function)}
+    return {distributions()[top] for top in tops if top in distributions()} - BACKPORTS
+
+
+def test_every_function_is_in_the_table() -> None:
+    assert {path.stem for path in (ROOT / "lambdas").glob("*.py")} - {"__init__"} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("function", EXPECTED)
+def test_a_function_imports_exactly_the_packages_of_the_table_and_needs_no_environment_for_it(function: str) -> None:
+    assert packages_of(function) == EXPECTED[function]
+
+
+@pytest.mark.parametrize("function", EXPECTED)
+def test_a_function_imports_nothing_of_the_command_line_the_client_or_the_embedded_aws(function: str) -> None:
+    foreign = ("attestry.cli", "attestry.client", "attestry.local", "infra", "tests", "benchmarks")
+    assert not {name for name in modules_of(function) if name.startswith(foreign)}
+
+
+@pytest.mark.parametrize("function", ["predict", "delegate"])
+def test_the_signing_path_starts_without_what_only_manifests_or_operators_need(function: str) -> None:
+    heavy = ("aws_lambda_powertools", "jsonschema", "yaml", "joserfc", "attestry.domain.manifest", "attestry.domain.archive")
+    assert not {name for name in modules_of(function) if name.startswith(heavy)}
+
+
+@pytest.mark.parametrize("function", ["sandbox", "inference"])
+def test_what_runs_beside_registered_code_imports_our_sandbox_and_the_standard_library_alone(function: str) -> None:
+    ours = {name for name in modules_of(function) if name.startswith(("attestry", "lambdas"))}
+    rest = modules_of(function) - ours
+    assert {name.partition(".")[0] for name in rest} <= set(sys.stdlib_module_names)
+    assert all(name in ("attestry", "lambdas", f"lambdas.{function}") or name.startswith("attestry.sandbox") for name in ours)
+
+
+def test_a_function_imports_no_other_function() -> None:
+    for function in EXPECTED:
+        assert {name for name in modules_of(function) if name.startswith("lambdas.")} == {f"lambdas.{function}"}
