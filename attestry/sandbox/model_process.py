@@ -14,10 +14,11 @@ from typing import Any
 from attestry.sandbox.child import Child, drain, start
 from attestry.sandbox.errors import ServingError
 from attestry.sandbox.log import BoundedLog
-from attestry.sandbox.processes import send
+from attestry.sandbox.processes import descendants, private_memory, send
 
 MAX_ANSWER_BYTES = 6 << 20
 _LOG_BYTES = 64 << 10
+_WATCH_SECONDS = 0.5
 
 
 class ModelProcess:
@@ -25,45 +26,48 @@ class ModelProcess:
 
     Args:
         make: gets the descriptors of requests and answers and returns the child that uses them.
+        memory_bytes: private memory that the process and all it starts may use.
     """
 
-    def __init__(self, make: Callable[[int, int], Child]) -> None:
+    def __init__(self, make: Callable[[int, int], Child], *, memory_bytes: int) -> None:
         self.log = BoundedLog(_LOG_BYTES)
         self._buffer = bytearray()
         self._sent = 0
         request_reader, self._requests = os.pipe()
         self._answers, answer_writer = os.pipe()
-        child = make(request_reader, answer_writer)
-        started = threading.Event()
+        self._memory_bytes = memory_bytes
         self._pid: int | None = None
         self._error = ""
-
-        def live() -> None:
-            # This thread lives as long as the process: the kernel ends a child with the thread that started it.
-            try:
-                process, reader = start(child)
-            except OSError as error:
-                self._error = f"the model's process cannot be started: {error}"
-                started.set()
-                return
-            finally:
-                os.close(request_reader)
-                os.close(answer_writer)
-            self._pid = process.pid
-            started.set()
-            while process.poll() is None:
-                select.select([reader], [], [], 0.5)
-                if drain(reader, self.log, seconds=0.5):
-                    break
-            process.wait()
-            drain(reader, self.log, seconds=0.1)
-            os.close(reader)
-
-        self._thread = threading.Thread(target=live, name="model", daemon=True)
+        started = threading.Event()
+        ends = (request_reader, answer_writer)
+        self._thread = threading.Thread(target=self._live, args=(make(*ends), ends, started), name="model", daemon=True)
         self._thread.start()
         started.wait()
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
+
+    def _live(self, child: Child, ends: tuple[int, int], started: threading.Event) -> None:
+        """Start the process and watch it; this thread lives as long, because the kernel ends a child with the thread that started it."""
+        try:
+            process, reader = start(child)
+            self._pid = process.pid
+        except OSError as error:
+            self._error = f"the model's process cannot be started: {error}"
+            return
+        finally:
+            started.set()
+            for descriptor in ends:
+                os.close(descriptor)
+        while process.poll() is None:
+            select.select([reader], [], [], _WATCH_SECONDS)
+            if drain(reader, self.log, seconds=_WATCH_SECONDS):
+                break
+            if private_memory([process.pid, *descendants(process.pid)]) > self._memory_bytes:
+                self._error = f"it needed more than its memory, {self._memory_bytes >> 20} MiB"
+                send(process.pid, signal.SIGKILL)
+        process.wait()
+        drain(reader, self.log, seconds=0.1)
+        os.close(reader)
 
     @property
     def pid(self) -> int | None:
@@ -167,8 +171,7 @@ class ModelProcess:
 
     def _death(self) -> str:
         self._thread.join(2)
-        said = self.log.last_line()
-        return f"the model's process ended: {said or self._error or 'it said nothing'}"
+        return f"the model's process ended: {self._error or self.log.last_line() or 'it said nothing'}"
 
 
 def _refuse(name: str) -> None:

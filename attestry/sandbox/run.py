@@ -172,7 +172,9 @@ class Sandbox:
             variables=base_environment(folders, os.environ) | script_environment(job, folders, cpus=cpu_count(), gpus=gpu_count()),
             readable=[folders.input, folders.model],
             writable=writable,
-            limits=confine.Limits(job.max_output_bytes, memory, PROCESSES_PER_FUNCTION if self._own_machine else None),
+            limits=confine.Limits(
+                job.max_output_bytes, memory + confine.RESERVED_BYTES, PROCESSES_PER_FUNCTION if self._own_machine else None
+            ),
             extra={"model": str(folders.model), "holdout": str(holdout), "predictions": str(folders.output / "predictions.json")},
         )
         watch = Watch(time.monotonic() + seconds, memory, folders.writable(), 3 * job.max_output_bytes)

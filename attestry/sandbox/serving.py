@@ -80,7 +80,7 @@ class ModelServer:
     def __init__(self, workspace: Workspace | None = None, *, memory_mib: int | None = None, kept: int | None = None) -> None:
         confine.shield_worker()
         self._workspace = workspace or Workspace()
-        self._memory_mib = memory_mib or total_memory_mib()
+        self._memory_bytes = max(64, (memory_mib or total_memory_mib()) - WORKER_MIB) << 20
         self._kept = kept or (2 if confine.landlock_version() else 1)
         self._environments = EnvironmentCache(self._workspace)
         self._models: dict[str, _Loading] = {}
@@ -166,7 +166,9 @@ class ModelServer:
         try:
             folders = Folders(self._workspace.folder(model.folder))
             entry_point, packages = self._fetch(model, load, folders)
-            model.process = ModelProcess(lambda requests, answers: self._child(folders, entry_point, packages, requests, answers))
+            model.process = ModelProcess(
+                lambda requests, answers: self._child(folders, entry_point, packages, requests, answers), memory_bytes=self._memory_bytes
+            )
             if not model.process.wait_ready(deadline):
                 raise ServingError(f"model_fn took longer than {LOAD_SECONDS:.0f} s")
             model.status = "READY"
@@ -206,7 +208,6 @@ class ModelServer:
         return entry_point, packages
 
     def _child(self, folders: Folders, entry_point: str, packages: Path, requests: int, answers: int) -> Child:
-        memory = max(64, self._memory_mib - WORKER_MIB) << 20
         own = has_machine_of_its_own()
         contract = {"SM_MODEL_DIR": str(folders.model), "SM_NUM_CPUS": str(cpu_count()), "SM_NUM_GPUS": str(gpu_count())}
         return Child(
@@ -218,7 +219,7 @@ class ModelServer:
             variables=base_environment(folders, os.environ) | contract,
             readable=[folders.model],
             writable=[folders.temporary],
-            limits=confine.Limits(MAX_FILE_BYTES, memory, PROCESSES if own else None),
+            limits=confine.Limits(MAX_FILE_BYTES, self._memory_bytes + confine.RESERVED_BYTES, PROCESSES if own else None),
             extra={"model": str(folders.model), "requests": requests, "answers": answers},
             pass_fds=(requests, answers),
         )

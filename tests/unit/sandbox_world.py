@@ -45,7 +45,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from attestry.sandbox import serving
 from attestry.sandbox.workspace import Workspace
-serving.REQUEST_SECONDS = 2.0
+serving.REQUEST_SECONDS = 5.0
 server = serving.ModelServer(Workspace(Path(sys.argv[2])), memory_mib=1536, kept=int(sys.argv[3]))
 answers = os.dup(1)
 os.dup2(2, 1)

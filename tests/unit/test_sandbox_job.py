@@ -244,14 +244,14 @@ for n in range(100000):
 
 
 def test_memory_beyond_the_functions_is_refused_to_one_process(worker: Worker) -> None:
-    assert worker.run(worker.job("x = bytearray(2 << 30)"))["error"].endswith("MemoryError")
+    assert worker.run(worker.job("x = bytearray(16 << 30)"))["error"].endswith("MemoryError")
 
 
 def test_memory_beyond_the_functions_is_counted_over_all_processes(worker: Worker) -> None:
     script = """
 import os, time
 for _ in range(2): os.fork()
-x = bytearray(b"x") * (600 << 20)
+x = bytearray(b"x") * (500 << 20)
 time.sleep(30)
 """
     answer = worker.run(worker.job(script))

@@ -1,0 +1,417 @@
+"""The registry on the embedded AWS as its people and its functions use it, and the versions that the flow tests share.
+
+A pipeline costs seconds and two environments about a minute, so each version is made once for the session, by the fixture that is
+named after what became of it. Tests read them; a test that changes one puts it back.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from attestry.aws.meta_store import DynamoMetaStore
+from attestry.aws.object_store import S3ObjectStore
+from attestry.client.api import RegistryClient
+from attestry.client.submit import PreparedSubmission, prepare_submission, submit
+from attestry.client.wait import Followed, wait_for_version
+from attestry.domain.version import Version
+from attestry.local.settings import ACCOUNT, REGION
+from attestry.local.stack import LocalStack, Person
+from attestry.usecases.records import load_version
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "manifests" / "tumour-diagnosis"
+EXAMPLE_MODEL = "tumour-diagnosis"
+SMALL_MODEL = "radius-threshold"
+LABEL = "malignant"
+SECONDS = 240
+"""How long anything may take; two environments are built in the first minute."""
+
+APPROVERS = tuple(f"approver-{n:02d}" for n in range(1, 16))
+STRANGER = "oscar"
+"""May assume the approver's role, but is nobody whom the registry knows."""
+
+PROCESS = """
+import os, pandas as pd
+frame = pd.concat(pd.read_csv(os.path.join(os.environ["SM_CHANNEL_SOURCE"], n)) for n in os.listdir(os.environ["SM_CHANNEL_SOURCE"]))
+for name, part in (("train", frame[frame.index % 4 > 0]), ("holdout", frame[frame.index % 4 == 0])):
+    os.makedirs(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], name))
+    part.to_parquet(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], name, "part-0.parquet"), index=False)
+"""
+TRAIN = """
+import json, os
+settings = json.loads(os.environ["SM_HPS"])
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "model.json"), "w") as file:
+    json.dump({"threshold": settings["threshold"], "seconds_to_load": settings["seconds_to_load"]}, file)
+print("threshold", settings["threshold"])
+"""
+INFERENCE = """
+import json, os, time
+import pandas as pd
+
+def model_fn(model_dir):
+    with open(os.path.join(model_dir, "model.json")) as file:
+        model = json.load(file)
+    time.sleep(model["seconds_to_load"])
+    return model
+
+def predict_fn(data, model):
+    radius = data["mean_radius"].astype(float)
+    return pd.DataFrame({"malignant": (radius > model["threshold"]).astype(int), "probability": (radius / 30).clip(0, 1)})
+"""
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command that must succeed."""
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def commit(folder: Path, message: str = "A model") -> None:
+    """Commit everything in a project."""
+    run(folder, "git", "add", "--all")
+    author = ("-c", "user.name=dana", "-c", "user.email=dana@example.com", "-c", "commit.gpgsign=false")
+    run(folder, "git", *author, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def refusal(call: Callable[..., Any], **arguments: Any) -> str:
+    """The error code of an AWS call, or an empty text when it went through."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
+def until(holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    """Wait until it holds, and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"{what} within {seconds:.0f} s"
+        time.sleep(0.1)
+    return found
+
+
+def at_once(calls: int, act: Callable[[int], Any]) -> list[Any]:
+    """Do the same in parallel, and return what each gave."""
+    with ThreadPoolExecutor(calls) as pool:
+        return list(pool.map(act, range(calls)))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API answered to one request, without any retry."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    seconds: float
+
+    @property
+    def code(self) -> str:
+        """The registry's code of the error; `gateway` for what the gateway itself refused."""
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        return str(error["code"]) if isinstance(error, dict) else "" if self.status < 400 else "gateway"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Field and rule of every problem with the input."""
+        return {p["field"]: p["rule"] for p in self.body["error"]["problems"]}
+
+
+@dataclass
+class Registry:
+    """The registry, seen from outside by profile, and from inside as root or as one of its functions' roles."""
+
+    stack: LocalStack
+    folder: Path
+    _sessions: dict[str, boto3.Session] = field(default_factory=dict)
+    _projects: int = 0
+
+    def session(self, profile: str) -> boto3.Session:
+        """A session of a person's profile."""
+        return self._sessions.setdefault(profile, self.stack.session(profile))
+
+    def client(self, profile: str) -> RegistryClient:
+        """The registry's client with a person's credentials."""
+        return RegistryClient(self.session(profile), self.stack.api_url)
+
+    def aws(self, service: str, profile: str = "root") -> Any:
+        """A client of a service that tries once, so that a refusal is seen as it comes."""
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=120, max_pool_connections=32, signature_version="v4")
+        if service == "s3":
+            config = config.merge(Config(signature_version="s3v4", s3={"addressing_style": "path"}))
+        return self.session(profile).client(service, config=config)
+
+    def as_function(self, function: str) -> boto3.Session:
+        """A session of a function's own role."""
+        profile = f"function {function}"
+        if profile not in self._sessions:
+            arn = f"arn:aws:iam::{ACCOUNT}:role/attestry-{function.replace('_', '-')}-function"
+            given = self.aws("sts").assume_role(RoleArn=arn, RoleSessionName=f"attestry-{function.replace('_', '-')}")["Credentials"]
+            core = self._in_place(given)
+            self._sessions[profile] = core
+        return self._sessions[profile]
+
+    def assume(self, profile: str, role_arn: str, session_name: str) -> boto3.Session:
+        """A session of a role that a profile assumes under a name of its choice."""
+        return self._in_place(self.aws("sts", profile).assume_role(RoleArn=role_arn, RoleSessionName=session_name)["Credentials"])
+
+    def adopt(self, profile: str, session: boto3.Session) -> None:
+        """Make a session known under a name, for `aws`, `call` and `client`."""
+        self._sessions[profile] = session
+
+    def _in_place(self, given: Mapping[str, Any]) -> boto3.Session:
+        session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], region_name=REGION)
+        session._session.set_config_variable("endpoint_url", self.stack.endpoint_url)
+        return session
+
+    def call(self, profile: str, method: str, path: str, body: Any = None) -> Answer:
+        """Send one request to the API; a body of bytes goes as it is."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        request = AWSRequest(method, self.stack.api_url + path, data=data, headers={"Content-Type": "application/json"})
+        credentials = self.session(profile).get_credentials()
+        assert credentials is not None
+        SigV4Auth(credentials.get_frozen_credentials(), "execute-api", REGION).add_auth(request)
+        begun = time.monotonic()
+        sent = urllib.request.Request(request.url, data or None, dict(request.headers), method=method)
+        try:
+            with urllib.request.urlopen(sent, timeout=60) as answer:
+                status, headers, raw = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            status, headers, raw = error.code, error.headers, error.read()
+        return Answer(status, {k.lower(): v for k, v in headers.items()}, json.loads(raw or b"null"), time.monotonic() - begun)
+
+    def invoke(self, function: str, payload: Mapping[str, Any], **arguments: Any) -> Any:
+        """Invoke a function of the registry and return its answer; one that is at its concurrency is asked again."""
+        client = self.aws("lambda")
+        name = f"attestry-{function.replace('_', '-')}"
+
+        def once() -> Any:
+            try:
+                return client.invoke(FunctionName=name, Payload=json.dumps(payload).encode(), **arguments)
+            except client.exceptions.TooManyRequestsException:
+                return None
+
+        answer = until(once, f"{name} was free")
+        body = json.loads(answer["Payload"].read() or b"null")
+        assert "FunctionError" not in answer, body
+        return body
+
+    @property
+    def meta(self) -> DynamoMetaStore:
+        """The table, as root."""
+        return DynamoMetaStore(self.aws("dynamodb"), self.stack.outputs["MetaTable"])
+
+    @property
+    def store(self) -> S3ObjectStore:
+        """The model store, as root."""
+        return S3ObjectStore(self.aws("s3"), self.bucket)
+
+    @property
+    def bucket(self) -> str:
+        """Name of the model store's bucket."""
+        return self.stack.outputs["StoreBucket"]
+
+    def head(self, model: str, number: int) -> Version:
+        """The version as the table has it."""
+        return load_version(self.meta, model, number)
+
+    def rows(self, model: str, number: int, prefix: str) -> list[dict[str, Any]]:
+        """Rows of a version's partition."""
+        return self.meta.query(f"VERSION#{model}#{number}", prefix=prefix)
+
+    def kinds(self, model: str, number: int) -> list[str]:
+        """What happened to a version, in order."""
+        return [str(row["kind"]) for row in self.rows(model, number, "TRANSITION#")]
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of the model store."""
+        pages = self.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def example_project(self) -> Path:
+        """The example of manifests/ in a git repository of its own, with its data."""
+        folder = self._project()
+        shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"), dirs_exist_ok=True)
+        return self._finish(folder)
+
+    def small_project(self, *, model: str = SMALL_MODEL, edit: Callable[[dict[str, Any]], None] | None = None, **scripts: str) -> Path:
+        """A project with the example's data and environment, and with scripts that take no time.
+
+        Args:
+            model: the model's name.
+            edit: changes the manifest.
+            scripts: other texts of `process`, `train` or `inference`.
+        """
+        folder = self._project()
+        manifest = yaml.safe_load((EXAMPLE / "manifest.yaml").read_text())
+        manifest["model"]["name"] = model
+        manifest["processing"]["parameters"] = {}
+        manifest["training"]["hyperparameters"] = {"threshold": 15.0, "seconds_to_load": 0}
+        manifest["gates"] = {"metrics": [{"metric": "recall_score", "minimum": 0.5}]}
+        manifest["validation"]["metrics"] = [{"name": "recall_score"}, {"name": "roc_auc_score"}]
+        if edit:
+            edit(manifest)
+        (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+        for name, text in {"process": PROCESS, "train": TRAIN, "inference": INFERENCE, **scripts}.items():
+            (folder / f"{name}.py").write_text(text)
+        shutil.copy(EXAMPLE / "requirements.lock", folder)
+        shutil.copy(EXAMPLE / "get_data.py", folder)
+        return self._finish(folder)
+
+    def submit(self, project: Path, *, profile: str = "dana") -> tuple[str, int]:
+        """Submit a project, and return the version that it became."""
+        submitted = submit(self.client(profile), project)
+        return submitted.model, submitted.version
+
+    def rest(self, model: str, number: int, *, through_approval: bool = False) -> Followed:
+        """Wait until a version waits for approval or has ended, or with `through_approval` until it has ended."""
+        return wait_for_version(self.client("grace"), model, number, through_approval=through_approval, timeout_seconds=SECONDS)
+
+    def made(self, project: Path) -> tuple[str, int]:
+        """Submit a project, and return the version once it waits for its approval."""
+        model, number = self.submit(project)
+        followed = self.rest(model, number)
+        assert followed.rest == "WAITING", followed.version["error"]
+        return model, number
+
+    def approve(self, model: str, number: int) -> None:
+        """Approve a version as another person, and wait until it is in place."""
+        self.client("erin").decide(model, number, "approve", "the gates hold")
+        followed = self.rest(model, number, through_approval=True)
+        assert followed.rest == "DEPLOYED", followed.version["error"]
+
+    def upload_by_hand(self, files: Mapping[str, bytes], *, submission: str, profile: str = "dana") -> str:
+        """Put files below the caller's own prefix as the S3 console does, in this order; return the last one's key."""
+        user_id, s3, key = self.aws("sts", profile).get_caller_identity()["UserId"], self.aws("s3", profile), ""
+        for name, content in files.items():
+            key = f"candidates/{user_id}/{submission}/{name}"
+            s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+        return key
+
+    def upload(self, prepared: PreparedSubmission, manifest: bytes, *, profile: str = "dana") -> Callable[[], str]:
+        """Upload a submission through the API but for its manifest; what is returned uploads that, and gives the submission's ID."""
+        import hashlib
+
+        client = self.client(profile)
+        contents = {f.name: f.content for f in prepared.files} | {"manifest.json": manifest}
+        bodies = {name: c if isinstance(c, bytes) else c.read_bytes() for name, c in contents.items()}
+        sizes = [{"name": n, "size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in bodies.items()]
+        grant = client.announce_upload(sizes)
+
+        def put(place: Mapping[str, Any]) -> None:
+            answer = client.http.put(place["url"], place["headers"], bodies[place["name"]])
+            assert answer.status_code == 200, answer.text
+
+        for place in grant["uploads"]:
+            if place["name"] != "manifest.json":
+                put(place)
+        last = next(p for p in grant["uploads"] if p["name"] == "manifest.json")
+        return lambda: (put(last), str(grant["submission"]))[1]
+
+    def outcome(self, manifest_key: str) -> dict[str, Any]:
+        """The status object beside a manifest, once it is there."""
+        key = f"{manifest_key}.status.json"
+        found: dict[str, Any] = json.loads(until(lambda: self._object(key), f"{key} was written"))
+        return found
+
+    def decide_in_console(self, profile: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Start `RegistryDecision` as the AWS console does, and return the execution once it has ended."""
+        states, root = self.aws("stepfunctions", profile), self.aws("stepfunctions")
+        arn = states.start_execution(stateMachineArn=self.stack.outputs["DecisionArn"], input=json.dumps(body))["executionArn"]
+        described: dict[str, Any] = until(
+            lambda: (found := root.describe_execution(executionArn=arn))["status"] != "RUNNING" and found, "RegistryDecision ended"
+        )
+        return described
+
+    def forget_processes(self, function: str) -> None:
+        """Have the next call of a function begin in a new execution environment, as after a while without calls."""
+        client, name = self.aws("lambda"), f"attestry-{function.replace('_', '-')}"
+        seconds = client.get_function_configuration(FunctionName=name)["Timeout"]
+        client.update_function_configuration(FunctionName=name, Timeout=seconds)
+        until(lambda: client.get_function_configuration(FunctionName=name)["LastUpdateStatus"] == "Successful", f"{name} was updated")
+
+    def _object(self, key: str) -> bytes | None:
+        s3 = self.aws("s3")
+        try:
+            body: bytes = s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except s3.exceptions.NoSuchKey:
+            return None
+        return body
+
+    def _project(self) -> Path:
+        self._projects += 1
+        folder = self.folder / f"project-{self._projects}"
+        folder.mkdir()
+        return folder
+
+    def _finish(self, folder: Path) -> Path:
+        shutil.copytree(example_data(), folder / "data")
+        (folder / ".gitignore").write_text("data/\n")
+        run(folder, "git", "init", "--quiet", "--initial-branch=main")
+        run(folder, "git", "remote", "add", "origin", "https://git.example.com/models.git")
+        commit(folder)
+        return folder
+
+
+@cache
+def example_data() -> Path:
+    """The folder with the example's data, which its own script writes."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="attestry-flows-"))
+    shutil.copy(EXAMPLE / "get_data.py", folder)
+    run(folder, sys.executable, "get_data.py")
+    return folder / "data"
+
+
+def example_rows() -> list[dict[str, float]]:
+    """Measurements as a consumer sends them."""
+    import csv
+
+    with (example_data() / "breast_cancer.csv").open(newline="") as stream:
+        return [{k: float(v) for k, v in row.items() if k != LABEL} for row in csv.DictReader(stream)]
+
+
+@pytest.fixture(scope="session")
+def registry(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """The registry with its people: who submits, who approves, and somebody whom it does not know."""
+    people = [Person("dana", ("scientist", "approver")), *(Person(login, ("approver",)) for login in (*APPROVERS, STRANGER))]
+    registry = Registry(stack.add_people(*people), tmp_path_factory.mktemp("projects"))
+    admin = registry.client("admin")
+    for login in ("dana", "erin", "frank", "grace", *APPROVERS):
+        admin.add_person(login, [login])
+    return registry
+
+
+@pytest.fixture(scope="session")
+def deployed(registry: Registry) -> tuple[str, int]:
+    """The example's first version, approved by another person and in place."""
+    model, number = registry.made(registry.example_project())
+    registry.approve(model, number)
+    return model, number
+
+
+@pytest.fixture(scope="session")
+def prepared(registry: Registry) -> Iterator[PreparedSubmission]:
+    """A small submission before it leaves; tests send it with manifests of their own."""
+    return prepare_submission(registry.small_project())
