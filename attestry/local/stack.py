@@ -28,6 +28,7 @@ from attestry.local.errors import DataDirectoryError, DeploymentError, NotRunnin
 from attestry.local.parity import Difference, Parity, match_properties
 from attestry.local.people import Person
 from attestry.local.settings import API_URL_PARAMETER, DEFAULT_PORT, REGION, DataDirectory, RootKey, write_private
+from attestry.sandbox.workspace import remove_dead_workers
 
 PREFIX = "attestry"
 
@@ -154,7 +155,10 @@ def down(data_dir: str | os.PathLike[str]) -> bool:
     Raises:
         LocalError: it does not stop.
     """
-    return process.stop(DataDirectory.at(data_dir))
+    stopped = process.stop(DataDirectory.at(data_dir))
+    # Functions that ended with the server cannot clear what they unpacked.
+    remove_dead_workers()
+    return stopped
 
 
 def status(data_dir: str | os.PathLike[str]) -> Status:

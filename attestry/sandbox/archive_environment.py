@@ -109,13 +109,11 @@ def write_archive(folder: Path, archive: Path) -> None:
             info.create_system = 3
             mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
             info.external_attr = (stat.S_IFREG | mode) << 16
+            content = path.read_bytes()
             if name.endswith(".dist-info/RECORD"):
-                sink.writestr(info, _without_commands(path.read_text(encoding="utf-8")), compresslevel=_LEVEL)
-                continue
-            info.file_size = path.stat().st_size
-            with path.open("rb") as source, sink.open(info, "w") as target:
-                while chunk := source.read(1 << 20):
-                    target.write(chunk)
+                content = _without_commands(content.decode()).encode()
+            # A stream into the archive would be compressed at zlib's own level, whatever the archive's is.
+            sink.writestr(info, content, compresslevel=_LEVEL)
 
 
 def list_packages(archive: IO[bytes]) -> list[dict[str, str]]:

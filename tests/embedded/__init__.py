@@ -1,0 +1,5 @@
+"""Tests on the embedded AWS."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.embedded.flows", "tests.embedded.flow_versions")

@@ -6,14 +6,17 @@ named after what became of it. Tests read them; a test that changes one puts it 
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -122,8 +125,13 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: Any
+    raw: bytes
     seconds: float
+
+    @property
+    def body(self) -> Any:
+        """The answer's JSON."""
+        return json.loads(self.raw or b"null")
 
     @property
     def code(self) -> str:
@@ -137,6 +145,15 @@ class Answer:
         return {p["field"]: p["rule"] for p in self.body["error"]["problems"]}
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A submission of which everything is there but the manifest."""
+
+    submission: str
+    manifest_key: str
+    finish: Callable[[], None]
+
+
 @dataclass
 class Registry:
     """The registry, seen from outside by profile, and from inside as root or as one of its functions' roles."""
@@ -147,42 +164,36 @@ class Registry:
     _projects: int = 0
 
     def session(self, profile: str) -> boto3.Session:
-        """A session of a person's profile."""
-        return self._sessions.setdefault(profile, self.stack.session(profile))
+        """A session of a person's profile, or of one that `assume` gave."""
+        if profile not in self._sessions:
+            self._sessions[profile] = self.stack.session(profile)
+        return self._sessions[profile]
 
     def client(self, profile: str) -> RegistryClient:
-        """The registry's client with a person's credentials."""
+        """The registry's client with a profile's credentials."""
         return RegistryClient(self.session(profile), self.stack.api_url)
 
     def aws(self, service: str, profile: str = "root") -> Any:
         """A client of a service that tries once, so that a refusal is seen as it comes."""
-        config = Config(retries={"total_max_attempts": 1}, read_timeout=120, max_pool_connections=32, signature_version="v4")
+        settings: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "read_timeout": 120, "max_pool_connections": 32}
         if service == "s3":
-            config = config.merge(Config(signature_version="s3v4", s3={"addressing_style": "path"}))
-        return self.session(profile).client(service, config=config)
+            settings |= {"signature_version": "s3v4", "s3": {"addressing_style": "path"}}
+        return self.session(profile).client(service, config=Config(**settings), endpoint_url=self.stack.endpoint_url)
 
-    def as_function(self, function: str) -> boto3.Session:
-        """A session of a function's own role."""
-        profile = f"function {function}"
-        if profile not in self._sessions:
-            arn = f"arn:aws:iam::{ACCOUNT}:role/attestry-{function.replace('_', '-')}-function"
-            given = self.aws("sts").assume_role(RoleArn=arn, RoleSessionName=f"attestry-{function.replace('_', '-')}")["Credentials"]
-            core = self._in_place(given)
-            self._sessions[profile] = core
-        return self._sessions[profile]
+    def assume(self, role: str, session_name: str, *, profile: str = "root") -> str:
+        """Assume a role under a session name of the caller's choice, and return the profile that it makes."""
+        name = f"{profile} as {role}/{session_name}"
+        if name not in self._sessions:
+            arn = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+            given = self.aws("sts", profile).assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
+            keys = (given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+            self._sessions[name] = boto3.Session(*keys, region_name=REGION)
+        return name
 
-    def assume(self, profile: str, role_arn: str, session_name: str) -> boto3.Session:
-        """A session of a role that a profile assumes under a name of its choice."""
-        return self._in_place(self.aws("sts", profile).assume_role(RoleArn=role_arn, RoleSessionName=session_name)["Credentials"])
-
-    def adopt(self, profile: str, session: boto3.Session) -> None:
-        """Make a session known under a name, for `aws`, `call` and `client`."""
-        self._sessions[profile] = session
-
-    def _in_place(self, given: Mapping[str, Any]) -> boto3.Session:
-        session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], region_name=REGION)
-        session._session.set_config_variable("endpoint_url", self.stack.endpoint_url)
-        return session
+    def as_function(self, function: str) -> str:
+        """The profile of a function's own role; only the account's root of the embedded AWS can assume it besides Lambda."""
+        name = f"attestry-{function.replace('_', '-')}"
+        return self.assume(f"{name}-function", name)
 
     def call(self, profile: str, method: str, path: str, body: Any = None) -> Answer:
         """Send one request to the API; a body of bytes goes as it is."""
@@ -198,7 +209,7 @@ class Registry:
                 status, headers, raw = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, headers, raw = error.code, error.headers, error.read()
-        return Answer(status, {k.lower(): v for k, v in headers.items()}, json.loads(raw or b"null"), time.monotonic() - begun)
+        return Answer(status, {k.lower(): v for k, v in headers.items()}, raw, time.monotonic() - begun)
 
     def invoke(self, function: str, payload: Mapping[str, Any], **arguments: Any) -> Any:
         """Invoke a function of the registry and return its answer; one that is at its concurrency is asked again."""
@@ -308,25 +319,22 @@ class Registry:
             s3.put_object(Bucket=self.bucket, Key=key, Body=content)
         return key
 
-    def upload(self, prepared: PreparedSubmission, manifest: bytes, *, profile: str = "dana") -> Callable[[], str]:
-        """Upload a submission through the API but for its manifest; what is returned uploads that, and gives the submission's ID."""
-        import hashlib
-
+    def upload(self, prepared: PreparedSubmission, manifest: bytes, *, profile: str = "dana") -> Upload:
+        """Upload a submission through the API with another manifest, up to that."""
         client = self.client(profile)
-        contents = {f.name: f.content for f in prepared.files} | {"manifest.json": manifest}
-        bodies = {name: c if isinstance(c, bytes) else c.read_bytes() for name, c in contents.items()}
-        sizes = [{"name": n, "size": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in bodies.items()]
-        grant = client.announce_upload(sizes)
+        contents = {f.name: f.content if isinstance(f.content, bytes) else f.content.read_bytes() for f in prepared.files}
+        contents["manifest.json"] = manifest
+        announced = [{"name": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()]
+        grant = client.announce_upload(announced)
+        places = {place["name"]: place for place in grant["uploads"]}
 
-        def put(place: Mapping[str, Any]) -> None:
-            answer = client.http.put(place["url"], place["headers"], bodies[place["name"]])
+        def put(name: str) -> None:
+            answer = client.http.put(places[name]["url"], places[name]["headers"], contents[name])
             assert answer.status_code == 200, answer.text
 
-        for place in grant["uploads"]:
-            if place["name"] != "manifest.json":
-                put(place)
-        last = next(p for p in grant["uploads"] if p["name"] == "manifest.json")
-        return lambda: (put(last), str(grant["submission"]))[1]
+        for name in contents.keys() - {"manifest.json"}:
+            put(name)
+        return Upload(str(grant["submission"]), places["manifest.json"]["key"], lambda: put("manifest.json"))
 
     def outcome(self, manifest_key: str) -> dict[str, Any]:
         """The status object beside a manifest, once it is there."""
@@ -376,8 +384,6 @@ class Registry:
 @cache
 def example_data() -> Path:
     """The folder with the example's data, which its own script writes."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="attestry-flows-"))
     shutil.copy(EXAMPLE / "get_data.py", folder)
     run(folder, sys.executable, "get_data.py")
@@ -386,8 +392,6 @@ def example_data() -> Path:
 
 def example_rows() -> list[dict[str, float]]:
     """Measurements as a consumer sends them."""
-    import csv
-
     with (example_data() / "breast_cancer.csv").open(newline="") as stream:
         return [{k: float(v) for k, v in row.items() if k != LABEL} for row in csv.DictReader(stream)]
 
@@ -412,6 +416,6 @@ def deployed(registry: Registry) -> tuple[str, int]:
 
 
 @pytest.fixture(scope="session")
-def prepared(registry: Registry) -> Iterator[PreparedSubmission]:
+def prepared(registry: Registry) -> PreparedSubmission:
     """A small submission before it leaves; tests send it with manifests of their own."""
     return prepare_submission(registry.small_project())

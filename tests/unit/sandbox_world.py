@@ -46,7 +46,7 @@ from pathlib import Path
 from attestry.sandbox import serving
 from attestry.sandbox.workspace import Workspace
 serving.REQUEST_SECONDS = 5.0
-server = serving.ModelServer(Workspace(Path(sys.argv[2])), memory_mib=1536, kept=int(sys.argv[3]))
+server = serving.ModelServer(Workspace(Path(sys.argv[2])), memory_mib=700, kept=int(sys.argv[3]))
 answers = os.dup(1)
 os.dup2(2, 1)
 for line in sys.stdin:

@@ -36,7 +36,7 @@ def predict_fn(data, model):
     if how == "hang": time.sleep(600)
     if how == "print": print("to standard output"); os.write(1, b"{}" + bytes([10])); return x
     if how == "large": return ["y" * 1000] * 1 if len(x) == 1 else ["y" * 1000000] * len(x)
-    if how == "memory": y = bytearray(b"x") * (1400 << 20); time.sleep(9); return x
+    if how == "memory": y = bytearray(b"x") * (700 << 20); time.sleep(9); return x
     if how == "pid": return [os.getpid()] * len(x)
     if how == "aws": return [str(sorted(n for n in os.environ if n.startswith("AWS")))] * len(x)
     if how == "write": open(os.path.join(os.path.dirname(__file__), "evil"), "w"); return x
@@ -139,7 +139,7 @@ def test_serving_code_cannot_change_its_own_files(server: Server, version: dict[
     ("how", "said"),
     [
         ("die", "the model's process ended: going down"),
-        ("memory", "the model's process ended: it needed more than its memory, 1344 MiB"),
+        ("memory", "the model's process ended: it needed more than its memory, 508 MiB"),
         ("hang", "gave no answer in time"),
         ("large", "the output is larger than"),
     ],
