@@ -151,6 +151,7 @@ def _scripts(registry: EmbeddedRegistry, version: Mapping[str, Any], folder: Pat
     channels = {"SOURCE": registry.project / "data", "TRAIN": data / "train", "HOLDOUT": data / "holdout"}
     variables = {
         "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
         "LABEL": label,
         "SM_MODEL_DIR": str(model),
         **{f"SM_CHANNEL_{name}": str(path) for name, path in channels.items()},

@@ -101,7 +101,7 @@ def specs(config: Config) -> Mapping[str, Spec]:
         "inference": Spec(
             "Serves versions; no permissions", 300, config.inference_memory_mib, SANDBOX_DISK_MIB, tenants=True, untrusted=True, table=False
         ),
-        "operate": Spec("API: deployment, rollback, retry", API_SECONDS, extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_PIPELINE_ARN")),
+        "operate": Spec("API: deployment, rollback, retry", API_SECONDS, extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_GATE_FUNCTION", "ATTESTRY_PIPELINE_ARN")),
         "people": Spec("API: persons and their logins", API_SECONDS),
         "predict": Spec(
             "API: predictions with receipts",

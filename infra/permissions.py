@@ -249,7 +249,7 @@ def _operate(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.invoke("deploy"),
+        *g.invoke("deploy", "gate"),
         *g.start_pipeline(),
     ]
 

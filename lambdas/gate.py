@@ -20,4 +20,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
             world.meta, world.pipeline, world.notifier, model=model, number=number, token=str(event["token"]), at=world.clock.now()
         )
         return {"outcome": "waiting"}
-    return {"outcome": send_on(world.meta, world.pipeline, model=model, number=number)}
+    return {"outcome": send_on(world.meta, world.pipeline, model=model, number=number, at=world.clock.now())}

@@ -48,6 +48,8 @@ def retry(request: Request) -> Answer:
 def claim(request: Request) -> dict[str, Any]:
     """Make the caller's person the submitter of what was uploaded under the caller's own prefix."""
     version = claim_submission(world.meta, request.text("model"), request.number("number"), by=_caller(request), at=world.clock.now())
+    # A version that its policy approves may have waited for this.
+    world.functions.send(world.settings.gate_function, {"action": "decided", "model": version.model, "version": version.number})
     return {**_shown(version), "submitter": version.submitter_person}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from importlib.resources import files
 from typing import Any
 
@@ -27,7 +28,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _preparer() -> StagePreparer:
     settings = world.settings
-    sandbox = Sandbox(settings.sandbox_memory_mib, settings.number("ATTESTRY_SANDBOX_DISK_MIB", 10240), "arm64")
+    sandbox = Sandbox(settings.sandbox_memory_mib, settings.number("ATTESTRY_SANDBOX_DISK_MIB", 10240), platform.machine())
     lock = files("attestry.evaluation").joinpath("requirements.lock").read_bytes()
     names = [n for n in settings.environment.get("ATTESTRY_DATA_BUCKETS", "").split(",") if n]
     buckets = {name: S3ObjectStore(world.clients.s3, name) for name in names}

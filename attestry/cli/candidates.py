@@ -59,7 +59,9 @@ def _sentences(submitted: Submitted, followed: Followed | None) -> str:
     if submitted.dirty:
         lines.append("  with changes that are not in the revision; their difference is stored")
     if submitted.unproven:
-        lines.append("  your login maps to no person yet, so nobody can approve it: an admin adds you with `attestry people add`")
+        lines.append(
+            "  your login maps to no person yet, so nobody can approve it: an admin adds you (attestry people add), then you claim it (attestry claim MODEL@N)"
+        )
     if followed is not None:
         version = followed.version
         lines.append(f"  {version['stage']} {version['status']}, {version['standing']}")

@@ -388,10 +388,10 @@ def run_demo(folder: Path, console: Console) -> None:
 
 
 def main() -> int:
-    """Run the demo below `.attestry/` of the working directory."""
+    """Run the demo below `build/` of the working directory."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     try:
-        run_demo(Path.cwd() / ".attestry" / "demo", console)
+        run_demo(Path.cwd() / "build" / "demo", console)
     except AttestryError as error:
         console.print(f"\nThe demo failed: {error.message}", style="bold red", markup=False)
         return 1

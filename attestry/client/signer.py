@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import boto3
 
 DEFAULT_ENVIRONMENT = "production"
-DEFAULT_TABLE = "attestry"
 DEFAULT_DELEGATE_FUNCTION = "attestry-delegate"
 
 
@@ -53,12 +52,12 @@ class PredictionSigner:
             version_digest: SHA-256, hex, of the artifact manifest of the version that this process has loaded and checked.
             environment: where it serves.
             session: boto3 session; None for the usual AWS credential chain.
-            table: the registry's table; None for `ATTESTRY_TABLE`, else `attestry`.
+            table: the registry's table, output `MetaTable` of its stack; None for `ATTESTRY_TABLE`.
             delegate_function: name or ARN; None for `ATTESTRY_DELEGATE_FUNCTION`, else `attestry-delegate`.
             store: bucket of the model store, for captured payloads above 100 kB; None for `ATTESTRY_STORE`, else those are left out.
 
         Raises:
-            InvalidInputError: model or version digest has not the right form.
+            InvalidInputError: model or version digest has not the right form, or the table is not named.
         """
         ModelName(model)
         if not is_sha256(version_digest):
@@ -71,7 +70,11 @@ class PredictionSigner:
 
         clients = Clients(session)
         name = delegate_function or os.environ.get("ATTESTRY_DELEGATE_FUNCTION", DEFAULT_DELEGATE_FUNCTION)
-        rows = table or os.environ.get("ATTESTRY_TABLE", DEFAULT_TABLE)
+        rows = table or os.environ.get("ATTESTRY_TABLE")
+        if not rows:
+            raise InvalidInputError.of(
+                "table", "required", "name the registry's table (output MetaTable of its stack) or set ATTESTRY_TABLE"
+            )
         bucket = store or os.environ.get("ATTESTRY_STORE")
         self._signer = GroupSigner(
             meta=DynamoMetaStore(clients.dynamodb, rows),

@@ -161,8 +161,7 @@ class ArtifactManifest:
             holdout=datasets["holdout"],
             environment=ManifestEnvironment(**_fields(body["environment"], "environment", environment)),
             files=tuple(
-                FrozenFile(**_fields(f, f"files[{i}]", {"path": str, "size": int, "sha256": str}))
-                for i, f in enumerate(body["files"])
+                FrozenFile(**_fields(f, f"files[{i}]", {"path": str, "size": int, "sha256": str})) for i, f in enumerate(body["files"])
             ),
         )
         _require(manifest.to_bytes() == data, "", "canonical", "lists its files or sources in another order")

@@ -118,7 +118,13 @@ def public_key_of(jwk: Mapping[str, Any]) -> bytes:
 
 
 def issue(
-    signer: Signer, *, version: VersionUrn, environment: str, standing: str, public_key: bytes, now: datetime,
+    signer: Signer,
+    *,
+    version: VersionUrn,
+    environment: str,
+    standing: str,
+    public_key: bytes,
+    now: datetime,
     lifetime_seconds: int = MAX_LIFETIME_SECONDS,
 ) -> Delegation:
     """Sign a delegation.

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, check_may_decide, is_met
-from attestry.domain.errors import ConditionFailedError, ConflictError
+from attestry.domain.errors import ConditionFailedError, ConflictError, UnprovenIdentityError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import Stage, Standing, Status
@@ -94,6 +94,8 @@ def approve_by_policy(meta: MetaStore, version: Version, *, at: datetime) -> Ver
     policy = ApprovalPolicy.from_item(version.approval_policy)
     if not policy.automatic:
         raise ConflictError(f"{version.reference} needs people to approve it")
+    if version.submitter_person is None:
+        raise UnprovenIdentityError(f"{version.reference} is not approved before a person has claimed it: its submitter is unproven")
     by = registry_principal("approval-policy")
     reason = "the manifest's policy approves what passes all gates"
     move = _move(version, rejected=False, complete=True, principal=by, reason=reason, at=at, evidence="")

@@ -1,7 +1,8 @@
 """Deploy and roll back: put a version in place behind the pointer of an environment.
 
 Rules:
-- Only an approved version is put in place; its frozen files are found as they were recorded, and it is warm before the swap.
+- Only an approved version is put in place. A deployment finds its frozen files as they were recorded, and has it warm before the swap; a
+  rollback does not wait for either, because it has to work at once: the inference function verifies every file when it loads it.
 - The swap is one transaction: pointer, the version that comes, the one that goes (ROLLBACK, kept ready), and the one that was kept ready.
 - Every prediction reads the pointer, so there is no moment with two versions or none.
 """

@@ -22,7 +22,9 @@ from attestry.evidence.digests import tree_digest
 from attestry.ports import ObjectStore
 
 MAX_FROZEN_FILES = 500
-MAX_FILE_BYTES = 4 * 1024**3
+"""Files and folders; their references lie in the head row, which holds at most 400 KB."""
+
+MAX_MODEL_BYTES = 4 * 1024**3
 SPOOL_BYTES = 16 * 1024 * 1024
 
 
@@ -93,7 +95,7 @@ class Freezer:
         return name_version_folder(version.model, version.number, manifest.source.revision, execution).rstrip("/")
 
     def _model_files(self, stream: IO[bytes], folder: str) -> Iterator[FileRef]:
-        limits = ArchiveLimits(max_files=MAX_FROZEN_FILES)
+        limits = ArchiveLimits(max_files=MAX_FROZEN_FILES, max_bytes=MAX_MODEL_BYTES, max_file_bytes=MAX_MODEL_BYTES)
         for entry in iterate_archive(stream, limits):
             path = f"model/{entry.path}"
             with _spooled(entry.stream) as body:

@@ -47,22 +47,26 @@ def open_approval(meta: MetaStore, pipeline: Pipeline, notifier: Notifier, *, mo
     else:
         pipeline.resume(token, _answer(version))
         return
-    if ApprovalPolicy.from_item(version.approval_policy).automatic:
-        version = approve_by_policy(meta, version, at=at)
+    version = _apply_policy(meta, version, at)
     if version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING:
         pipeline.resume(token, _answer(version))
 
 
-def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int) -> str:
-    """Send the waiting execution on if the table says that APPROVAL has ended.
+def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int, at: datetime) -> str:
+    """Send the waiting execution on if the table says that APPROVAL has ended, or an automatic policy ends it now.
 
     Returns:
         `waiting` while no decision is there, `sent`, or `restarted` where the waiting execution was gone.
     """
     version = load_version(meta, model, number)
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        version = _apply_policy(meta, version, at)
+    if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         return "waiting"
     if version.token and pipeline.resume(version.token, _answer(version)):
+        _forget_token(meta, version)
+        return "sent"
+    if version.status is Status.REJECTED:
         _forget_token(meta, version)
         return "sent"
     if (
@@ -73,6 +77,12 @@ def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int) -> 
         start_next_attempt(meta, pipeline, version)
         return "restarted"
     return "sent"
+
+
+def _apply_policy(meta: MetaStore, version: Version, at: datetime) -> Version:
+    """Approve what the policy approves by itself; a version whose submitter is unproven waits until a person has claimed it."""
+    automatic = ApprovalPolicy.from_item(version.approval_policy).automatic
+    return approve_by_policy(meta, version, at=at) if automatic and version.submitter_person is not None else version
 
 
 def _open(meta: MetaStore, version: Version, token: str, at: datetime) -> Version:

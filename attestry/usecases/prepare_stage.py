@@ -20,7 +20,7 @@ from attestry.domain.principal import registry_principal
 from attestry.domain.stages import PIPELINE, Stage, Status, may_begin
 from attestry.domain.version import DataSet, EnvironmentRef, FileRef, Version, encode
 from attestry.evidence.canonical import canonical_bytes
-from attestry.evidence.digests import sha256_hex
+from attestry.evidence.digests import digest_stream, sha256_hex
 from attestry.ports import MetaStore, ObjectStore, Put
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
@@ -149,10 +149,14 @@ class StagePreparer:
         found = origin.stat(name)
         if found is None:
             raise InvalidInputError.of(f"{field}.uri", "present", f"{source.uri} is not there")
-        with origin.open(name, version_id or found.version_id) as stream:
+        exactly = version_id or found.version_id
+        # Digested before it is copied: what lies at a digest's place can never be replaced, so wrong bytes must not get there.
+        with origin.open(name, exactly) as stream:
+            actual = digest_stream(stream).sha256
+        if actual != source.sha256:
+            raise IntegrityError(f"{field}.sha256: {source.uri} has SHA-256 {actual}; the manifest says {source.sha256}")
+        with origin.open(name, exactly) as stream:
             placed = self._store.put_new(key, stream, retain=True)
-        if placed.sha256 != source.sha256:
-            raise IntegrityError(f"{field}.sha256: {source.uri} has SHA-256 {placed.sha256}; the manifest says {source.sha256}")
         ref = FileRef(source.file_name, key, placed.version_id, placed.size, placed.sha256)
         return DataSet(f"source/{source.name}", source.sha256, (ref,))
 

@@ -38,6 +38,7 @@ from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
 TRIES = 24
+EXECUTORS = ("lambda",)
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class Registrar:
     def _keep_files(self, upload: UploadedManifest, document: ManifestDocument) -> SourceFiles:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
+        _check_executors(manifest)
         source = check_source(self._store, upload.folder, manifest)
         diff = read_diff(self._store, upload.folder, manifest)
         self._check_data(upload.folder, manifest)
@@ -311,6 +313,18 @@ def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, An
         Put(transition_key(version.model, version.number, 1), transition),
         outbox_put(Event("candidate.registered", version.reference, 1, at, version.submitter, facts)),
     ]
+
+
+def _check_executors(manifest: Manifest) -> None:
+    """Refuse what this registry would have to run elsewhere than the manifest says."""
+    named = {"processing": manifest.processing, "training": manifest.training, "validation": manifest.validation}
+    problems = [
+        Problem(f"{stage}.executor", "available", f"this registry runs stages on {' and '.join(EXECUTORS)}, not on {settings.executor}")
+        for stage, settings in named.items()
+        if settings.executor not in EXECUTORS
+    ]
+    if problems:
+        raise InvalidInputError(problems)
 
 
 def _problems_of(error: AttestryError) -> tuple[Problem, ...]:

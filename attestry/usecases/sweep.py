@@ -18,12 +18,17 @@ from attestry.ports import Functions, MetaStore, Pipeline
 from attestry.usecases.executions import start_attempt, start_next_attempt
 from attestry.usecases.records import MODELS
 
-GRACE = timedelta(minutes=5)
+GRACE = timedelta(minutes=15)
+"""Above what any single step may take, so that only what stands still is touched."""
+
+MAX_ATTEMPTS = 10
+"""A version that was started this often is not started again by itself."""
+
 VERSIONS_PER_MODEL = 50
 
 
 def sweep(meta: MetaStore, functions: Functions, pipeline: Pipeline, *, gate_function: str, at: datetime) -> dict[str, int]:
-    """Look at the latest versions of each model and mend what stands still for more than five minutes.
+    """Look at the latest versions of each model and mend what stands still for longer than any step may take.
 
     Returns:
         How many versions were looked at, started, restarted and sent on, and how many could not be mended.
@@ -47,7 +52,10 @@ def sweep(meta: MetaStore, functions: Functions, pipeline: Pipeline, *, gate_fun
 def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mapping[str, Any], gate_function: str) -> str | None:
     version = Version.from_item(row)
     decided = version.stage is Stage.APPROVAL and version.status in (Status.SUCCEEDED, Status.REJECTED)
-    if decided and version.token:
+    waits_for_claim = (
+        version.stage is Stage.APPROVAL and version.status is Status.RUNNING and bool(version.approval_policy.get("automatic"))
+    )
+    if (decided and version.token) or (waits_for_claim and version.submitter_person is not None):
         functions.send(gate_function, {"action": "decided", "model": version.model, "version": version.number})
         return "sent"
     if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
@@ -58,5 +66,7 @@ def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mappin
         return "started"
     if status == "RUNNING" or (version.stage is Stage.APPROVAL and version.status is Status.RUNNING):
         return None
+    if version.attempt >= MAX_ATTEMPTS:
+        return "failed"
     start_next_attempt(meta, pipeline, version)
     return "restarted"

@@ -1,6 +1,6 @@
 """Trace: from one prediction ID to the version, code, data, settings and people behind it, each step checked.
 
-At most six calls, whatever the number of versions: receipt and delegation (one read of two rows), the version's partition, the manifest,
+At most six calls while the receipt's row is there (35 days; three more afterwards), whatever the number of versions: receipt and delegation (one read of two rows), the version's partition, the manifest,
 the artifact manifest, the listing of the frozen files, and the delegator's public key. `deep` reads every file besides.
 
 Verdicts: `SIGNED-UNANCHORED` when every step holds, `INCOMPLETE` when something that ought to be there is missing, `BROKEN` when a step
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from attestry.domain.errors import AttestryError, IntegrityError, NotFoundError
+from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest
@@ -30,6 +30,7 @@ from attestry.usecases.records import load_version, version_key
 from attestry.usecases.trace_document import describe
 
 MAX_ARTIFACT_MANIFEST_BYTES = 4 * 1024 * 1024
+MAX_DEEP_BYTES = 1024**3
 
 
 @dataclass
@@ -274,8 +275,16 @@ def _check_approval(evidence: Evidence) -> str:
 
 
 def _check_bytes(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
-    """Read every file in its recorded S3 version and digest it."""
+    """Read every file in its recorded S3 version and digest it.
+
+    Raises:
+        InvalidInputError: more bytes than a call of the API has time for.
+    """
     version = evidence.version
+    total = sum(f.size for f in (*version.frozen, *(f for d in version.datasets for f in d.files)))
+    if total > MAX_DEEP_BYTES:
+        message = f"{version.reference} has {total} bytes; a deep trace reads at most {MAX_DEEP_BYTES}: fetch them with `attestry data`, which verifies"
+        raise InvalidInputError.of("deep", "size", message)
     sets: list[tuple[str, tuple[FileRef, ...]]] = [("bytes of the frozen files", version.frozen)]
     sets += [(f"bytes of the data set {d.name}", d.files) for d in version.datasets]
     if version.environment and version.environment.archive:

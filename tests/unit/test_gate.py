@@ -31,7 +31,7 @@ class World:
         return decide_approval(self.meta, MODEL, 1, Verdict.APPROVE, reason="good", by=ERIN, at=AT)
 
     def send(self):
-        return send_on(self.meta, self.pipeline, model=MODEL, number=1)
+        return send_on(self.meta, self.pipeline, model=MODEL, number=1, at=AT)
 
     @property
     def head(self):
@@ -135,10 +135,48 @@ def test_the_sweeper_starts_the_next_attempt_where_the_execution_died_in_a_stage
     assert sweep(meta, MemoryFunctions(), pipeline, gate_function="gate", at=AT.replace(hour=5))["restarted"] == 1
 
 
-@pytest.mark.parametrize(("stage", "status"), [(Stage.VALIDATION, Status.REJECTED), (Stage.TRAINING, Status.FAILED), (Stage.DEPLOYMENT, Status.SUCCEEDED)])
+@pytest.mark.parametrize(
+    ("stage", "status"), [(Stage.VALIDATION, Status.REJECTED), (Stage.TRAINING, Status.FAILED), (Stage.DEPLOYMENT, Status.SUCCEEDED)]
+)
 def test_the_sweeper_leaves_what_has_ended_and_what_moved_lately(stage, status):
     meta, pipeline = MemoryMetaStore(), MemoryPipeline()
     make_version(meta, stage=stage, status=status)
     for at in (AT, AT.replace(hour=5)):
         counts = sweep(meta, MemoryFunctions(), pipeline, gate_function="gate", at=at)
         assert counts["started"] + counts["restarted"] + counts["sent"] == 0
+
+
+def test_an_automatic_policy_waits_while_the_submitter_is_unproven_and_goes_on_when_claimed():
+    from attestry.usecases.operate import claim_submission
+    from tests.versions import session
+
+    world = World()
+    world.meta, world.pipeline = MemoryMetaStore(), MemoryPipeline()
+    unknown = session("scientist", "by-hand")
+    world.version = make_version(world.meta, policy=ApprovalPolicy(automatic=True), submitter=unknown)
+    world.pipeline.start(world.version.execution_id, {})
+    world.token = world.pipeline.wait_for_token(world.version.execution_id)
+    world.open()
+    assert world.send() == "waiting"
+    claim_submission(world.meta, MODEL, 1, by=unknown.as_person("dana"), at=AT)
+    assert world.send() == "sent"
+    assert world.head.standing is Standing.APPROVED
+
+
+def test_the_token_of_a_rejection_whose_wait_is_over_is_forgotten():
+    world = World()
+    world.open()
+    world.pipeline.end(world.version.execution_id, "TIMED_OUT")
+    decide_approval(world.meta, MODEL, 1, Verdict.REJECT, reason="no", by=ERIN, at=AT)
+    world.send()
+    assert world.head.token == ""
+    assert sweep(world.meta, MemoryFunctions(), world.pipeline, gate_function="gate", at=AT.replace(hour=5))["sent"] == 0
+
+
+def test_the_sweeper_does_not_start_a_version_for_ever():
+    meta, pipeline = MemoryMetaStore(), MemoryPipeline()
+    version = make_version(meta, stage=Stage.TRAINING, status=Status.RUNNING, attempt=10)
+    name = version.execution_id.replace("-1-1-", "-1-10-")
+    pipeline.start(name, {})
+    pipeline.end(name, "ABORTED")
+    assert sweep(meta, MemoryFunctions(), pipeline, gate_function="gate", at=AT.replace(hour=5))["failed"] == 1

@@ -268,3 +268,12 @@ def test_the_folder_is_named_as_configured(naming, ending):
     flow.registrar = Registrar(flow.meta, flow.store, flow.pipeline, flow.notifier, PLATFORM, FolderNaming(naming))
     version = flow.register_example()
     assert version.folder == f"models/tumour-diagnosis/1-{ending or version.execution_id}"
+
+
+def test_a_stage_that_this_registry_cannot_run_where_the_manifest_says_is_refused():
+    def edit(draft):
+        draft["training"] |= {"executor": "sagemaker", "resources": {"instance": "ml.m5.large"}}
+        draft["environment"]["container"] = "registry.example.com/train@sha256:" + "ab" * 32
+
+    source = example_source()
+    assert ("training.executor", "available") in refused(Flow(), example_manifest(source, edit=edit), source)
