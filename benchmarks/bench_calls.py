@@ -13,17 +13,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestry.aws.http import read_request
+from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.client.submit import PreparedSubmission, prepare_submission
 from attestry.domain.approvals import Verdict
 from attestry.evidence.delegation import jwk_of
+from attestry.evidence.prediction_id import PredictionId
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
+from attestry.usecases.sign import receipt_key
 from benchmarks.counting import Count
 from benchmarks.embedded import INVOCATION, MODEL, EmbeddedRegistry
 from benchmarks.result import Cell, Result, Table, Target
@@ -110,6 +115,7 @@ class _Story:
         self._counts = counts
         self._pipeline = ""
         self._versions = 1
+        self._worlds: dict[str, World] = {}
 
     @contextmanager
     def quiet_rules(self) -> Iterator[None]:
@@ -134,7 +140,7 @@ class _Story:
         route = "POST /v1/models/{model}/versions/{number}/decision"
         event = self._embedded.event(route, "erin", body={"decision": "approve", "reason": "measured"}, model=MODEL, number=1)
         with self._world(decide):
-            self._counts.measure("approve", lambda: _ok(decide.handler(event, INVOCATION)))
+            self._counts.measure("approve", partial(_answer, decide.handler, event))
         self._embedded.await_deployed(1)
 
     def predict(self) -> str:
@@ -148,7 +154,7 @@ class _Story:
                 body = {"instances": [rows[index]]}
                 event = embedded.event("POST /v1/models/{model}/predictions", "frank-consumer", body=body, model=MODEL)
                 name = "predict, warm" if index else "predict, first of a process"
-                prediction = self._counts.measure(name, lambda event=event: _ok(predict.handler(event, INVOCATION)))["prediction_id"]
+                prediction = self._counts.measure(name, partial(_answer, predict.handler, event))["prediction_id"]
             predict.predictor.cache_clear()
         key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
         with self._world(delegate):
@@ -170,7 +176,7 @@ class _Story:
             raise RuntimeError(f"version {number} was not deployed: {answer['error']}")
         with self._world(operate):
             back = self._embedded.event("POST /v1/models/{model}/rollback", "frank", body={"reason": "measured"}, model=MODEL)
-            self._counts.measure("rollback", lambda: _ok(operate.handler(back, INVOCATION)))
+            self._counts.measure("rollback", partial(_answer, operate.handler, back))
 
     def register_until(self, number: int) -> None:
         """Register versions, by the real path, until there are `number`."""
@@ -186,16 +192,20 @@ class _Story:
     def collect(self) -> None:
         """Archive the receipts."""
         with self._world(collect):
-            self._counts.measure("collect (two keys)", lambda: collect.handler({}, INVOCATION))
+            self._counts.measure(f"collect ({WARM_PREDICTIONS + 1} receipts)", lambda: collect.handler({}, INVOCATION))
 
     def trace_collected(self, prediction: str) -> None:
-        """Trace a prediction whose receipt is archived."""
-        self._trace("trace of an archived receipt", prediction)
+        """Trace a prediction whose row has expired, so that its receipt is read from the archive."""
+        found = PredictionId.parse(prediction)
+        row = receipt_key(found.kid, found.sequence)
+        table = self._embedded.stack.session("root").client("dynamodb")
+        table.delete_item(TableName=self._embedded.stack.outputs["MetaTable"], Key={"pk": {"S": row.partition}, "sk": {"S": row.sort}})
+        self._trace("trace, row expired", prediction)
 
     def _trace(self, name: str, prediction: str, **query: str) -> None:
         event = self._embedded.event("GET /v1/predictions/{id}/trace", "grace", query=query, id=prediction)
         with self._world(registry):
-            document = self._counts.measure(name, lambda: _ok(registry.handler(event, INVOCATION)))
+            document = self._counts.measure(name, partial(_answer, registry.handler, event))
         if document["verdict"] != "SIGNED-UNANCHORED":
             raise RuntimeError(f"the trace is {document['verdict']}")
 
@@ -204,7 +214,7 @@ class _Story:
         announced = {"files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in prepared.files]}
         with self._world(uploads):
             event = self._embedded.event("POST /v1/uploads", "dana", body=announced)
-            grant = self._counts.measure("upload grant", lambda: _ok(uploads.handler(event, INVOCATION)))
+            grant = self._counts.measure("upload grant", partial(_answer, uploads.handler, event))
         return self._register(prepared, str(grant["prefix"]), "register")
 
     def _register(self, prepared: PreparedSubmission, folder: str, operation: str = "register, a further version") -> int:
@@ -225,13 +235,17 @@ class _Story:
 
     def _prepared(self) -> PreparedSubmission:
         """Return the example as another candidate than any before: with another strength of regularisation."""
-        prepared = prepare_submission(self._embedded.project)
+        prepared = self._example
         mapping = json.loads(json.dumps(prepared.mapping))
         mapping["training"]["hyperparameters"]["C"] = 0.1 + self._versions / 1000
         raw = json.dumps(mapping, ensure_ascii=False, indent=2).encode()
         *others, manifest = prepared.files
         changed = type(manifest)(manifest.name, len(raw), hashlib.sha256(raw).hexdigest(), raw)
         return PreparedSubmission((*others, changed), mapping, prepared.source)
+
+    @cached_property
+    def _example(self) -> PreparedSubmission:
+        return prepare_submission(self._embedded.project)
 
     def _folder_of(self, submission: str) -> str:
         return f"candidates/AROABENCHMARK:dana/{submission}/"
@@ -259,16 +273,15 @@ class _Story:
             raise RuntimeError(f"{stage} ended {recorded['outcome']}: {recorded['error']}")
 
     def _approver(self) -> Any:
-        from attestry.aws.http import read_request
-        from attestry.aws.identity import caller
-
         world = self._embedded.world("decide")
         return person_of(world.meta, caller(read_request(self._embedded.event("", "erin")), world.settings))
 
     def _world_of(self, function: ModuleType) -> World:
         name = function.__name__.rpartition(".")[2]
-        changed = {"ATTESTRY_PIPELINE_ARN": self._pipeline} if name == "register" else {}
-        return self._embedded.world(name, **changed)
+        if name not in self._worlds:
+            changed = {"ATTESTRY_PIPELINE_ARN": self._pipeline} if name == "register" else {}
+            self._worlds[name] = self._embedded.world(name, **changed)
+        return self._worlds[name]
 
     @contextmanager
     def _world(self, function: Any, world: World | None = None) -> Iterator[None]:
@@ -279,6 +292,10 @@ class _Story:
             yield
         finally:
             function.world = before
+
+
+def _answer(handler: Callable[..., dict[str, Any]], event: dict[str, Any]) -> Any:
+    return _ok(handler(event, INVOCATION))
 
 
 def _ok(answer: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -128,8 +129,8 @@ def _once() -> dict[str, Setup]:
     """Return the handlers that change their world, so that each run needs a new one."""
     return {
         "register": _register,
-        **{f"prepare_stage {stage}": lambda stage=stage: _prepare(stage) for stage in SCRIPT_STAGES},
-        **{f"record_stage {stage}": lambda stage=stage: _record(stage) for stage in SCRIPT_STAGES},
+        **{f"prepare_stage {stage}": partial(_prepare, stage) for stage in SCRIPT_STAGES},
+        **{f"record_stage {stage}": partial(_record, stage) for stage in SCRIPT_STAGES},
         "gate": _gate,
         "decide": _decide,
         "deploy": _deploy,

@@ -1,5 +1,4 @@
-"""How long each function's module takes to import, which every cold start waits for: in fresh processes, beside an empty interpreter and
-beside `import boto3`.
+"""How long each function's module takes to import, beside an empty interpreter and `import boto3`; every cold start waits for it.
 
 The programs run one after the other, round by round, so a slower moment slows all of them. What counts is processor time, which other
 programs on the machine move less than the clock. Bytecode is made in a first round that does not count; `predict` runs once more
@@ -43,7 +42,9 @@ def run() -> Result:
         for name, spread in spreads.items()
     )
     columns = ("program", "ms", "least", "greatest", "n", "x empty", "x boto3, beyond empty")
-    notes = ("Processor time of the whole process, milliseconds. Clients of AWS services are made at the first request and not counted here.",)
+    notes = (
+        "Processor time of the whole process, milliseconds. Clients of AWS services are made at the first request and not counted here.",
+    )
     return Result("imports", (Table("Importing a function's module", columns, rows, notes),))
 
 

@@ -69,7 +69,9 @@ def run(registry: EmbeddedRegistry) -> Result:
     by_hand = _run_by_hand(registry, first.version)
     ends = {"PROCESSING": "Prepare TRAINING", "TRAINING": "Prepare VALIDATION", "VALIDATION": "APPROVAL"}
     times = [
-        StageTime(stage, (entered[ends[stage]] - entered[f"Prepare {stage}"]).total_seconds(), _claimed(first.version, stage), by_hand[stage])
+        StageTime(
+            stage, (entered[ends[stage]] - entered[f"Prepare {stage}"]).total_seconds(), _claimed(first.version, stage), by_hand[stage]
+        )
         for stage in STAGES
     ]
     around = {
@@ -98,7 +100,9 @@ def _whole(whole: float, around: Mapping[str, float], times: Sequence[StageTime]
     parts = {**around, "the stages": sum(t.wall for t in times)}
     rows = [(name, round(seconds, 2), round(seconds / whole, 2)) for name, seconds in parts.items()]
     return Table(
-        "From the submission to the approval (seconds)", ("part", "wall", "share"), (*rows, ("submission to approval", round(whole, 2), 1.0))
+        "From the submission to the approval (seconds)",
+        ("part", "wall", "share"),
+        (*rows, ("submission to approval", round(whole, 2), 1.0)),
     )
 
 

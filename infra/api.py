@@ -64,6 +64,7 @@ _ACCESS_LOG = {
     "request": "$context.requestId",
     "route": "$context.routeKey",
     "status": "$context.status",
+    "answered": "$context.integration.status",
     "caller": "$context.identity.userArn",
     "address": "$context.identity.sourceIp",
     "milliseconds": "$context.responseLatency",
@@ -79,6 +80,8 @@ class Api(Construct):
         api: the API.
         url: where it answers.
         url_parameter: the SSM parameter that tells clients the URL.
+        access_log: a JSON object per request. `status` is what the caller got, `answered` the status that a function of ours gave, so
+            the two differ where the gateway answered in its place; `deployment` is the prefix, for metrics made of the log.
     """
 
     def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
@@ -94,13 +97,13 @@ class Api(Construct):
                 integration=targets[route.function],
                 authorizer=authorizers.HttpIamAuthorizer(),
             )
-        self._add_stage(config, key)
+        self.access_log = self._add_stage(config, key)
         self.url = self.api.api_endpoint
         self.url_parameter = ssm.StringParameter(
             self, "Url", parameter_name=f"/{config.prefix}/api-url", string_value=self.url, description="Where the Attestry API answers"
         )
 
-    def _add_stage(self, config: Config, key: kms.Key) -> None:
+    def _add_stage(self, config: Config, key: kms.Key) -> logs.LogGroup:
         stage = apigw.HttpStage(
             self,
             "Stage",
@@ -120,5 +123,6 @@ class Api(Construct):
         )
         resource = stage.node.default_child
         assert isinstance(resource, apigw.CfnStage)  # noqa: S101 - narrows CDK's type
-        settings = apigw.CfnStage.AccessLogSettingsProperty(destination_arn=log.log_group_arn, format=json.dumps(_ACCESS_LOG))
-        resource.access_log_settings = settings
+        line = json.dumps({"deployment": config.prefix, **_ACCESS_LOG})
+        resource.access_log_settings = apigw.CfnStage.AccessLogSettingsProperty(destination_arn=log.log_group_arn, format=line)
+        return log

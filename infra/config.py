@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 CONTEXT_PREFIX = "attestry:"
@@ -60,8 +61,10 @@ class Config:
         scratch_retention_days: after how many days the stages' working files expire.
         alarm_address: e-mail address that alarms go to; empty for none.
         vpc_isolation: put the functions that run registered code into subnets whose only way out is S3.
+        vpc_cidr: addresses of that VPC, from /16 to /19; it is connected to nothing, so any private range will do.
         sandbox_memory_mib: memory of the function that runs a stage's script; CPU is in proportion.
         inference_memory_mib: memory of the function that serves predictions.
+        function_memory_mib: memory of further functions by name; what is not named keeps what `infra/functions.py` gives it.
         approval_timeout_days: how long a version waits for its approval.
         decision_wait_seconds: how long a decision made in the AWS console waits for CloudTrail to say who made it.
         reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
@@ -84,8 +87,10 @@ class Config:
     scratch_retention_days: int = 7
     alarm_address: str = ""
     vpc_isolation: bool = True
+    vpc_cidr: str = "10.90.0.0/16"
     sandbox_memory_mib: int = 3008
     inference_memory_mib: int = 2048
+    function_memory_mib: tuple[tuple[str, int], ...] = ()
     approval_timeout_days: int = 30
     decision_wait_seconds: int = 900
     reserved_concurrency: bool = True
@@ -109,6 +114,9 @@ class Config:
         _check_range("decisionWaitSeconds", self.decision_wait_seconds, 10, 3600)
         _check_range("throttleRate", self.throttle_rate, 1, 10000)
         _check_range("throttleBurst", self.throttle_burst, 1, 5000)
+        for function, memory in self.function_memory_mib:
+            _check_range(f"functionMemoryMib: {function}", memory, 128, 10240)
+        _check_network("vpcCidr", self.vpc_cidr)
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ConfigError(f"{CONTEXT_PREFIX}logRetentionDays must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
         if self.alarm_address:
@@ -152,12 +160,29 @@ def _read_int(key: str, value: object) -> int:
     return int(text)
 
 
+def _parse(key: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} is no JSON: {error}") from error
+
+
 def _read_names(key: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+        value = _parse(key, value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a list of texts")
     return tuple(value)
+
+
+def _read_amounts(key: str, value: object) -> tuple[tuple[str, int], ...]:
+    """Read whole numbers by name: an object, or the text of one, or `name=1,other=2`."""
+    if isinstance(value, str):
+        pairs = [part.partition("=")[::2] for part in value.split(",") if part.strip()]
+        value = _parse(key, value) if value.startswith("{") else {name.strip(): amount.strip() for name, amount in pairs}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be whole numbers by name")
+    return tuple(sorted((str(name), _read_int(f"{key}: {name}", amount)) for name, amount in value.items()))
 
 
 def _read_text(key: str, value: object) -> str:
@@ -181,6 +206,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "int": _read_int,
     "str": _read_text,
     "tuple[str, ...]": _read_names,
+    "tuple[tuple[str, int], ...]": _read_amounts,
     "RetentionMode": _one_of(RetentionMode),
     "Bundling": _one_of(Bundling),
     "FolderNaming": _one_of(FolderNaming),
@@ -190,6 +216,15 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
 def _check_range(key: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be from {low} to {high}, not {value}")
+
+
+def _check_network(key: str, value: str) -> None:
+    try:
+        network = ip_network(value)
+    except ValueError as error:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a network such as 10.90.0.0/16, not {value!r}") from error
+    if not (isinstance(network, IPv4Network) and network.is_private and 16 <= network.prefixlen <= 19):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a private IPv4 network from /16 to /19, not {value!r}")
 
 
 def _check_text(key: str, value: str, pattern: str, rule: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy, Size
 from aws_cdk import aws_iam as iam
@@ -14,7 +14,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.bundling import code_of, registry_archive, sandbox_archive
-from infra.config import Config
+from infra.config import CONTEXT_PREFIX, Config, ConfigError
 from infra.keys import Keys
 from infra.network import Isolation
 from infra.permissions import PERMISSIONS, Grants, attach_network, write_log
@@ -84,7 +84,20 @@ class Spec:
 
 
 def specs(config: Config) -> Mapping[str, Spec]:
-    """Return every function by name, which is also the name of its module below lambdas/."""
+    """Return every function by name, which is also the name of its module below lambdas/.
+
+    Raises:
+        infra.config.ConfigError: memory for a function that is not there, or that has a setting of its own.
+    """
+    table, given = _specs(config), dict(config.function_memory_mib)
+    for name in given:
+        if name not in table or table[name].untrusted:
+            settable = ", ".join(sorted(known for known, spec in table.items() if not spec.untrusted))
+            raise ConfigError(f"{CONTEXT_PREFIX}functionMemoryMib: {name!r} is none of {settable}")
+    return {name: replace(spec, memory_mib=given.get(name, spec.memory_mib)) for name, spec in table.items()}
+
+
+def _specs(config: Config) -> dict[str, Spec]:
     return {
         "build_environment": Spec(
             "Builds environment archives from lock files", 900, 2048, 4096, reserved=5, table=False, store=True, retains=True
@@ -101,7 +114,11 @@ def specs(config: Config) -> Mapping[str, Spec]:
         "inference": Spec(
             "Serves versions; no permissions", 300, config.inference_memory_mib, SANDBOX_DISK_MIB, tenants=True, untrusted=True, table=False
         ),
-        "operate": Spec("API: deployment, rollback, retry", API_SECONDS, extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_GATE_FUNCTION", "ATTESTRY_PIPELINE_ARN")),
+        "operate": Spec(
+            "API: deployment, rollback, retry",
+            API_SECONDS,
+            extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_GATE_FUNCTION", "ATTESTRY_PIPELINE_ARN"),
+        ),
         "people": Spec("API: persons and their logins", API_SECONDS),
         "predict": Spec(
             "API: predictions with receipts",

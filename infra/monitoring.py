@@ -10,6 +10,7 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -21,6 +22,21 @@ from infra.names import Names
 from infra.permissions import Topics
 from infra.pipeline import Pipeline
 from infra.stores import UPLOADS, Stores
+
+NAMESPACE = "Attestry"
+"""Of the metrics that functions count (attestry/aws/metrics.py), and of those that are made of the access log."""
+
+COUNTED = {
+    "sequence-gaps": ("collect", "SequenceGaps", "A number is missing in a signing key's sequence: a prediction is being withheld, or was"),
+    "keys-not-collected": ("collect", "KeysNotCollected", "Receipts of a key could not be archived; their rows expire after 35 days"),
+    "versions-unmended": ("sweep", "VersionsUnmended", "A version stands still and could not be mended; the log of sweep names it"),
+}
+"""Alarm to the function that counts, the metric's name, and what it means; one is enough."""
+
+ERRORS = '{ ($.status = "5*") && (($.status != "503") || ($.answered != "503")) }'
+"""5xx but for a function's own 503, which says that a version is being loaded. The gateway's own 503 counts."""
+
+BUSY = '{ ($.status = "503") && ($.answered = "503") }'
 
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 
@@ -119,12 +135,42 @@ class Alarms(Construct):
         failed = pipeline.machine.metric_failed(period=five, statistic="Sum")
         self._alarm("pipeline-failed", failed, "An execution failed; its version has a failed stage with error and log")
         timed_out = pipeline.machine.metric_timed_out(period=five, statistic="Sum")
-        self._alarm("pipeline-timed-out", timed_out, "An execution ran out of time")
+        self._alarm("pipeline-timed-out", timed_out, "An execution hung: it went on a day longer than an approval may take")
         refused = pipeline.decision.metric_failed(period=five, statistic="Sum")
         self._alarm("decision-refused", refused, "A decision in the AWS console was refused or its caller stayed unknown")
-        self._alarm("api-errors", api.api.metric_server_error(period=five, statistic="Sum"), "The API answered 5xx", threshold=5)
+        for name, (service, counted, description) in COUNTED.items():
+            self._alarm(name, self._counted(counted, service=service), description)
+        errors = self._logged("ApiErrors", api.access_log, ERRORS)
+        self._alarm("api-errors", errors, "The API answered 5xx, cold versions not counted", threshold=5)
+        busy = self._logged("ApiBusy", api.access_log, BUSY)
+        self._alarm(
+            "api-busy", busy, "Functions have answered 503 for 15 minutes: a version that does not load, or AWS", threshold=5, periods=3
+        )
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, description: str, *, threshold: int = 1) -> None:
+    def _counted(self, name: str, **dimensions: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=name,
+            dimensions_map={"deployment": self._prefix, **dimensions},
+            period=Duration.minutes(5),
+            statistic="Sum",
+        )
+
+    def _logged(self, name: str, log: logs.LogGroup, pattern: str) -> cloudwatch.Metric:
+        """Count the lines of the access log that fit a pattern."""
+        logs.MetricFilter(
+            self,
+            f"{name}Filter",
+            log_group=log,
+            filter_pattern=logs.FilterPattern.literal(pattern),
+            metric_namespace=NAMESPACE,
+            metric_name=name,
+            metric_value="1",
+            dimensions={"deployment": "$.deployment"},
+        )
+        return self._counted(name)
+
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, description: str, *, threshold: int = 1, periods: int = 1) -> None:
         alarm = cloudwatch.Alarm(
             self,
             "".join(part.capitalize() for part in name.replace("_", "-").split("-")),
@@ -132,7 +178,7 @@ class Alarms(Construct):
             alarm_description=description,
             metric=metric,
             threshold=threshold,
-            evaluation_periods=1,
+            evaluation_periods=periods,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )

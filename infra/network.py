@@ -9,6 +9,7 @@ from aws_cdk import aws_route53resolver as resolver
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from infra.config import Config
 from infra.stores import WRITE_ONCE, Stores
 
 
@@ -21,13 +22,13 @@ class Isolation(Construct):
         security_group: no inbound rule; outbound HTTPS, which the routes limit to S3.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, stores: Stores) -> None:
+    def __init__(self, scope: Construct, construct_id: str, config: Config, stores: Stores) -> None:
         super().__init__(scope, construct_id)
         isolated = ec2.SubnetConfiguration(name="Isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=20)
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
-            ip_addresses=ec2.IpAddresses.cidr("10.90.0.0/16"),
+            ip_addresses=ec2.IpAddresses.cidr(config.vpc_cidr),
             max_azs=2,
             nat_gateways=0,
             create_internet_gateway=False,

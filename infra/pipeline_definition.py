@@ -23,6 +23,9 @@ _LAMBDA_FAULTS = ["Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambd
 _SECONDS_OF_FUNCTION = 930
 """A little above a function's own limit of 900 s, so that its answer is the one that counts."""
 
+STAGES_SECONDS = 86_400
+"""What all states but APPROVAL may take together, each at its limit and each tried as often as it is; a test adds it up."""
+
 SUBSTITUTIONS = {
     "build_environment": "BuildEnvironment",
     "console_decision": "ConsoleDecision",
@@ -49,6 +52,8 @@ def pipeline_definition(*, approval_seconds: int) -> State:
     return {
         "Comment": "Attestry: one execution makes one model version",
         "QueryLanguage": "JSONata",
+        # Every state has a limit of its own; this one ends an execution that hangs all the same, and is what TIMED_OUT means.
+        "TimeoutSeconds": approval_seconds + STAGES_SECONDS,
         "StartAt": "Read input",
         "States": states,
     }

@@ -40,7 +40,7 @@ class AttestryStack(Stack):
         keys = Keys(self, "Keys", config)
         stores = Stores(self, "Stores", config, keys.data)
         topics = make_topics(self, config, keys.data)
-        isolation = Isolation(self, "Isolation", stores) if config.vpc_isolation else None
+        isolation = Isolation(self, "Isolation", config, stores) if config.vpc_isolation else None
         grants = Grants(config, Names(config.prefix), stores, keys.data, topics)
         functions = Functions(self, "Functions", grants, keys, isolation)
         pipeline = Pipeline(self, "Pipeline", config, functions, keys.data)

@@ -13,7 +13,20 @@ from infra.config import Config
 from infra.names import Names
 
 WRITE_ONCE = ("datasets", "environments", "models", "registered")
-"""Folders of the store in which an object is written once and never deleted."""
+"""Folders of the store in which an object is written once."""
+
+NEVER_DELETED = (
+    "datasets/*",
+    "environments/*",
+    "registered/*",
+    "models/*/frozen/*",
+    "models/*/stages/*",
+    "models/*/evidence/*",
+    "models/*/predictions/*.jsonl",
+    "models/*/predictions/*.jwt",
+)
+"""Objects that nobody deletes. The rest below models/ is what may have to be erased one day: captured payloads, and the private half of a
+batch of receipts (`*.private.ndjson`)."""
 
 UPLOADS = "candidates"
 GATEWAYS_TO_UPLOADS = ("uploads", "register")
@@ -143,20 +156,20 @@ def notify_event_bridge(bucket: s3.Bucket) -> None:
 def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
     """Return the rules that hold for everybody, administrators of the account included, until they change the policy itself."""
     everybody = [iam.AnyPrincipal()]
-    frozen = [bucket.arn_for_objects(f"{folder}/*") for folder in WRITE_ONCE]
+    once = [bucket.arn_for_objects(f"{folder}/*") for folder in WRITE_ONCE]
     never_delete = iam.PolicyStatement(
         sid="DenyDelete",
         effect=iam.Effect.DENY,
         principals=everybody,
         actions=["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"],
-        resources=frozen,
+        resources=[bucket.arn_for_objects(pattern) for pattern in NEVER_DELETED],
     )
     write_once = iam.PolicyStatement(
         sid="DenyOverwrite",
         effect=iam.Effect.DENY,
         principals=everybody,
         actions=["s3:PutObject"],
-        resources=frozen,
+        resources=once,
         # CreateMultipartUpload and UploadPart carry no such header and make no object; the completing call does both.
         conditions={"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
     )
@@ -165,7 +178,7 @@ def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
         effect=iam.Effect.DENY,
         principals=everybody,
         actions=["s3:PutObject"],
-        not_resources=[*frozen, bucket.arn_for_objects(f"{UPLOADS}/${{aws:userid}}/*")],
+        not_resources=[*once, bucket.arn_for_objects(f"{UPLOADS}/${{aws:userid}}/*")],
         conditions={"ArnNotEquals": {"aws:PrincipalArn": [names.function_role_arn(name) for name in GATEWAYS_TO_UPLOADS]}},
     )
     return [never_delete, write_once, own_prefix]

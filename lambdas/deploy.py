@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from attestry.aws.logging import configure_logging
+from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.domain.errors import AttestryError, UnavailableError
 from attestry.domain.principal import Principal, registry_principal
+from attestry.domain.stages import Stage
 from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, swap_pointer, warm
 from attestry.usecases.records import load_version
 
@@ -26,8 +28,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
         raise
     except AttestryError as error:
         fail_deployment(world.meta, model, number, by=by, error=error.message, at=world.clock.now())
-        return {"outcome": "FAILED", "error": error.message}
-    return {"outcome": "SUCCEEDED", "error": ""}
+        answer = {"outcome": "FAILED", "error": error.message}
+    else:
+        answer = {"outcome": "SUCCEEDED", "error": ""}
+    count({Count.STAGES_ENDED: 1}, deployment=world.settings.prefix, stage=Stage.DEPLOYMENT.value, outcome=answer["outcome"])
+    return answer
 
 
 def _deploy(model: str, number: int, by: Principal, reason: str) -> None:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from attestry.aws.logging import configure_logging
+from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.usecases.sweep import sweep
 
@@ -14,8 +15,17 @@ world = World()
 
 
 def handler(_: dict[str, Any], context: Any) -> dict[str, int]:
-    """Sweep once."""
+    """Sweep once; what could not be mended is logged as an error, counted, and tried again by the next run."""
     configure_logging(context)
-    counts = sweep(world.meta, world.functions, world.pipeline, gate_function=world.settings.gate_function, at=world.clock.now())
+    counts = sweep(
+        world.meta,
+        world.functions,
+        world.pipeline,
+        gate_function=world.settings.gate_function,
+        at=world.clock.now(),
+        on_unmended=lambda version, why: logger.error("a version could not be mended", extra={"version": version, "why": why}),
+    )
     logger.info("swept", extra=counts)
+    swept = {Count.VERSIONS_SWEPT: counts["started"] + counts["restarted"] + counts["sent"], Count.VERSIONS_UNMENDED: counts["failed"]}
+    count(swept, deployment=world.settings.prefix)
     return counts

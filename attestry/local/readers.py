@@ -277,6 +277,17 @@ def _alarm(services: Services, name: str, _: Properties) -> Properties:
     return next((dict(alarm) for alarm in (*found["MetricAlarms"], *found["CompositeAlarms"])), {})
 
 
+def _metric_filter(services: Services, name: str, expected: Properties) -> Properties:
+    group = expected["LogGroupName"]
+    found = services.client("logs").describe_metric_filters(logGroupName=group, filterNamePrefix=name)["metricFilters"]
+    entry = next((titled(one) for one in found if one["filterName"] == name), {})
+    for made in entry.get("MetricTransformations", []):
+        # `titled` took the dimensions' own names for keys of the API.
+        dimensions = next(one for one in found if one["filterName"] == name)["metricTransformations"][0].get("dimensions", {})
+        made["Dimensions"] = [{"Key": key, "Value": value} for key, value in dimensions.items()]
+    return {**entry, "LogGroupName": group}
+
+
 def _vpc(services: Services, vpc: str, _: Properties) -> Properties:
     client = services.client("ec2")
     attributes = {
@@ -339,6 +350,7 @@ _READERS: Mapping[str, Reader] = {
     "AWS::Lambda::Function": _function,
     "AWS::Lambda::Permission": _permission,
     "AWS::Logs::LogGroup": _log_group,
+    "AWS::Logs::MetricFilter": _metric_filter,
     "AWS::S3::Bucket": _bucket,
     "AWS::S3::BucketPolicy": _bucket_policy,
     "AWS::SNS::Topic": _topic,

@@ -22,9 +22,11 @@ def main() -> None:
     from attestry.sandbox import confine, model_runner
 
     sys.path.remove(package)
+    # An interpreter of a virtual environment reads this when a script starts it as a process of its own.
+    environment = str(Path(sys.executable).parents[1] / "pyvenv.cfg")
     confine.confine(
         confine.Limits(**configuration["limits"]),
-        readable=[*configuration["readable"], sys.prefix, sys.base_prefix, sys.exec_prefix],
+        readable=[*configuration["readable"], sys.prefix, sys.base_prefix, sys.exec_prefix, environment],
         writable=configuration["writable"],
         parent=configuration["parent"],
     )

@@ -4,8 +4,8 @@ For each key there are, below `<version folder>/predictions/<key ID>/`:
 
 - `delegation.jwt`: the delegation;
 - `<first>-<last>.jsonl`: the receipts of a range of sequence numbers, an object per line: `sequence`, `at`, `receipt`;
-- `<first>-<last>.private.jsonl`: what may have to be erased one day: salt, principal, captured request and output. It
-  is not locked.
+- `<first>-<last>.private.ndjson`: what may have to be erased one day: salt, principal, captured request and output. It
+  is not locked, and its name is one that the store's policy lets be deleted.
 
 Rules:
 - A batch is decided by a conditional write before its objects are written, and counted by another one after; whoever
@@ -48,7 +48,7 @@ MAX_BATCH_RECEIPTS = 1000
 MAX_BATCH_BYTES = 32 << 20
 MAX_READ_BYTES = 4 * MAX_BATCH_BYTES
 MAX_GAPS_KEPT = 20
-RECEIPTS, PRIVATE = ".jsonl", ".private.jsonl"
+RECEIPTS, PRIVATE = ".jsonl", ".private.ndjson"
 
 _RANGE = re.compile(r"([0-9]{12})-([0-9]{12})\.jsonl")
 _PUBLIC_FIELDS = frozenset({"receipt", "at"})
@@ -78,6 +78,15 @@ class Collected:
     finished: bool = True
 
 
+@dataclass
+class _Tally:
+    """What has been done so far; it stands when a later step fails."""
+
+    receipts: int = 0
+    closed: int = 0
+    gaps: int = 0
+
+
 @dataclass(frozen=True)
 class _Batch:
     first: int
@@ -102,7 +111,8 @@ class Collector:
             seconds: how long to take on; a batch that has begun is finished.
         """
         end = self._monotonic() + seconds
-        keys = receipts = closed = gaps = contended = 0
+        keys = contended = 0
+        done = _Tally()
         errors: list[str] = []
         finished = True
         for row in self._meta.query(OPEN_KEYS):
@@ -111,34 +121,29 @@ class Collector:
                 break
             keys += 1
             try:
-                outcome = self._collect_key(row, end)
+                self._collect_key(row, end, done)
             except ConditionFailedError:
                 contended += 1
-                continue
             except AttestryError as error:
                 errors.append(f"key {row['kid']}: {error.message}")
-                continue
-            receipts += outcome.receipts
-            closed += outcome.closed
-            gaps += outcome.gaps
-        return Collected(keys, receipts, closed, gaps, contended, tuple(errors), finished)
+        return Collected(keys, done.receipts, done.closed, done.gaps, contended, tuple(errors), finished)
 
-    def _collect_key(self, state: Item, end: float) -> Collected:
-        receipts = gaps = 0
+    def _collect_key(self, state: Item, end: float, done: _Tally) -> None:
         while True:
             at = self._clock.now()
             after = receipt_key(state["kid"], int(state["collected"])).sort
             limit = max(MAX_BATCH_RECEIPTS, int(state.get("batch_last") or 0) - int(state["collected"]))
             rows = self._meta.query(f"KEY#{state['kid']}", after=after, limit=limit)
             if not rows:
-                closed = self._close_if_due(state, at)
-                return Collected(receipts=receipts, closed=int(closed), gaps=gaps)
+                done.closed += self._close_if_due(state, at)
+                return
             batch = _next_batch(state, rows)
+            # Counted before the move, whose answer may be lost: the next run would find the gap behind it.
+            done.gaps += batch.gap is not None
             state = self._move(state, batch)
-            receipts += len(batch.rows)
-            gaps += batch.gap is not None
+            done.receipts += len(batch.rows)
             if self._monotonic() >= end:
-                return Collected(receipts=receipts, gaps=gaps)
+                return
 
     def _move(self, state: Item, batch: _Batch) -> Item:
         """Write the objects of one batch, and return the state after it."""
@@ -155,7 +160,7 @@ class Collector:
         public = _lines((_sequence(r), {f: r[f] for f in _PUBLIC_FIELDS}) for r in batch.rows)
         private = _lines((_sequence(r), _private(r)) for r in batch.rows)
         self._store.put_new(f"{name}{RECEIPTS}", public, content_type="application/jsonl", retain=True)
-        self._store.put_new(f"{name}{PRIVATE}", private, content_type="application/jsonl")
+        self._store.put_new(f"{name}{PRIVATE}", private, content_type="application/x-ndjson")
         gaps = [*state.get("gaps", []), *([batch.gap] if batch.gap else [])][:MAX_GAPS_KEPT]
         count = int(state.get("count", 0)) + len(batch.rows)
         changes = {"collected": batch.last, "batch_last": None, "count": count, "gaps": gaps}

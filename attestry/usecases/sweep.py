@@ -5,11 +5,11 @@ Each thing that it does is something that somebody else does first in the ordina
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from attestry.domain.errors import AttestryError
+from attestry.domain.errors import AttestryError, ConflictError
 from attestry.domain.events import timestamp
 from attestry.domain.names import name_execution
 from attestry.domain.stages import Stage, Status
@@ -26,9 +26,22 @@ MAX_ATTEMPTS = 10
 
 VERSIONS_PER_MODEL = 50
 
+Unmended = Callable[[str, str], None]
+"""Told which version could not be mended, and why."""
 
-def sweep(meta: MetaStore, functions: Functions, pipeline: Pipeline, *, gate_function: str, at: datetime) -> dict[str, int]:
+
+def sweep(
+    meta: MetaStore,
+    functions: Functions,
+    pipeline: Pipeline,
+    *,
+    gate_function: str,
+    at: datetime,
+    on_unmended: Unmended = lambda _version, _why: None,
+) -> dict[str, int]:
     """Look at the latest versions of each model and mend what stands still for longer than any step may take.
+
+    One version's trouble does not hold up the others; `on_unmended` is told of each.
 
     Returns:
         How many versions were looked at, started, restarted and sent on, and how many could not be mended.
@@ -42,8 +55,9 @@ def sweep(meta: MetaStore, functions: Functions, pipeline: Pipeline, *, gate_fun
                 continue
             try:
                 done = _mend(meta, functions, pipeline, row, gate_function)
-            except AttestryError:
+            except AttestryError as error:
                 done = "failed"
+                on_unmended(f"{row['model']}@{row['number']}", error.message)
             if done:
                 counts[done] += 1
     return counts
@@ -67,6 +81,6 @@ def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mappin
     if status == "RUNNING" or (version.stage is Stage.APPROVAL and version.status is Status.RUNNING):
         return None
     if version.attempt >= MAX_ATTEMPTS:
-        return "failed"
+        raise ConflictError(f"{version.reference} was started {version.attempt} times, and its execution ended each time; look at it first")
     start_next_attempt(meta, pipeline, version)
     return "restarted"

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -196,3 +198,31 @@ def ended(registry: Registry, model: str, number: int) -> str:
     arn = execution_arn(registry, model, number)
     states = registry.aws("stepfunctions")
     return str(until(lambda: (s := states.describe_execution(executionArn=arn)["status"]) != "RUNNING" and s, "the execution ended"))
+
+
+@contextmanager
+def no_pipeline(registry: Registry, model: str) -> Iterator[None]:
+    """Stop every execution of a model as soon as it runs; in the end the registry records that they failed, so that nothing goes on."""
+    states, machine = registry.aws("stepfunctions"), registry.stack.outputs["PipelineArn"]
+    over = threading.Event()
+
+    def stop() -> None:
+        while not over.wait(0.05):
+            running = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]
+            for arn in (e["executionArn"] for e in running if e["name"].startswith(model)):
+                states.stop_execution(executionArn=arn)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        numbers = [v["number"] for v in registry.client("grace").versions(model)]
+        for number in numbers:
+            ended(registry, model, number)
+        over.set()
+        thread.join()
+    for number in numbers:
+        version = {"model": model, "version": number, "attempt": 1, "stage": "PROCESSING"}
+        error = {"Error": "Stopped", "Cause": "stopped by the test"}
+        registry.invoke("record_stage", {**version, "entered": "", "run": None, "evaluation": None, "error": error})

@@ -298,6 +298,15 @@ class Registry:
         """Wait until a version waits for approval or has ended, or with `through_approval` until it has ended."""
         return wait_for_version(self.client("grace"), model, number, through_approval=through_approval, timeout_seconds=SECONDS)
 
+    def until_recorded(self, model: str, number: int, stage: str, attempt: int) -> None:
+        """Wait until the run of a stage has ended."""
+
+        def ended() -> bool:
+            runs = self.rows(model, number, f"STAGE#{stage}#{attempt:03d}")
+            return any(run["status"] != "RUNNING" for run in runs)
+
+        until(ended, f"attempt {attempt} of {stage} ended")
+
     def made(self, project: Path) -> tuple[str, int]:
         """Submit a project, and return the version once it waits for its approval."""
         model, number = self.submit(project)

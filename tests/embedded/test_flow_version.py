@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from attestry.client.download import download_files
 from attestry.evidence.delegation import verify_delegation
 from attestry.evidence.receipt import check_output, check_request, verify_receipt
+from attestry.usecases.collect import PRIVATE, RECEIPTS
 from attestry.usecases.sign import delegation_key
 from tests.embedded.flows import LABEL, ROOT, Answer, Registry, example_rows, until
 
@@ -193,6 +194,6 @@ def collected(registry: Registry, prediction: Answer, version: tuple[str, int], 
     """What the collector has archived of a prediction's key by now: payloads, or receipts."""
     registry.invoke("collect", {})
     folder = f"{registry.head(*version).folder}/predictions/{prediction.body['prediction_id'].rpartition('-')[0]}/"
-    keys = [k for k in registry.keys(folder) if k.endswith(".jsonl") and k.endswith(".private.jsonl") == private]
+    keys = [k for k in registry.keys(folder) if k.endswith(PRIVATE if private else RECEIPTS)]
     bodies = [registry.aws("s3").get_object(Bucket=registry.bucket, Key=key)["Body"].read() for key in keys]
     return [json.loads(line) for body in bodies for line in body.splitlines()]

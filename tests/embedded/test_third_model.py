@@ -75,7 +75,7 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def attestry(stack: LocalStack) -> CommandLine:
     """The command line against the running registry."""
-    return CommandLine(stack.data)
+    return CommandLine(stack.data.path)
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def archived_numbers(scene: Scene) -> list[int]:
     """Return the sequence numbers in all receipt objects, each receipt verified."""
     numbers = []
     for key, versions in scene.store.versions.items():
-        if key.endswith(".jsonl") and not key.endswith(".private.jsonl"):
+        if key.endswith(".jsonl"):
             kid = key.split("/")[-2]
             delegation = verify_delegation(scene.meta.rows[delegation_key(kid)]["delegation"], scene.signer.public_key_der())
             assert len(versions) == 1
@@ -78,9 +78,9 @@ def test_receipts_are_moved_in_batches_named_by_their_range(scene: Scene) -> Non
     kid = kid_of(ids + sign_more)
     assert objects(scene) == [
         f"{kid}/000000000001-000000000003.jsonl",
-        f"{kid}/000000000001-000000000003.private.jsonl",
+        f"{kid}/000000000001-000000000003.private.ndjson",
         f"{kid}/000000000004-000000000005.jsonl",
-        f"{kid}/000000000004-000000000005.private.jsonl",
+        f"{kid}/000000000004-000000000005.private.ndjson",
         f"{kid}/delegation.jwt",
     ]
     assert archived_numbers(scene) == [1, 2, 3, 4, 5]
@@ -175,6 +175,18 @@ def test_a_missing_number_is_reported_and_what_comes_after_is_not_lost(scene: Sc
     scene.clock.advance(hours=2)
     collector(scene).collect()
     assert scene.meta.rows[delegation_key(kid)]["gaps"] == [[1, 1], [3, 3]]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_gap_is_counted_also_when_what_follows_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    monkeypatch.setattr(collect, "MAX_BATCH_RECEIPTS", 1)
+    kid = kid_of(sign(scene, 3))
+    scene.meta._apply([Delete(receipt_key(kid, 1))])
+    (scene.faults.fail_after if after else scene.faults.fail_before)(4 if not after else 2, method="transact")
+    collected = collector(scene).collect()
+    assert (collected.gaps, len(collected.errors)) == (1, 1)
+    assert collector(scene).collect().errors == ()
+    assert archived_numbers(scene) == [2, 3]
 
 
 def test_many_receipts_go_in_several_batches(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

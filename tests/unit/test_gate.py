@@ -179,4 +179,9 @@ def test_the_sweeper_does_not_start_a_version_for_ever():
     name = version.execution_id.replace("-1-1-", "-1-10-")
     pipeline.start(name, {})
     pipeline.end(name, "ABORTED")
-    assert sweep(meta, MemoryFunctions(), pipeline, gate_function="gate", at=AT.replace(hour=5))["failed"] == 1
+    told: list[tuple[str, str]] = []
+    later = AT.replace(hour=5)
+    counts = sweep(meta, MemoryFunctions(), pipeline, gate_function="gate", at=later, on_unmended=lambda *why: told.append(why))
+    assert (counts["failed"], counts["restarted"]) == (1, 0)
+    assert [version for version, _ in told] == ["credit-risk@1"]
+    assert "10 times" in told[0][1]

@@ -22,15 +22,19 @@ LOCK = ROOT / "lambdas" / "requirements.lock"
 AWS = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
 SIGNATURES = frozenset({"cryptography", "cffi"})
 EVENTS = frozenset({"rfc8785"})
+METRICS = frozenset({"aws-lambda-powertools"})
+METRICS = frozenset({"aws-lambda-powertools"})
+"""For functions whose start nobody waits for; see attestry/aws/metrics.py."""
+
 MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py"})
 
 EXPECTED = {
     "build_environment": AWS | SIGNATURES,
-    "collect": AWS | SIGNATURES | EVENTS,
+    "collect": AWS | SIGNATURES | EVENTS | METRICS,
     "console_decision": AWS | SIGNATURES | EVENTS,
     "decide": AWS | SIGNATURES | EVENTS,
     "delegate": AWS | SIGNATURES | EVENTS,
-    "deploy": AWS | SIGNATURES | EVENTS,
+    "deploy": AWS | SIGNATURES | EVENTS | METRICS,
     "evaluate": AWS | SIGNATURES,
     "gate": AWS | SIGNATURES | EVENTS,
     "inference": frozenset[str](),
@@ -38,11 +42,11 @@ EXPECTED = {
     "people": AWS | SIGNATURES | EVENTS,
     "predict": AWS | SIGNATURES | EVENTS,
     "prepare_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
-    "record_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "record_stage": AWS | SIGNATURES | EVENTS | MANIFESTS | METRICS | METRICS,
     "register": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "registry": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "sandbox": frozenset[str](),
-    "sweep": AWS | SIGNATURES | EVENTS,
+    "sweep": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,
 }
 """Function to the distributions that its module imports, those that they import themselves included."""

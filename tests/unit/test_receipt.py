@@ -89,7 +89,7 @@ def test_the_token_is_byte_for_byte_the_one_that_joserfc_makes(sequence: int, ou
 
 
 def test_the_text_that_was_emitted_is_signed_and_not_a_float_written_anew() -> None:
-    text = b'[0.10000000000000000001, 1E2, 1.50, -0.0]'
+    text = b"[0.10000000000000000001, 1E2, 1.50, -0.0]"
     receipt = verify_receipt(WRITER.emit(sequence=1, time_ms=MS, request=b"", output=text).token, DELEGATION)
     assert receipt.output == text.decode()
 
@@ -208,7 +208,7 @@ def test_a_receipt_signed_by_another_key_in_this_keys_name_is_refused() -> None:
         {"output": "x" * 4097},
         {"extra": 1},
     ],
-    ids=str,
+    ids=lambda changes: " ".join(changes),
 )
 def test_claims_that_break_a_rule_are_refused_even_when_they_are_signed(claims: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError):
@@ -223,7 +223,11 @@ def test_a_name_that_occurs_twice_in_the_payload_is_refused() -> None:
         verify_receipt((text + b"." + encode_segment(KEY.sign(text))).decode(), DELEGATION)
 
 
-@pytest.mark.parametrize(("salt", "request_bytes"), [(EMITTED.salt, REQUEST + b" "), ("00" * 16, REQUEST), ("zz", REQUEST), ("", REQUEST)])
+@pytest.mark.parametrize(
+    ("salt", "request_bytes"),
+    [(EMITTED.salt, REQUEST + b" "), ("00" * 16, REQUEST), ("zz", REQUEST), ("", REQUEST)],
+    ids=("request", "salt", "no hex", "no salt"),
+)
 def test_another_request_does_not_match_the_receipt(salt: str, request_bytes: bytes) -> None:
     with pytest.raises(IntegrityError):
         check_request(verify_receipt(TOKEN, DELEGATION), salt, request_bytes)

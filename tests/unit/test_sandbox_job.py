@@ -100,16 +100,19 @@ def test_a_script_that_kills_itself_is_named_by_its_signal(worker: Worker) -> No
 def test_a_script_past_its_limit_is_ended_with_its_grandchildren(worker: Worker) -> None:
     script = """
 import os, subprocess, sys, time
-command = [sys.executable, "-c", "import time; time.sleep(600)"]
-sleepers = [subprocess.Popen(command, start_new_session=session) for session in (False, True)]
+command = [sys.executable, "-c", "import time; print('sleeps', flush=True); time.sleep(600)"]
+sleepers = [subprocess.Popen(command, start_new_session=session, stdout=subprocess.PIPE, text=True) for session in (False, True)]
+asleep = [p.stdout.readline().strip() for p in sleepers]
 print(*[p.pid for p in sleepers], flush=True)
+print(*asleep, flush=True)
 time.sleep(600)
 """
     began = time.monotonic()
-    answer = worker.run(worker.job(script, timeout_seconds=1.5))
+    answer = worker.run(worker.job(script, timeout_seconds=8))
     assert answer["outcome"] == "TIMED_OUT"
-    assert "past its limit of 2 s" in answer["error"]
-    assert time.monotonic() - began < 15
+    assert "past its limit of 8 s" in answer["error"]
+    assert time.monotonic() - began < 30
+    assert worker.log().split("\n")[1] == "sleeps sleeps"
     pids = [int(pid) for pid in worker.log().split("\n")[0].split()]
     assert len(pids) == 2
     assert not any(is_running(pid) for pid in pids)

@@ -1,0 +1,10 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name parameters of bytes by their argument: two workers must collect the same names, and compressed bytes carry a time."""
+    return argname if isinstance(val, bytes) else None
