@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from attestry.domain.stages import PIPELINE, SCRIPT_STAGES
+from attestry.domain.stages import PIPELINE as STAGES
+from attestry.domain.stages import SCRIPT_STAGES
 from infra import pipeline_definition as definitions
+from infra.config import Config, ConfigError
 
 State = dict[str, Any]
 
-PIPELINE_STATES = definitions.pipeline_definition(approval_seconds=86400)["States"]
+PIPELINE = definitions.pipeline_definition(approval_seconds=86400)
+PIPELINE_STATES = PIPELINE["States"]
 DECISION_STATES = definitions.decision_definition(wait_seconds=900)["States"]
 BOTH = pytest.mark.parametrize("states", [PIPELINE_STATES, DECISION_STATES], ids=["pipeline", "decision"])
 VARIABLES = {"of", "environments", "job", "run", "entered", "evaluation", "outcome", "failure", "answer"}
@@ -49,7 +52,7 @@ def expressions(value: Any) -> Iterator[str]:
 
 
 def test_states_are_named_after_the_stages() -> None:
-    assert {stage.value for stage in PIPELINE} <= set(PIPELINE_STATES)
+    assert {stage.value for stage in STAGES} <= set(PIPELINE_STATES)
     assert tuple(stage.value for stage in SCRIPT_STAGES) == definitions.SCRIPT_STAGES
 
 
@@ -57,14 +60,14 @@ def test_stages_follow_each_other_in_order() -> None:
     order, name = [], "Plan"
     while name != "Done":
         state = PIPELINE_STATES[name]
-        if name in {stage.value for stage in PIPELINE}:
+        if name in {stage.value for stage in STAGES}:
             order.append(name)
         if state["Type"] == "Choice":
             wanted = [c["Next"] for c in state["Choices"] if "SUCCEEDED" in c["Condition"]]
             name = wanted[0] if wanted else state["Default"]
         else:
             name = state["Next"]
-    assert order == [stage.value for stage in PIPELINE]
+    assert order == [stage.value for stage in STAGES]
 
 
 @BOTH
@@ -125,6 +128,31 @@ def test_no_state_hands_on_what_functions_answer() -> None:
 @BOTH
 def test_every_task_has_a_time_limit(states: dict[str, State]) -> None:
     assert all(state.get("TimeoutSeconds", 0) > 0 for _, state in tasks(states))
+
+
+def longest(state: State) -> float:
+    """Return the seconds that a task may take with all that it is tried again: each try at its limit, each pause at its longest."""
+    seconds = state["TimeoutSeconds"]
+    for retry in state.get("Retry", []):
+        pauses = [retry["IntervalSeconds"] * retry["BackoffRate"] ** n for n in range(retry["MaxAttempts"])]
+        # A call that met no room ends at once, so the tries of a script cost their pauses alone.
+        tried = 0 if retry["ErrorEquals"] == ["Lambda.TooManyRequestsException"] else retry["MaxAttempts"]
+        seconds += sum(pauses) + tried * state["TimeoutSeconds"]
+    return float(seconds)
+
+
+def test_an_execution_that_hangs_ends_and_one_that_keeps_to_its_states_limits_is_not_cut_off() -> None:
+    stages = sum(longest(state) for name, state in tasks(PIPELINE_STATES) if name != "APPROVAL")
+    assert stages <= definitions.STAGES_SECONDS <= 86_400
+    assert PIPELINE["TimeoutSeconds"] == PIPELINE_STATES["APPROVAL"]["TimeoutSeconds"] + definitions.STAGES_SECONDS
+
+
+def test_the_longest_wait_for_an_approval_stays_within_the_year_of_an_execution() -> None:
+    longest_wait = 364
+    with pytest.raises(ConfigError, match="approvalTimeoutDays"):
+        Config(approval_timeout_days=longest_wait + 1)
+    definition = definitions.pipeline_definition(approval_seconds=longest_wait * 86_400)
+    assert definition["TimeoutSeconds"] <= 365 * 86_400
 
 
 @BOTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def signed(scene: Scene, count_of: int) -> str:
         environment=ENVIRONMENT,
         version_digest=make_version(1).version_digest,
     )
-    return [signer.sign(b"{}", b"[1]").prediction_id for _ in range(count_of)][0].partition("-")[0]
+    ids = [signer.sign(b"{}", b"[1]").prediction_id for _ in range(count_of)]
+    return ids[0].partition("-")[0]
 
 
 @pytest.fixture
@@ -109,13 +111,13 @@ def test_a_key_that_could_not_be_collected_is_counted(scene: Scene, written: Wri
 
 def swept(monkeypatch: pytest.MonkeyPatch, *, attempt: int) -> dict[str, int]:
     """Sweep over a version whose execution was aborted under its latest attempt."""
-    meta, pipeline, clock = MemoryMetaStore(), MemoryPipeline(), FixedClock()
+    meta, pipeline = MemoryMetaStore(), MemoryPipeline()
     version = put_version(meta, stage=Stage.TRAINING, status=Status.RUNNING, attempt=attempt)
     name = version.execution_id.replace("-1-1-", f"-1-{attempt}-")
     pipeline.start(name, {})
     pipeline.end(name, "ABORTED")
-    clock.advance(seconds=(AT - clock.now()).total_seconds() + 86400)
-    put_world(monkeypatch, sweep, meta=meta, pipeline=pipeline, functions=MemoryFunctions(), clock=clock)
+    later = FixedClock(AT + timedelta(days=1))
+    put_world(monkeypatch, sweep, meta=meta, pipeline=pipeline, functions=MemoryFunctions(), clock=later)
     return sweep.handler({}, None)
 
 

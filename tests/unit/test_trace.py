@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,48 +14,9 @@ from attestry.ports import Put, Update, When
 from attestry.usecases.records import approval_key, version_key
 from tests.fakes import LocalSigner
 from tests.flow import Serving
+from tests.trace_requirements import REQUIREMENTS, facts_at, problems_of
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "manifests" / "trace.schema.json").read_text())
-KNOWABLE = (
-    "version.digest",
-    "version.candidate",
-    "version.artifact",
-    "code.revision",
-    "code.archive_sha256",
-    "code.scripts",
-    "data.training.digest",
-    "data.holdout.digest",
-    "data.source.0.sha256",
-    "data.preparation",
-    "data.label.column",
-    "settings.hyperparameters",
-    "settings.processing",
-    "settings.gates",
-    "environment.lock_sha256",
-    "environment.archive_sha256",
-    "environment.python",
-)
-ATTESTED = (
-    "environment.dependencies",
-    "environment.framework",
-    "environment.algorithm",
-    "people.ran_by",
-    "people.deployed_by",
-    "people.approved_by",
-    "validation.metrics",
-    "validation.gates",
-    "runs.0.execution",
-    "runs.0.code",
-    "runs.0.environment",
-    "runs.0.parameters",
-    "runs.0.inputs",
-    "runs.0.outputs",
-    "runs.0.resources",
-    "runs.0.started",
-    "runs.0.ended",
-    "runs.0.ran_by",
-    "approvals.0.person",
-)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +27,6 @@ def serving() -> Serving:
 @pytest.fixture(scope="module")
 def trace(serving):
     return serving.trace(serving.predict(), deep=True)
-
-
-def at(document, path):
-    for part in path.split("."):
-        document = document[int(part)] if part.isdigit() else document[part]
-    return document
 
 
 def outcomes(trace):
@@ -87,21 +43,19 @@ def test_the_document_matches_its_schema(trace):
     assert [e.message for e in Draft202012Validator(SCHEMA).iter_errors(trace)] == []
 
 
-@pytest.mark.parametrize("path", KNOWABLE)
-def test_what_can_be_recomputed_from_bytes_is_verified_and_filled_in(trace, path):
-    fact = at(trace, path)
-    facts = fact if isinstance(fact, list) else [fact]
-    assert facts
-    for one in facts:
-        assert one["grade"] == "verified"
-        assert one["value"] not in (None, "", [], {})
+@pytest.mark.parametrize("capability", REQUIREMENTS)
+def test_the_trace_answers_what_it_has_to_and_is_as_sure_as_it_can_be(trace, capability):
+    assert problems_of(trace, capability) == []
 
 
-@pytest.mark.parametrize("path", ATTESTED)
-def test_what_the_registry_recorded_itself_is_attested_and_filled_in(trace, path):
-    fact = at(trace, path)
-    assert fact["grade"] == "attested"
-    assert fact["value"] not in (None, "", [], {})
+@pytest.mark.parametrize("capability", REQUIREMENTS)
+def test_a_missing_an_empty_and_a_merely_claimed_answer_are_noticed(trace, capability):
+    """The check itself can fail: each way of not answering is found."""
+    path, grades = REQUIREMENTS[capability][0]
+    for spoil in ({"value": None}, {"value": ""}, *([{"grade": "claimed"}] if "claimed" not in grades else [])):
+        spoiled = copy.deepcopy(trace)
+        facts_at(spoiled, path)[0].update(spoil)
+        assert problems_of(spoiled, capability), spoil
 
 
 def test_who_ran_wrote_and_deployed_are_three_answers(trace):
