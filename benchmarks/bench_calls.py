@@ -91,7 +91,10 @@ def run(embedded: EmbeddedRegistry) -> Result:
         story.collect()
         story.trace_collected(prediction)
     columns = ("operation", "round trips", *SERVICES, "read units", "write units", "n")
-    notes = ("Of n counts the largest. Units: DynamoDB's own answer to ReturnConsumedCapacity, as the emulator computes it.", *RULES)
+    notes = (
+        "Of n counts the largest. Write units by the emulator's ReturnConsumedCapacity, read units by the size of what was read.",
+        *RULES,
+    )
     table = Table("AWS round trips and capacity", columns, counts.rows, notes)
     detail = {name: counts.largest(name).to_dict() for name in counts.by_operation}
     return Result("calls", (table,), _targets(counts), {"operations": detail})
@@ -204,6 +207,7 @@ class _Story:
 
     def _trace(self, name: str, prediction: str, **query: str) -> None:
         event = self._embedded.event("GET /v1/predictions/{id}/trace", "grace", query=query, id=prediction)
+        self._worlds.pop("registry", None)  # as in a new process, which has not read the delegator's public key yet
         with self._world(registry):
             document = self._counts.measure(name, partial(_answer, registry.handler, event))
         if document["verdict"] != "SIGNED-UNANCHORED":

@@ -137,8 +137,15 @@ class Flow:
     def record(self, version: Version, stage: Stage, result: StageResult, attempt: int = 1) -> dict[str, str]:
         return self.recorder.record(version.model, version.number, attempt, stage, result, self.clock.now())
 
-    def run(self, version: Version, stage: Stage, *, metrics: dict[str, float] | None = None, model: dict[str, bytes] | None = None,
-            attempt: int = 1) -> StageResult:
+    def run(
+        self,
+        version: Version,
+        stage: Stage,
+        *,
+        metrics: dict[str, float] | None = None,
+        model: dict[str, bytes] | None = None,
+        attempt: int = 1,
+    ) -> StageResult:
         """Leave in scratch what the sandbox and the evaluation leave."""
         prefix = f"jobs/{version.execution_id}/{stage.value}/{attempt}/"
         self.scratch.put(f"{prefix}log.txt", b"the script's log\n")
@@ -151,7 +158,13 @@ class Flow:
             for name in ("train/part-0.parquet", "holdout/part-0.parquet", "holdout-labels/labels.parquet"):
                 self.scratch.put(f"{prefix}evaluated/{name}", f"PAR1 {name}".encode())
             columns = [{"name": "a", "type": "double"}, {"name": "b", "type": "double"}, {"name": "malignant", "type": "int64"}]
-            summary = {"schema": columns, "feature_columns": ["a", "b"], "label_column": "malignant", "rows": {"train": 1, "holdout": 1}, "share": 0.5}
+            summary = {
+                "schema": columns,
+                "feature_columns": ["a", "b"],
+                "label_column": "malignant",
+                "rows": {"train": 1, "holdout": 1},
+                "share": 0.5,
+            }
         if stage is Stage.VALIDATION:
             self.scratch.put(f"{prefix}evaluated/predictions.json", b"{}")
             values = GOOD if metrics is None else metrics

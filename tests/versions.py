@@ -40,8 +40,18 @@ def ref(path: str) -> FileRef:
     return FileRef(path, f"somewhere/{path}", "v1", 3, "ab" * 32)
 
 
-def make_version(meta: MetaStore, *, model: str = "credit-risk", number: int = 1, stage: Stage = Stage.VALIDATION, status: Status = Status.SUCCEEDED,
-                 standing: Standing = Standing.CANDIDATE, policy: ApprovalPolicy = POLICY, submitter: Principal = DANA, **changes: Any) -> Version:
+def make_version(
+    meta: MetaStore,
+    *,
+    model: str = "credit-risk",
+    number: int = 1,
+    stage: Stage = Stage.VALIDATION,
+    status: Status = Status.SUCCEEDED,
+    standing: Standing = Standing.CANDIDATE,
+    policy: ApprovalPolicy = POLICY,
+    submitter: Principal = DANA,
+    **changes: Any,
+) -> Version:
     """Put a version into the table by the moves that lead to its stage, and return it."""
     candidate = f"{number:02d}" * 32
     version = Version(

@@ -59,9 +59,7 @@ def _sentences(submitted: Submitted, followed: Followed | None) -> str:
     if submitted.dirty:
         lines.append("  with changes that are not in the revision; their difference is stored")
     if submitted.unproven:
-        lines.append(
-            "  your login maps to no person yet, so nobody can approve it: an admin adds you (attestry people add), then you claim it (attestry claim MODEL@N)"
-        )
+        lines.append("  your login maps to no person yet, so nobody can approve it: once an admin has added you, run `attestry claim`")
     if followed is not None:
         version = followed.version
         lines.append(f"  {version['stage']} {version['status']}, {version['standing']}")

@@ -1,7 +1,8 @@
 """Trace: from one prediction ID to the version, code, data, settings and people behind it, each step checked.
 
-At most six calls while the receipt's row is there (35 days; three more afterwards), whatever the number of versions: receipt and delegation (one read of two rows), the version's partition, the manifest,
-the artifact manifest, the listing of the frozen files, and the delegator's public key. `deep` reads every file besides.
+At most six calls, whatever the number of versions, while the receipt's row is there (35 days; three more afterwards): receipt and
+delegation (one read of two rows), the version's partition, the manifest, the artifact manifest, the listing of the
+frozen files, and the delegator's public key. `deep` reads every file besides.
 
 Verdicts: `SIGNED-UNANCHORED` when every step holds, `INCOMPLETE` when something that ought to be there is missing, `BROKEN` when a step
 fails. `PROVEN` needs the ledger.
@@ -283,7 +284,7 @@ def _check_bytes(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
     version = evidence.version
     total = sum(f.size for f in (*version.frozen, *(f for d in version.datasets for f in d.files)))
     if total > MAX_DEEP_BYTES:
-        message = f"{version.reference} has {total} bytes; a deep trace reads at most {MAX_DEEP_BYTES}: fetch them with `attestry data`, which verifies"
+        message = f"{version.reference} has {total} bytes; a deep trace reads {MAX_DEEP_BYTES}; `attestry data` fetches and verifies them"
         raise InvalidInputError.of("deep", "size", message)
     sets: list[tuple[str, tuple[FileRef, ...]]] = [("bytes of the frozen files", version.frozen)]
     sets += [(f"bytes of the data set {d.name}", d.files) for d in version.datasets]

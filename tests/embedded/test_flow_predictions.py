@@ -108,7 +108,7 @@ def covered(registry: Registry, crowded: Crowded) -> Iterator[Covered]:
     """See the class; what was laid on top is removed again, and the version put in place."""
     put_in_place(registry, crowded.model, crowded.number)
     prediction = str(until(lambda: predict_ready(registry, crowded.model), "a prediction was made"))
-    file, s3 = model_file(registry, crowded), registry.aws("s3")
+    file, s3 = frozen_file(registry, crowded, "model/model.json"), registry.aws("s3")
     laid = s3.put_object(Bucket=registry.bucket, Key=file.key, Body=b'{"threshold": 0, "seconds_to_load": 0}')["VersionId"]
     try:
         trace = registry.client("grace").trace(prediction)
@@ -124,10 +124,10 @@ def changed(registry: Registry, crowded: Crowded, covered: Covered) -> Iterator[
     """See the class; the bytes are put back."""
     put_in_place(registry, crowded.model, crowded.number)
     prediction = str(until(lambda: predict_ready(registry, crowded.model), "a prediction was made"))
-    file = model_file(registry, crowded)
+    file = frozen_file(registry, crowded, "source.tar.gz")
     path = registry.stack.data.objects / ACCOUNT / registry.bucket / file.key
     right = path.read_bytes()
-    path.write_bytes(right.replace(b"15.0", b"99.0"))
+    path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
     try:
         registry.forget_processes("inference")
         answer = predict(registry, crowded.model)
@@ -147,7 +147,11 @@ def test_a_bad_request_is_refused_by_field_and_rule(registry: Registry, deployed
 
 def test_a_bad_request_is_signed_for_by_nobody(registry: Registry, deployed: tuple[str, int]) -> None:
     path = f"/v1/models/{deployed[0]}/predictions"
-    ids = [predict_ready(registry, deployed[0]), registry.call("frank-consumer", "POST", path, b"{").body, predict_ready(registry, deployed[0])]
+    ids = [
+        predict_ready(registry, deployed[0]),
+        registry.call("frank-consumer", "POST", path, b"{").body,
+        predict_ready(registry, deployed[0]),
+    ]
     numbers = [str(i).rpartition("-") for i in (ids[0], ids[2])]
     assert numbers[0][0] != numbers[1][0] or int(numbers[1][2]) == int(numbers[0][2]) + 1
 
@@ -228,9 +232,9 @@ def put_in_place(registry: Registry, model: str, number: int) -> None:
     assert (deployed["status"], deployed["standing"]) == ("SUCCEEDED", "DEPLOYED"), deployed["error"]
 
 
-def model_file(registry: Registry, crowded: Crowded) -> FileRef:
-    """The frozen file of the model."""
-    return next(f for f in registry.head(crowded.model, crowded.number).frozen if f.path == "model/model.json")
+def frozen_file(registry: Registry, crowded: Crowded, path: str) -> FileRef:
+    """One of the version's frozen files."""
+    return next(f for f in registry.head(crowded.model, crowded.number).frozen if f.path == path)
 
 
 def failures(trace: dict[str, Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from attestry.evidence.receipt import check_output, check_request, verify_receip
 from attestry.usecases.collect import PRIVATE, RECEIPTS
 from attestry.usecases.sign import delegation_key
 from tests.embedded.flows import LABEL, ROOT, Answer, Registry, example_rows, until
+from tests.trace_requirements import REQUIREMENTS, problems_of
 
 pytest_plugins = ("tests.embedded.flows",)
 pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
@@ -152,6 +153,11 @@ def test_what_the_ledger_has_not_anchored_is_said_to_be_so(trace: dict[str, Any]
 
 def test_a_trace_validates_against_its_schema(trace: dict[str, Any]) -> None:
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(trace)] == []
+
+
+@pytest.mark.parametrize("capability", REQUIREMENTS)
+def test_a_trace_answers_what_it_has_to(trace: dict[str, Any], capability: str) -> None:
+    assert problems_of(trace, capability) == []
 
 
 def test_the_command_line_prints_the_same_trace_as_json(registry: Registry, trace: dict[str, Any]) -> None:

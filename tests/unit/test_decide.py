@@ -142,7 +142,9 @@ def test_an_approval_of_one_version_does_not_serve_for_another(meta):
     assert meta.get(approval_key("credit-risk", 2, "erin")) is None
 
 
-@pytest.mark.parametrize(("stage", "status"), [(Stage.VALIDATION, Status.SUCCEEDED), (Stage.TRAINING, Status.RUNNING), (Stage.DEPLOYMENT, Status.SUCCEEDED)])
+@pytest.mark.parametrize(
+    ("stage", "status"), [(Stage.VALIDATION, Status.SUCCEEDED), (Stage.TRAINING, Status.RUNNING), (Stage.DEPLOYMENT, Status.SUCCEEDED)]
+)
 def test_a_version_that_does_not_wait_is_not_decided_on(meta, stage, status):
     make_version(meta, stage=stage, status=status)
     with pytest.raises(ConflictError, match="does not wait"):
@@ -162,7 +164,9 @@ def test_of_many_decisions_at_once_exactly_one_ends_the_stage(meta):
 
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(one, range(16)))
-    ended = [r for r in meta.query("VERSION#credit-risk#1", prefix="TRANSITION#") if r["to"]["status"] != "RUNNING" and r["kind"] != "test.moved"]
+    ended = [
+        r for r in meta.query("VERSION#credit-risk#1", prefix="TRANSITION#") if r["to"]["status"] != "RUNNING" and r["kind"] != "test.moved"
+    ]
     assert len(ended) == 1
     assert outcomes.count("conflict") == 15
     assert load_version(meta, "credit-risk", 1).standing.value == ended[0]["to"]["standing"]

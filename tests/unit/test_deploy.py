@@ -165,7 +165,9 @@ def test_a_deployment_that_fails_leaves_the_pointer_and_names_the_error(meta):
 
 def frozen_version(meta, store):
     folder = f"models/{MODEL}/1-{'0' * 40}-{MODEL}-1-1-{'01' * 6}"
-    kept = [store.put_new(f"{folder}/frozen/{p}", p.encode(), retain=True) for p in ("model/a.bin", "manifest.json", "artifact-manifest.json")]
+    kept = [
+        store.put_new(f"{folder}/frozen/{p}", p.encode(), retain=True) for p in ("model/a.bin", "manifest.json", "artifact-manifest.json")
+    ]
     refs = [FileRef(k.key.removeprefix(f"{folder}/frozen/"), k.key, k.version_id, k.size, k.sha256) for k in kept]
     environment = EnvironmentRef("e", "00" * 32, "3.13", "p", refs[0])
     return make_approved(meta, 1, frozen=tuple(refs[:2]), artifact=refs[2], environment=environment, inference_script="inference.py")
@@ -200,7 +202,13 @@ def test_warming_goes_on_while_the_version_loads(meta):
     assert [tenant for _, _, tenant in functions.called] == [version.execution_id] * 3
 
 
-@pytest.mark.parametrize(("answer", "error"), [({"status": "REFUSED", "error": "model/a.bin differs"}, IntegrityError), ({"status": "FAILED", "error": "no model_fn"}, StageFailedError)])
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"status": "REFUSED", "error": "model/a.bin differs"}, IntegrityError),
+        ({"status": "FAILED", "error": "no model_fn"}, StageFailedError),
+    ],
+)
 def test_a_version_that_does_not_load_is_not_deployed(meta, answer, error):
     store = MemoryObjectStore()
     version = frozen_version(meta, store)

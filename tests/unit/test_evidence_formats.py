@@ -22,9 +22,7 @@ from attestry.evidence.version_urn import VersionUrn
 
 SHA = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NAMES = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=1, max_size=8)
-FILES = st.lists(
-    st.builds(FrozenFile, path=NAMES, size=st.integers(0, 2**40), sha256=SHA), max_size=6, unique_by=lambda f: f.path
-)
+FILES = st.lists(st.builds(FrozenFile, path=NAMES, size=st.integers(0, 2**40), sha256=SHA), max_size=6, unique_by=lambda f: f.path)
 MANIFESTS = st.builds(
     ArtifactManifest,
     model=NAMES,
@@ -59,9 +57,7 @@ def test_what_has_no_canonical_form_is_refused(value: object) -> None:
         canonical_bytes([value])
 
 
-@pytest.mark.parametrize(
-    "text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a":1,"a":2}', "", "[1", "[1]x", "[" * 100_000, "\ufeff[]"]
-)
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", '{"a":1,"a":2}', "", "[1", "[1]x", "[" * 100_000, "\ufeff[]"])
 def test_json_that_readers_disagree_about_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         parse_strict(text)

@@ -1,4 +1,4 @@
-"""Identity: who a principal is comes from what the platform authenticated, and a session name passes for a person only where a trust policy vouches."""
+"""Identity: a principal is what the platform authenticated; a session name is a person only where a trust policy vouches for it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,31 @@ def test_no_role_is_read_from_an_arn_that_is_not_a_registry_roles_session(arn, n
 
 
 def test_the_principal_of_a_request_is_read_from_the_request_context():
-    context = {"authorizer": {"iam": {"userArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/attestry-scientist/dana", "userId": "AROA:dana", "accountId": ACCOUNT}}, "http": {"sourceIp": "203.0.113.9"}}
+    context = {
+        "authorizer": {
+            "iam": {"userArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/attestry-scientist/dana", "userId": "AROA:dana", "accountId": ACCOUNT}
+        },
+        "http": {"sourceIp": "203.0.113.9"},
+    }
     principal = principal_from_request_context(context, account=ACCOUNT, prefix="attestry")
-    assert (principal.login, principal.roles, principal.address, principal.method) == ("dana", ("scientist",), "203.0.113.9", "AWS_IAM SigV4")
+    assert (principal.login, principal.roles, principal.address, principal.method) == (
+        "dana",
+        ("scientist",),
+        "203.0.113.9",
+        "AWS_IAM SigV4",
+    )
 
 
-@pytest.mark.parametrize("context", [{}, {"authorizer": {}}, {"authorizer": {"iam": None}}, {"authorizer": {"iam": {"userArn": "", "userId": ""}}}, {"authorizer": {"jwt": {"claims": {"sub": "erin"}}}}])
+@pytest.mark.parametrize(
+    "context",
+    [
+        {},
+        {"authorizer": {}},
+        {"authorizer": {"iam": None}},
+        {"authorizer": {"iam": {"userArn": "", "userId": ""}}},
+        {"authorizer": {"jwt": {"claims": {"sub": "erin"}}}},
+    ],
+)
 def test_a_request_without_an_iam_identity_has_no_principal(context):
     with pytest.raises(UnprovenIdentityError):
         principal_from_request_context(context, account=ACCOUNT, prefix="attestry")

@@ -1,4 +1,4 @@
-"""Registration: the same manifest and source is one candidate, however often and at once it is uploaded; what is refused changes nothing."""
+"""Registration: the same manifest and source is one candidate, however often it is uploaded; what is refused changes nothing."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_same_manifest_uploaded_again_elsewhere_is_the_same_candidate():
     first = flow.register_example()
     second = flow.register_example()
     assert first.number == second.number == 1
-    assert flow.meta.get_many([])  == {}
+    assert flow.meta.get_many([]) == {}
     assert [m["next"] for m in flow.meta.list_collection("MODELS")] == [2]
 
 
@@ -204,7 +204,16 @@ def test_an_upload_by_hand_is_attributed_to_its_prefix_and_unproven():
     assert (version.submitter.user_id, version.submitter_person) == ("AIDAHAND", None)
 
 
-@pytest.mark.parametrize("key", ["candidates/manifest.json", "candidates//x/manifest.json", "models/a/manifest.json", "candidates/u/x/other.json", "candidates/u/x/manifest.yaml.status.json"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "candidates/manifest.json",
+        "candidates//x/manifest.json",
+        "models/a/manifest.json",
+        "candidates/u/x/other.json",
+        "candidates/u/x/manifest.yaml.status.json",
+    ],
+)
 def test_other_objects_start_nothing(key):
     assert not UploadedManifest(key, None, "1").is_manifest
 
@@ -247,7 +256,9 @@ def test_the_difference_of_a_dirty_tree_is_kept_with_the_version():
 def test_a_dirty_tree_without_its_difference_or_with_another_is_refused():
     source, diff = example_source(), b"--- a\n"
     assert refused(Flow(), dirty_manifest(source, diff), source) == {("source.dirty.diff_sha256", "present")}
-    assert refused(Flow(), dirty_manifest(source, diff), source, extra={"source.diff": b"other"}) == {("source.dirty.diff_sha256", "digest")}
+    assert refused(Flow(), dirty_manifest(source, diff), source, extra={"source.diff": b"other"}) == {
+        ("source.dirty.diff_sha256", "digest")
+    }
 
 
 def test_a_framework_version_that_the_lock_file_does_not_install_is_refused():

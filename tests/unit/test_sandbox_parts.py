@@ -54,7 +54,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
         (tar_gz({"x": "1"})[:-20], "damaged"),
         (b"not a tar", "damaged"),
     ],
-    ids=("symlink hardlink pipe device parent absolute backslash case-folded file-and-folder too-big too-many cut-off no-tar").split(),
+    ids=[f"rule-{n}" for n in range(13)],
 )
 def test_a_tar_that_breaks_a_rule_is_refused_and_nothing_is_written(tmp_path: Path, archive: bytes, said: str) -> None:
     (tmp_path / "a.tar").write_bytes(archive)
