@@ -280,7 +280,7 @@ def _alarm(services: Services, name: str, _: Properties) -> Properties:
 def _metric_filter(services: Services, name: str, expected: Properties) -> Properties:
     group = expected["LogGroupName"]
     found = services.client("logs").describe_metric_filters(logGroupName=group, filterNamePrefix=name)["metricFilters"]
-    entry = next((titled(one) for one in found if one["filterName"] == name), {})
+    entry: Properties = next((titled(one) for one in found if one["filterName"] == name), {})
     for made in entry.get("MetricTransformations", []):
         # `titled` took the dimensions' own names for keys of the API.
         dimensions = next(one for one in found if one["filterName"] == name)["metricTransformations"][0].get("dimensions", {})

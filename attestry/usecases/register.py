@@ -317,11 +317,15 @@ def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, An
 
 def _check_executors(manifest: Manifest) -> None:
     """Refuse what this registry would have to run elsewhere than the manifest says."""
-    named = {"processing": manifest.processing, "training": manifest.training, "validation": manifest.validation}
+    named = {
+        "processing": manifest.processing.executor,
+        "training": manifest.training.executor,
+        "validation": manifest.validation.executor,
+    }
     problems = [
-        Problem(f"{stage}.executor", "available", f"this registry runs stages on {' and '.join(EXECUTORS)}, not on {settings.executor}")
-        for stage, settings in named.items()
-        if settings.executor not in EXECUTORS
+        Problem(f"{stage}.executor", "available", f"this registry runs stages on {' and '.join(EXECUTORS)}, not on {executor}")
+        for stage, executor in named.items()
+        if executor not in EXECUTORS
     ]
     if problems:
         raise InvalidInputError(problems)
