@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.result import Result, Spread, Table
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUNDS = 5
+ROUNDS = 4
 EMPTY, BOTO3 = "an empty interpreter", "import boto3"
 UNCOMPILED = "predict, without bytecode"
 

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.embedded import EmbeddedRegistry, FirstVersion
-from benchmarks.result import Result, Spread, Table
+from benchmarks.result import Cell, Result, Spread, Table
 
 STAGES = ("PROCESSING", "TRAINING", "VALIDATION")
 RUNS = 3
@@ -38,27 +39,26 @@ class StageTime:
 
     Attributes:
         stage: its name.
-        wall: from the first state of the stage to the first of the next.
+        states: seconds of the states that prepare, run, evaluate and record it.
         sandbox: the run, as the sandbox claims it: environment, inputs, script, outputs.
         script: the script by hand.
     """
 
     stage: str
-    wall: float
+    states: tuple[float, float, float, float]
     sandbox: float
     script: float
 
     @property
-    def cells(self) -> tuple[str, float, float, float, float, float]:
+    def wall(self) -> float:
+        """From the first state of the stage to the first of the next."""
+        return sum(self.states)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
         """The table's row."""
-        return (
-            self.stage,
-            round(self.wall, 2),
-            round(self.sandbox, 2),
-            round(self.script, 2),
-            round(self.wall - self.script, 2),
-            round(self.wall / self.script, 2),
-        )
+        seconds = (*self.states, self.wall, self.sandbox, self.script, self.wall - self.script)
+        return self.stage, *(round(value, 2) for value in seconds), round(self.wall / self.script, 2)
 
 
 def run(registry: EmbeddedRegistry) -> Result:
@@ -67,12 +67,9 @@ def run(registry: EmbeddedRegistry) -> Result:
     entered = _entered(registry, first)
     opened = datetime.fromisoformat(first.version["transitions"][-1]["at"])
     by_hand = _run_by_hand(registry, first.version)
-    ends = {"PROCESSING": "Prepare TRAINING", "TRAINING": "Prepare VALIDATION", "VALIDATION": "APPROVAL"}
+    following = dict(zip(STAGES, ("Prepare TRAINING", "Prepare VALIDATION", "APPROVAL"), strict=True))
     times = [
-        StageTime(
-            stage, (entered[ends[stage]] - entered[f"Prepare {stage}"]).total_seconds(), _claimed(first.version, stage), by_hand[stage]
-        )
-        for stage in STAGES
+        StageTime(stage, _states_of(entered, stage, following[stage]), _claimed(first.version, stage), by_hand[stage]) for stage in STAGES
     ]
     around = {
         "upload and registration": (entered["Read input"] - first.submitted).total_seconds(),
@@ -83,15 +80,28 @@ def run(registry: EmbeddedRegistry) -> Result:
     return Result("pipeline", (_stages(times), _whole(whole, around, times)), facts={"seconds": whole, "states": _states(entered)})
 
 
+def _states_of(entered: Mapping[str, datetime], stage: str, following: str) -> tuple[float, float, float, float]:
+    """Return the seconds of the states of a stage; TRAINING has none that evaluates."""
+    recorded = entered[f"Record {stage}"]
+    evaluated = entered.get(f"Evaluate {stage}", recorded)
+    at = (entered[f"Prepare {stage}"], entered[stage], evaluated, recorded, entered[following])
+    prepare, run_, evaluate, record = ((after - before).total_seconds() for before, after in pairwise(at))
+    return prepare, run_, evaluate, record
+
+
 def _stages(times: Sequence[StageTime]) -> Table:
-    total = StageTime("all three", *(sum(getattr(t, part) for t in times) for part in ("wall", "sandbox", "script")))
+    states = [sum(parts) for parts in zip(*(t.states for t in times), strict=True)]
+    total = StageTime(
+        "all three", (states[0], states[1], states[2], states[3]), sum(t.sandbox for t in times), sum(t.script for t in times)
+    )
+    columns = ("stage", "prepare", "run", "evaluate", "record", "wall", "sandbox claims", "script by hand", "overhead", "x by hand")
     return Table(
         "Stages of one execution (seconds)",
-        ("stage", "wall", "of it sandbox", "script by hand", "overhead", "x by hand"),
+        columns,
         tuple(t.cells for t in (*times, total)),
         (
-            "The first run in a worker fetches and unpacks the environment; so does the first evaluation: both are in PROCESSING.",
-            "The overhead is mostly the start of confined Python processes; it does not grow with the script's own time.",
+            "The first run in a worker fetches and unpacks the environment, and so does the first evaluation: PROCESSING has both.",
+            "The rest of the overhead is the check of the unpacked environment and the start of a confined process, whatever the script.",
         ),
     )
 

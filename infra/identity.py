@@ -7,6 +7,7 @@ One person must not pass for two: whoever may assume a shared role can choose th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from aws_cdk import Aws, Duration
 from aws_cdk import aws_iam as iam
@@ -45,6 +46,12 @@ def routes_of(role: str) -> tuple[Route, ...]:
     return (*reads, *calls)
 
 
+def routes_beyond(role: str) -> tuple[Route, ...]:
+    """Return the routes that are not the role's own but that its patterns reach: `*` in an ARN matches slashes as well."""
+    own = routes_of(role)
+    return tuple(route for route in ROUTES if route not in own and any(fnmatchcase(route.resource, mine.resource) for mine in own))
+
+
 class Identity(Construct):
     """The IAM roles that people and services assume.
 
@@ -75,10 +82,11 @@ class Identity(Construct):
 
     def _call(self, role: str) -> list[iam.PolicyStatement]:
         start = f"arn:{Aws.PARTITION}:execute-api:{Aws.REGION}:{Aws.ACCOUNT_ID}:{self._api.api.api_id}/$default"
-        resources = sorted({f"{start}/{route.resource}" for route in routes_of(role)})
-        call = iam.PolicyStatement(sid="CallRoutes", actions=["execute-api:Invoke"], resources=resources)
+        own, beyond = (sorted({f"{start}/{r.resource}" for r in routes}) for routes in (routes_of(role), routes_beyond(role)))
+        call = iam.PolicyStatement(sid="CallRoutes", actions=["execute-api:Invoke"], resources=own)
+        stop = iam.PolicyStatement(sid="NotBeyond", effect=iam.Effect.DENY, actions=["execute-api:Invoke"], resources=beyond)
         find = iam.PolicyStatement(sid="FindApi", actions=["ssm:GetParameter"], resources=[self._api.url_parameter.parameter_arn])
-        return [call, find]
+        return [call, *([stop] if beyond else []), find]
 
 
 def _trusted(config: Config) -> iam.PrincipalBase:

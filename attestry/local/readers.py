@@ -279,13 +279,14 @@ def _alarm(services: Services, name: str, _: Properties) -> Properties:
 
 def _metric_filter(services: Services, name: str, expected: Properties) -> Properties:
     group = expected["LogGroupName"]
-    found = services.client("logs").describe_metric_filters(logGroupName=group, filterNamePrefix=name)["metricFilters"]
-    entry: Properties = next((titled(one) for one in found if one["filterName"] == name), {})
-    for made in entry.get("MetricTransformations", []):
-        # `titled` took the dimensions' own names for keys of the API.
-        dimensions = next(one for one in found if one["filterName"] == name)["metricTransformations"][0].get("dimensions", {})
-        made["Dimensions"] = [{"Key": key, "Value": value} for key, value in dimensions.items()]
-    return {**entry, "LogGroupName": group}
+    answer = services.client("logs").describe_metric_filters(logGroupName=group, filterNamePrefix=name)
+    found: Properties = next((dict(one) for one in answer["metricFilters"] if one["filterName"] == name), {})
+    # Dimensions are a mapping here, and a list of Key and Value in a template.
+    made = [
+        {**titled(one), "Dimensions": [{"Key": key, "Value": value} for key, value in one.get("dimensions", {}).items()]}
+        for one in found.get("metricTransformations", [])
+    ]
+    return {**titled(found), "LogGroupName": group, "MetricTransformations": made}
 
 
 def _vpc(services: Services, vpc: str, _: Properties) -> Properties:

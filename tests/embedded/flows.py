@@ -161,6 +161,7 @@ class Registry:
     stack: LocalStack
     folder: Path
     _sessions: dict[str, boto3.Session] = field(default_factory=dict)
+    _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
     _projects: int = 0
 
     def session(self, profile: str) -> boto3.Session:
@@ -175,6 +176,11 @@ class Registry:
 
     def aws(self, service: str, profile: str = "root") -> Any:
         """A client of a service that tries once, so that a refusal is seen as it comes."""
+        if (service, profile) not in self._clients:
+            self._clients[service, profile] = self._make_client(service, profile)
+        return self._clients[service, profile]
+
+    def _make_client(self, service: str, profile: str) -> Any:
         settings: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "read_timeout": 120, "max_pool_connections": 32}
         if service == "s3":
             settings |= {"signature_version": "s3v4", "s3": {"addressing_style": "path"}}

@@ -125,7 +125,7 @@ def features(table: pd.DataFrame) -> list[dict[str, float]]:
 def test_a_model_with_automatic_approval_stands_deployed_without_any_person(submitted: dict[str, Any], version: dict[str, Any]) -> None:
     assert (submitted["version"], submitted["created"], submitted["dirty"]) == (1, True, False)
     assert (version["stage"], version["status"], version["standing"]) == ("DEPLOYMENT", "SUCCEEDED", "DEPLOYED")
-    assert [(d["person"], d["decision"]) for d in version["decisions"]] == [(POLICY, "approve")]
+    assert [(d["person"], d["decision"]) for d in version["approvals"]] == [(POLICY, "approve")]
     assert (version["submitter"]["login"], version["submitter_person"]) == ("dana", "dana")
     actors = [transition["principal"]["login"] for transition in version["transitions"]]
     assert actors[0] == "dana"

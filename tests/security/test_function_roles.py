@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -119,11 +118,6 @@ def read_parameter(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("ssm", profile).get_parameter, Name="/attestry/api-url")
 
 
-def write_another_s_log(registry: Registry, profile: str) -> str:
-    group = "/aws/lambda/attestry-nobody"
-    return refusal(registry.aws("logs", profile).create_log_stream, logGroupName=group, logStreamName="x")
-
-
 def delegator(registry: Registry) -> str:
     """The ARN of the delegator's key, as functions are told it."""
     configuration = registry.aws("lambda").get_function_configuration(FunctionName="attestry-delegate")
@@ -208,7 +202,6 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "assume the approver's role": (assume_approver, NOBODY),
     "call the API": (call_api, NOBODY),
     "read a parameter": (read_parameter, NOBODY),
-    "write another function's log": (write_another_s_log, NOBODY),
 }
 """What is tried, how, and which functions may do it."""
 
@@ -272,14 +265,6 @@ def test_a_function_is_denied_what_would_break_the_separation(
     answers: Mapping[tuple[str, str], str], function: str, acts: list[str]
 ) -> None:
     assert [act for act in acts if answers[act, function] not in DENIED] == []
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_writes_its_own_log(registry: Registry, function: str) -> None:
-    name = f"attestry-{function.replace('_', '-')}"
-    logs: Any = registry.aws("logs", registry.as_function(function))
-    stream = {"logGroupName": f"/aws/lambda/{name}", "logStreamName": "probe"}
-    assert refusal(logs.create_log_stream, **stream) in ("", "ResourceAlreadyExistsException")
 
 
 def test_every_function_of_the_stack_is_tried(registry: Registry) -> None:
