@@ -129,7 +129,10 @@ class S3ObjectStore:
         if self._retention is None:
             return {}
         mode, days = self._retention
-        return {"ObjectLockMode": mode, "ObjectLockRetainUntilDate": datetime.now(UTC) + timedelta(days=days)}
+        # Until the end of a day, because S3 refuses a date before the one that is set: of two writers of the same bytes at once, the
+        # one that read the clock first would fail if it came second.
+        until = (datetime.now(UTC) + timedelta(days=days + 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        return {"ObjectLockMode": mode, "ObjectLockRetainUntilDate": until}
 
     def _extend_lock(self, key: str, version_id: str) -> None:
         lock = self._lock()
