@@ -53,7 +53,9 @@ def rest_of(version: Mapping[str, Any]) -> Rest | None:
     if status == "FAILED":
         return Rest.FAILED
     if stage == "APPROVAL" and status == "RUNNING":
-        return Rest.WAITING
+        # A policy that asks nobody decides in a moment, unless it first needs to know who submitted.
+        decides_itself = (version.get("approval_policy") or {}).get("automatic") and version.get("submitter_person")
+        return None if decides_itself else Rest.WAITING
     if stage == "DEPLOYMENT" and status == "SUCCEEDED":
         return Rest.DEPLOYED
     return None

@@ -43,6 +43,8 @@ def install_packages(lock: Path, folder: Path, *, seconds: float) -> None:
     command = [
         sys.executable,
         "-s",
+        # The working directory is not searched for modules: what lies there is no package installer.
+        "-P",
         "-m",
         "pip",
         "install",

@@ -4,7 +4,8 @@ Grades:
 - `verified`: recomputed from bytes in this trace, in an unbroken chain from the receipt's signature: the receipt names the version
   digest, that is the digest of the artifact manifest, which names the manifest, the data sets, the environment and every file.
 - `attested`: recorded by a role of the registry, in a record whose digest its transition rests on.
-- `claimed`: said by the submitter or a script; the registry could not know.
+- `claimed`: said by the submitter or a script; the registry could not know. The revision is such a claim: the source archive's bytes are
+  verified, but that they are what the repository has at that revision is only said, since the registry does not reach the repository.
 
 Where a step of the chain failed, nothing that hangs on it is graded `verified`.
 """
@@ -132,10 +133,10 @@ class _Description:
         source = manifest.source
         return {
             "repository": {"value": source.repository, "grade": "claimed"},
-            "revision": self._chained(source.revision),
+            "revision": {"value": source.revision, "grade": "claimed"},
             "author": {"value": source.author, "grade": "claimed"},
             "archive_sha256": self._chained(source.sha256, "frozen files"),
-            "dirty": self._chained(source.dirty is not None),
+            "dirty": {"value": source.dirty is not None, "grade": "claimed"},
             "dirty_diff_sha256": self._chained(source.dirty.diff_sha256 if source.dirty else None),
             "scripts": [
                 self._chained({"stage": field.split(".")[0], "path": path})
@@ -151,10 +152,8 @@ class _Description:
         holds = {_requirement(*p.split("==", 1)) for p in packages}
         framework, algorithm = manifest.environment.framework, manifest.environment.algorithm
         has_framework = _requirement(framework.name, framework.version) in holds
-        # An algorithm of a framework has the framework's version; one that is a package of its own is looked up itself.
-        has_algorithm = _requirement(algorithm.name, algorithm.version) in holds or (
-            has_framework and algorithm.version == framework.version
-        )
+        # Which algorithm of a framework a script uses is only said; one that is a package of its own is looked up.
+        has_algorithm = _requirement(algorithm.name, algorithm.version) in holds
         return {
             "framework": {
                 "value": {"name": framework.name, "version": framework.version},
@@ -186,12 +185,14 @@ class _Description:
                 "source": {"value": label.source, "grade": "claimed"},
                 "labeller": {"value": label.labeller, "grade": "claimed"},
             },
-            "preparation": [
-                self._chained({**mapping["preparation"][i], "revision": manifest.source.revision})
-                for i in range(len(manifest.data.preparation))
-            ],
+            "preparation": [self._claimed_step(step, manifest) for step in mapping["preparation"]],
             "schema": self._recorded([dict(c) for c in self._evidence.version.schema], "PROCESSING"),
         }
+
+    def _claimed_step(self, step: Mapping[str, Any], manifest: Manifest) -> Fact:
+        """Return a preparation step: that the script does what the step says is the submitter's word; which script it is, is not."""
+        value = {**step, "revision": manifest.source.revision, "archive_sha256": manifest.source.sha256}
+        return {"value": value, "grade": "claimed"}
 
     def _source(self, source: Any, mapping: Mapping[str, Any]) -> dict[str, Any]:
         dataset = next((d for d in self._evidence.version.datasets if d.name == f"source/{source.name}"), None)

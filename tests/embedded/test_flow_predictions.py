@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from attestry.domain.version import FileRef
-from attestry.local.settings import ACCOUNT
+from attestry.domain.version import FileRef, Version, encode
+from attestry.ports import Update
+from attestry.usecases.records import version_key
 from tests.embedded.flow_versions import Crowded, Interrupted
 from tests.embedded.flows import Answer, Registry, example_rows, until
 
@@ -62,18 +63,16 @@ class Cold:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A version with a frozen file whose bytes were changed below S3, where no rule of AWS reaches.
+class Exchanged:
+    """A version with a frozen file of other bytes, at which the table's reference points: somebody had rights on the bucket and the table.
 
     Attributes:
         file: the file.
-        prediction: a prediction that was made before.
-        answer: the answer to a request afterwards, by a process that has not loaded the version yet.
-        trace: the deep trace of the prediction, afterwards.
+        answer: the answer to a request afterwards, by processes that have not loaded the version yet.
+        trace: the deep trace of a prediction that was made before.
     """
 
     file: FileRef
-    prediction: str
     answer: Answer
     trace: dict[str, Any]
 
@@ -120,22 +119,25 @@ def covered(registry: Registry, crowded: Crowded) -> Iterator[Covered]:
 
 
 @pytest.fixture(scope="module")
-def changed(registry: Registry, crowded: Crowded, covered: Covered) -> Iterator[Changed]:
-    """See the class; the bytes are put back."""
+def exchanged(registry: Registry, crowded: Crowded, covered: Covered) -> Iterator[Exchanged]:
+    """See the class; file and reference are put back."""
     put_in_place(registry, crowded.model, crowded.number)
     prediction = str(until(lambda: predict_ready(registry, crowded.model), "a prediction was made"))
-    file = frozen_file(registry, crowded, "source.tar.gz")
-    path = registry.stack.data.objects / ACCOUNT / registry.bucket / file.key
-    right = path.read_bytes()
-    path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    head, s3 = registry.head(crowded.model, crowded.number), registry.aws("s3")
+    file = frozen_file(registry, crowded, "model/model.json")
+    other = s3.put_object(Bucket=registry.bucket, Key=file.key, Body=b'{"threshold": 99, "seconds_to_load": 0}')["VersionId"]
+    frozen = [replace(f, version_id=other) if f == file else f for f in head.frozen]
     try:
+        set_frozen(registry, head, frozen)
         registry.forget_processes("inference")
+        registry.forget_processes("predict")
         answer = predict(registry, crowded.model)
         trace = registry.client("grace").trace(prediction, deep=True)
     finally:
-        path.write_bytes(right)
-    yield Changed(file, prediction, answer, trace)
-    registry.forget_processes("inference")
+        set_frozen(registry, head, head.frozen)
+        s3.delete_object(Bucket=registry.bucket, Key=file.key, VersionId=other)
+    yield Exchanged(file, answer, trace)
+    registry.forget_processes("predict")
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -194,15 +196,14 @@ def test_a_version_with_a_file_over_a_frozen_one_is_not_deployed(covered: Covere
     assert f"{covered.file.path} was changed" in covered.deployment["error"]
 
 
-def test_a_version_whose_bytes_were_changed_is_refused_at_load(changed: Changed) -> None:
-    assert (changed.answer.status, changed.answer.code) == (409, "integrity")
-    assert changed.file.path in changed.answer.body["error"]["message"]
+def test_a_version_with_other_bytes_than_its_digest_says_is_refused_at_load(exchanged: Exchanged) -> None:
+    assert (exchanged.answer.status, exchanged.answer.code) == (409, "integrity")
+    assert exchanged.file.path in exchanged.answer.body["error"]["message"]
 
 
-def test_a_file_whose_bytes_were_changed_is_named_by_the_deep_trace(changed: Changed) -> None:
-    assert changed.trace["verdict"] == "BROKEN"
-    assert list(failures(changed.trace)) == ["bytes of the frozen files"]
-    assert changed.file.path in failures(changed.trace)["bytes of the frozen files"]
+def test_a_file_of_other_bytes_is_named_by_the_deep_trace(exchanged: Exchanged) -> None:
+    assert exchanged.trace["verdict"] == "BROKEN"
+    assert exchanged.file.path in failures(exchanged.trace)["bytes of the frozen files"]
 
 
 def predict(registry: Registry, model: str) -> Answer:
@@ -235,6 +236,11 @@ def put_in_place(registry: Registry, model: str, number: int) -> None:
 def frozen_file(registry: Registry, crowded: Crowded, path: str) -> FileRef:
     """One of the version's frozen files."""
     return next(f for f in registry.head(crowded.model, crowded.number).frozen if f.path == path)
+
+
+def set_frozen(registry: Registry, version: Version, files: Iterable[FileRef]) -> None:
+    """Have the table refer to other files."""
+    registry.meta.transact([Update(version_key(version.model, version.number), {"frozen": encode(tuple(files))})])
 
 
 def failures(trace: dict[str, Any]) -> dict[str, str]:
