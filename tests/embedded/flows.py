@@ -371,7 +371,12 @@ class Registry:
         client, name = self.aws("lambda"), f"attestry-{function.replace('_', '-')}"
         seconds = client.get_function_configuration(FunctionName=name)["Timeout"]
         client.update_function_configuration(FunctionName=name, Timeout=seconds)
-        until(lambda: client.get_function_configuration(FunctionName=name)["LastUpdateStatus"] == "Successful", f"{name} was updated")
+
+        def is_updated() -> bool:
+            found = client.get_function_configuration(FunctionName=name)
+            return (found["State"], found["LastUpdateStatus"]) == ("Active", "Successful")
+
+        until(is_updated, f"{name} was updated")
 
     def _object(self, key: str) -> bytes | None:
         s3 = self.aws("s3")
