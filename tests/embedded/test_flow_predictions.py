@@ -174,7 +174,7 @@ def test_an_environment_that_there_is_not_is_not_found(registry: Registry, deplo
 
 
 def test_a_cold_version_is_answered_with_503_first(cold: Cold) -> None:
-    assert (cold.answers[0].status, cold.answers[0].code) == (503, "not_ready")
+    assert (cold.answers[0].status, cold.answers[0].code) == (503, "not_ready"), cold.answers[0].body
 
 
 def test_a_cold_version_tells_when_to_come_back(cold: Cold) -> None:
@@ -197,7 +197,7 @@ def test_a_version_with_a_file_over_a_frozen_one_is_not_deployed(covered: Covere
 
 
 def test_a_version_with_other_bytes_than_its_digest_says_is_refused_at_load(exchanged: Exchanged) -> None:
-    assert (exchanged.answer.status, exchanged.answer.code) == (409, "integrity")
+    assert (exchanged.answer.status, exchanged.answer.code) == (409, "integrity"), exchanged.answer.body
     assert exchanged.file.path in exchanged.answer.body["error"]["message"]
 
 
