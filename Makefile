@@ -35,7 +35,8 @@ test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not long" -n 2 tests/unit
+	@$(BIN)/python -m pytest -m "not long" tests/infra tests/contract tests/embedded tests/security
 
 test-long: $(STAMP)  ## the tests that take longer
 	@$(BIN)/python -m pytest -m long

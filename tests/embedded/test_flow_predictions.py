@@ -103,8 +103,8 @@ def cold(registry: Registry, interrupted: Interrupted) -> Cold:
 
 
 @pytest.fixture(scope="module")
-def covered(registry: Registry, crowded: Crowded) -> Iterator[Covered]:
-    """See the class; what was laid on top is removed again, and the version put in place."""
+def covered(registry: Registry, crowded: Crowded) -> Covered:
+    """See the class; what was laid on top is removed again."""
     put_in_place(registry, crowded.model, crowded.number)
     prediction = str(until(lambda: predict_ready(registry, crowded.model), "a prediction was made"))
     file, s3 = frozen_file(registry, crowded, "model/model.json"), registry.aws("s3")
@@ -114,8 +114,7 @@ def covered(registry: Registry, crowded: Crowded) -> Iterator[Covered]:
         deployment = deploy(registry, crowded.model, crowded.number)
     finally:
         s3.delete_object(Bucket=registry.bucket, Key=file.key, VersionId=laid)
-    yield Covered(file, trace, deployment)
-    put_in_place(registry, crowded.model, crowded.number)
+    return Covered(file, trace, deployment)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,11 @@ def commit(folder: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "repository" / "tumour-diagnosis"
-    shutil.copytree(EXAMPLE, folder)
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    (folder / "data").mkdir()
+    (folder / "data" / "breast_cancer.csv").write_text("radius,malignant\n1.5,0\n")
+    # The repository's own rule, which a copy of the folder does not have.
+    (folder.parent / ".gitignore").write_text("*/data/\n")
     git(folder.parent, "init", "--quiet")
     commit(folder.parent)
     return folder
