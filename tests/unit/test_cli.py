@@ -348,6 +348,8 @@ def test_a_dirty_tree_is_told_with_its_changes_and_ends_with_1(run: Run, tmp_pat
     example = Path(__file__).resolve().parents[2] / "manifests" / "tumour-diagnosis"
     folder = tmp_path / "work"
     subprocess.run(["cp", "-r", str(example), str(folder)], check=True)
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / "breast_cancer.csv").write_text("radius,malignant\n1.5,0\n")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     subprocess.run(
         ["git", "-c", "user.name=dana", "-c", "user.email=d@example.com", "commit", "--quiet", "--allow-empty", "-m", "x"],
