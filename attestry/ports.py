@@ -208,6 +208,71 @@ class Signer(Protocol):
         """Return the SubjectPublicKeyInfo in DER."""
 
 
+class NoteSigner(Protocol):
+    """An Ed25519 key that signs notes, whose private half nobody holds."""
+
+    @property
+    def key_id(self) -> str:
+        """Stable name of the key (its ARN on AWS)."""
+
+    def sign_ed25519(self, message: bytes) -> bytes:
+        """Return the 64-byte Ed25519 signature (RFC 8032, not the prehashed variant) over a message of at most 4,096 bytes.
+
+        Raises:
+            UnavailableError: the key did not answer.
+        """
+
+    def public_key(self) -> bytes:
+        """Return the public key, 32 bytes."""
+
+
+@dataclass(frozen=True)
+class WitnessRequest:
+    """What a witness is asked besides the checkpoint.
+
+    Attributes:
+        old_size: size of the checkpoint that the witness is thought to have cosigned last; 0 where none is known of.
+        proof: consistency proof from there, 32 bytes each.
+    """
+
+    old_size: int
+    proof: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class WitnessAnswer:
+    """What a witness answered.
+
+    Attributes:
+        lines: signature lines, each with its newline; none where it did not cosign.
+        size: of the checkpoint that it cosigned last, where `old_size` was another; else None.
+        error: why it did not cosign, else empty.
+    """
+
+    lines: tuple[str, ...] = ()
+    size: int | None = None
+    error: str = ""
+
+
+class Witnesses(Protocol):
+    """Who vouches that a log only ever grew (C2SP tlog-witness)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the witnesses' names, which are their keys' names."""
+
+    def cosign(self, note: bytes, asked: Mapping[str, WitnessRequest]) -> dict[str, WitnessAnswer]:
+        """Ask witnesses for their cosignatures, all at once, each within a time limit; never raises for one that fails.
+
+        Args:
+            note: the signed checkpoint.
+            asked: name to what that witness is asked.
+
+        Returns:
+            The answer of each that was asked. Lines were checked where the witness's key is known.
+        """
+
+
 class Functions(Protocol):
     """Other functions of the registry."""
 

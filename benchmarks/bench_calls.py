@@ -172,7 +172,8 @@ class _Story:
         self._run_stages(number)
         by = self._approver()
         world = self._embedded.world("decide")
-        decide_approval(world.meta, MODEL, number, Verdict.APPROVE, reason="measured", by=by, at=datetime.now(UTC))
+        decision = {"reason": "measured", "by": by, "at": datetime.now(UTC)}
+        decide_approval(world.meta, world.attestor, world.store, MODEL, number, Verdict.APPROVE, **decision)
         with self._world(deploy):
             event = {"model": MODEL, "version": number, "attempt": 1, "reason": "measured"}
             answer = self._counts.measure("deploy", lambda: deploy.handler(event, INVOCATION))

@@ -26,8 +26,9 @@ from attestry.domain.stages import SCRIPT_STAGES, Stage
 from attestry.evidence.delegation import jwk_of
 from attestry.ports import Put
 from attestry.usecases.decide import decide_approval
-from attestry.usecases.prepare_stage import Sandbox, StagePreparer
+from attestry.usecases.prepare_stage import StagePreparer
 from attestry.usecases.records import login_key
+from attestry.usecases.stage_plan import Sandbox
 from benchmarks.embedded import INVOCATION, quiet_logs
 from benchmarks.result import Result, Spread, Table
 
@@ -97,7 +98,7 @@ def _handler(function: str, made: Any, **ports: Any) -> Callable[[Mapping[str, A
     """Return a function's handler, whose module works with the ports of a flow from here on."""
     module = importlib.import_module(f"lambdas.{function}")
     world = World(Settings(VARIABLES))
-    known = {port: getattr(made, port) for port in ("meta", "store", "scratch", "functions", "pipeline", "notifier", "clock")}
+    known = {port: getattr(made, port) for port in ("meta", "attestor", "store", "scratch", "functions", "pipeline", "notifier", "clock")}
     vars(world).update({**known, **ports})
     vars(module)["world"] = world
     return lambda event: module.handler(dict(event), INVOCATION)
@@ -154,7 +155,7 @@ def _registered() -> tuple[Any, Any]:
     """Return a flow with a registered version whose environments are built."""
     made = flow.Flow()
     lock = files("attestry.evaluation").joinpath("requirements.lock").read_bytes()
-    made.preparer = StagePreparer(made.meta, made.store, made.scratch, Sandbox(2048, 10240, "arm64"), evaluation_lock=lock)
+    made.preparer = StagePreparer(made.meta, made.attestor, made.store, made.scratch, Sandbox(2048, 10240, "arm64"), evaluation_lock=lock)
     version = made.register_example()
     made.build_environments(version)
     return made, version
@@ -217,7 +218,8 @@ def _deploy() -> Act:
     made = flow.Flow()
     version = made.register_example()
     made.to_approval(version)
-    decide_approval(made.meta, version.model, version.number, Verdict.APPROVE, reason="good", by=flow.APPROVER, at=made.clock.now())
+    decision = {"reason": "good", "by": flow.APPROVER, "at": made.clock.now()}
+    decide_approval(made.meta, made.attestor, made.store, version.model, version.number, Verdict.APPROVE, **decision)
     made.functions.handlers["inference"] = lambda _: {"status": "READY"}
     handler = _handler("deploy", made)
     return lambda: handler({"model": version.model, "version": version.number, "attempt": 1, "reason": "measured"})

@@ -19,7 +19,8 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from infra.config import Config
-from infra.functions import RETENTION_DAYS, Functions
+from infra.function_maker import RETENTION_DAYS
+from infra.functions import Functions
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,24 @@ ROUTES = (
     Route("GET", "/v1/models/{model}/versions/{number}/logs", "registry"),
     Route("GET", "/v1/models/{model}/versions/{number}/data", "registry"),
     Route("GET", "/v1/predictions/{id}/trace", "registry"),
+    Route("GET", "/v1/models/{model}/versions/{number}/packet", "registry"),
+    Route("GET", "/v1/lineage", "registry"),
+    Route("GET", "/v1/compliance", "registry"),
+    Route("GET", "/v1/findings", "registry"),
+    Route("GET", "/v1/ledger/file", "registry"),
+    Route("GET", "/v1/predictions/{id}/bundle", "bundle"),
+    Route("GET", "/v1/models/{model}/versions/{number}/bundle", "bundle"),
+    Route("GET", "/v1/root", "root"),
+    Route("POST", "/v1/root", "root"),
+    Route("GET", "/v1/root/keys", "root"),
     Route("POST", "/v1/models/{model}/versions/{number}/decision", "decide"),
     Route("POST", "/v1/models/{model}/versions/{number}/deployment", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/retry", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/claim", "operate"),
+    Route("POST", "/v1/models/{model}/versions/{number}/kill", "operate"),
+    Route("POST", "/v1/models/{model}/versions/{number}/retirement", "operate"),
     Route("POST", "/v1/models/{model}/rollback", "operate"),
+    Route("POST", "/v1/models/{model}/capture", "operate"),
     Route("POST", "/v1/models/{model}/predictions", "predict"),
     Route("GET", "/v1/people", "people"),
     Route("POST", "/v1/people", "people"),

@@ -14,6 +14,8 @@ from enum import StrEnum
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from infra.witness_config import ED25519, LogConfig, WitnessConfig, vkey_name
+
 CONTEXT_PREFIX = "attestry:"
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
@@ -47,11 +49,20 @@ class Bundling(StrEnum):
     SOURCE = "source"
 
 
+class StackKind(StrEnum):
+    """Which stack is made: the registry, or a witness for the ledgers of registries in other accounts."""
+
+    REGISTRY = "registry"
+    WITNESS = "witness"
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of one deployment.
 
     Attributes:
+        stack: which stack is made; the settings below are for the registry, but `prefix`, `bundling`, `log_retention_days`,
+            `function_memory_mib`, `reserved_concurrency`, `deletion_protection` and `witness_logs` for the witness as well.
         prefix: start of the names of functions, roles and state machines; two deployments in one account need two prefixes.
         bundling: what the functions' archives hold; does not change the template.
         retention_mode: Object Lock mode of frozen files and evidence.
@@ -76,8 +87,13 @@ class Config:
         deletion_protection: keep table, buckets and keys from being deleted with the stack.
         throttle_rate: requests per second that the API accepts in the steady state.
         throttle_burst: requests that the API accepts at once.
+        signed_approval_tiers: risk tiers (low, medium, high) of which an approval counts only with the approver's own signature.
+        ledger_former_keys: vkeys with which the ledger was signed before its present key; the newest last.
+        witnesses: witnesses in other accounts that cosign the ledger's checkpoints, besides the built-in one.
+        witness_logs: ledgers that the witness's stack is for, by their vkeys.
     """
 
+    stack: StackKind = StackKind.REGISTRY
     prefix: str = "attestry"
     bundling: Bundling = Bundling.DEPENDENCIES
     retention_mode: RetentionMode = RetentionMode.GOVERNANCE
@@ -100,6 +116,10 @@ class Config:
     deletion_protection: bool = True
     throttle_rate: int = 200
     throttle_burst: int = 400
+    signed_approval_tiers: tuple[str, ...] = ()
+    ledger_former_keys: tuple[str, ...] = ()
+    witnesses: tuple[WitnessConfig, ...] = ()
+    witness_logs: tuple[LogConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text(
@@ -125,6 +145,16 @@ class Config:
             _check_text("trustedAccount", self.trusted_account, r"\d{12}", "an account ID of 12 digits")
         for bucket in self.data_buckets:
             _check_text("dataBuckets", bucket, r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "bucket names")
+        for tier in self.signed_approval_tiers:
+            _check_text("signedApprovalTiers", tier, r"low|medium|high", "of low, medium and high")
+        for vkey in self.ledger_former_keys:
+            _check_vkey("ledgerFormerKeys", vkey)
+        if len({witness.name for witness in self.witnesses}) < len(self.witnesses) or len(self.witnesses) > 5:
+            raise ConfigError(f"{CONTEXT_PREFIX}witnesses are at most five, each under a name of its own")
+        if len({log.name for log in self.witness_logs}) < len(self.witness_logs) or len(self.witness_logs) > 5:
+            raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs are at most five, each of a ledger of its own")
+        if self.stack is StackKind.WITNESS and not self.witness_logs:
+            raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs must name a ledger where {CONTEXT_PREFIX}stack is {self.stack}")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Config:
@@ -185,6 +215,26 @@ def _read_amounts(key: str, value: object) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((str(name), _read_int(f"{key}: {name}", amount)) for name, amount in value.items()))
 
 
+def _read_witnesses(key: str, value: object) -> tuple[WitnessConfig, ...]:
+    found = _parse(key, value) if isinstance(value, str) else value
+    names = {field.name for field in fields(WitnessConfig)}
+    if not isinstance(found, list) or not all(isinstance(entry, dict) and set(entry) == names for entry in found):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a list of objects of name, function and vkey")
+    texts = [{name: _read_text(key, text) for name, text in entry.items()} for entry in found]
+    try:
+        return tuple(WitnessConfig(**entry) for entry in texts)
+    except ValueError as error:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key}: {error}") from error
+
+
+def _read_logs(key: str, value: object) -> tuple[LogConfig, ...]:
+    names = _read_names(key, value)
+    try:
+        return tuple(LogConfig(text) for text in names)
+    except ValueError as error:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key}: {error}") from error
+
+
 def _read_text(key: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a text")
@@ -207,6 +257,9 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "str": _read_text,
     "tuple[str, ...]": _read_names,
     "tuple[tuple[str, int], ...]": _read_amounts,
+    "tuple[WitnessConfig, ...]": _read_witnesses,
+    "tuple[LogConfig, ...]": _read_logs,
+    "StackKind": _one_of(StackKind),
     "RetentionMode": _one_of(RetentionMode),
     "Bundling": _one_of(Bundling),
     "FolderNaming": _one_of(FolderNaming),
@@ -225,6 +278,13 @@ def _check_network(key: str, value: str) -> None:
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a network such as 10.90.0.0/16, not {value!r}") from error
     if not (isinstance(network, IPv4Network) and network.is_private and 16 <= network.prefixlen <= 19):
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a private IPv4 network from /16 to /19, not {value!r}")
+
+
+def _check_vkey(key: str, value: str) -> None:
+    try:
+        vkey_name(value, ED25519)
+    except ValueError as error:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key}: {error}") from error
 
 
 def _check_text(key: str, value: str, pattern: str, rule: str) -> None:

@@ -13,12 +13,12 @@ def _roles(*names: str) -> tuple[str, ...]:
     return tuple(f"Functions/{name}Role" for name in names)
 
 
-_API = _functions("Decide", "Operate", "People", "Predict", "Registry", "Uploads")
+_API = _functions("Bundle", "Decide", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
-_EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Register", "Sweep")
+_EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep")
 _UNTRUSTED = _functions("Inference", "Sandbox")
-_DELEGATE = _functions("Delegate")
-_ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_DELEGATE)
+_SIGNERS = _functions("Delegate", "SignArtifact", "Witness/Witness")
+_ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_SIGNERS)
 _ALL_ROLES = tuple(f"{function}Role" for function in _ALL_FUNCTIONS)
 _PEOPLE = tuple(f"Identity/{role}" for role in ("Scientist", "Approver", "Deployer", "Consumer", "Auditor", "Admin"))
 _MACHINES = ("Pipeline/Pipeline", "Pipeline/Decision")
@@ -58,7 +58,7 @@ ACKNOWLEDGED = (
         _EVENTS,
         "Runs the registry's own code over S3, DynamoDB and Step Functions; there is no network resource to reach.",
     ),
-    Acknowledgement(("LambdaInsideVPC",), _DELEGATE, "Calls KMS and DynamoDB only; there is no network resource to reach."),
+    Acknowledgement(("LambdaInsideVPC",), _SIGNERS, "Calls KMS, and DynamoDB or S3, only; there is no network resource to reach."),
     Acknowledgement(
         ("LambdaDLQ",),
         _API,
@@ -72,14 +72,19 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("LambdaDLQ",),
-        (*_UNTRUSTED, *_DELEGATE),
-        "Invoked synchronously by the state machine or by predict and deploy, which answer the failure; the sandboxed ones must not "
+        (*_UNTRUSTED, *_SIGNERS),
+        "Invoked synchronously by the state machine or by another function, which answers the failure; the sandboxed ones must not "
         "even hold the permission to send to a queue.",
     ),
     Acknowledgement(
         ("LambdaAsyncFailureDestination",),
         tuple(f"{function}/EventInvokeConfig" for function in _EVENTS),
         "Events that fail go to the function's dead-letter queue, which has an alarm; a destination beside it would deliver them twice.",
+    ),
+    Acknowledgement(
+        ("LambdaEventSourceMappingDestination",),
+        _functions("Sequence/Outbox"),
+        "The stream only wakes the sequencer, which reads what waits from the table; a wake that got lost is made up for by the schedule.",
     ),
     Acknowledgement(
         ("LambdaConcurrency",),
@@ -101,6 +106,11 @@ ACKNOWLEDGED = (
         ("LambdaConcurrency",),
         _functions("Inference", "Delegate"),
         "Bounded by predict, which the API throttles; a cap here would turn into cold answers for callers.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _functions("SignArtifact", "Witness/Witness"),
+        "Called by record_stage, once a version, or by sequence, of which one runs at a time.",
     ),
     Acknowledgement(
         ("SQSRedrivePolicy",),
@@ -140,7 +150,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Deploy", "Predict", "PrepareStage"),
+        _roles("Bundle", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "SignArtifact"),
         "Models and versions are made after the deployment; only frozen files of theirs.",
         "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
     ),
@@ -152,15 +162,75 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("PrepareStage", "RecordStage", "Register", "Registry"),
+        _roles("Bundle", "Gate", "PrepareStage", "RecordStage", "Register", "Registry"),
         "Candidates are named by their digest, which is not known before.",
         "Resource::<StoresStore*.Arn>/registered/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Collect"),
+        _roles("Bundle", "Collect", "Reconcile"),
         "Models and versions are made after the deployment; only their folder of predictions.",
         "Resource::<StoresStore*.Arn>/models/[*]/predictions/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("ConsoleDecision", "Decide", "Deploy", "Gate", "Operate", "PrepareStage", "Register"),
+        "Models and versions are made after the deployment; only their attestations, which are written once and locked.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/attestations/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("ConsoleDecision", "Decide", "Gate"),
+        "Models and versions are made after the deployment; only what is decided on, which the gate alone of these writes.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/packet-[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Decide"),
+        "Models and versions are made after the deployment; only approvers' own signatures.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/signatures/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Bundle", "Reconcile"),
+        "Models and versions are made after the deployment; only their evidence, to be read.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("SignArtifact"),
+        "Models and versions are made after the deployment; only the one signature over their files.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/model.sig",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Bundle", "Reconcile"),
+        "Models and versions are made after the deployment; only the records of their stages.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/[*]/record.json",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Bundle", "Reconcile", "Registry", "Sequence"),
+        "The ledger's tiles are named by their place, which is not known before; the sequencer alone writes them.",
+        "Resource::<StoresStore*.Arn>/ledger/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Bundle", "Reconcile", "Registry", "Root"),
+        "Metadata of the root of trust is named by version and digest; the root function alone writes it, once it is well signed.",
+        "Resource::<StoresStore*.Arn>/root/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Bundle"),
+        "Bundles are named by what they prove; they expire with the scratch bucket's files.",
+        "Resource::<StoresScratch*.Arn>/bundles/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Sequence"),
+        "DynamoDB names a table's stream by the time at which it was turned on.",
+        "Resource::<StoresMeta*.Arn>/stream/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
@@ -230,6 +300,12 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5", "LambdaStarPermissions"),
+        _roles("Reconcile"),
+        "Reading CloudWatch's metrics has no resource type; the gateway's counts are what the registry's are compared with.",
+        "Resource::[*]",
+    ),
+    Acknowledgement(
+        ("IAM5", "LambdaStarPermissions"),
         _roles("Inference", "Sandbox"),
         "Lambda attaches the function to the VPC with these; the function's own code is denied them by lambda:SourceFunctionArn.",
         "Resource::[*]",
@@ -279,7 +355,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("DynamoDBInBackupPlan",),
-        ("Stores/Meta",),
+        ("Stores/Meta", "Functions/Witness/Seen"),
         "Point-in-time recovery and deletion protection are on; a backup plan belongs to the account's own AWS Backup policy.",
     ),
     Acknowledgement(

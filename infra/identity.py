@@ -19,24 +19,31 @@ from infra.names import Names
 from infra.pipeline import Pipeline
 from infra.stores import UPLOADS, Stores
 
-READS = tuple(route for route in ROUTES if route.method == "GET" and route.path != "/v1/people")
+_NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
+READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
+_KILL = "POST /v1/models/{model}/versions/{number}/kill"
+_RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
+_CAPTURE = "POST /v1/models/{model}/capture"
 _CALLS: Mapping[str, tuple[str, ...]] = {
     "scientist": (
         "POST /v1/uploads",
         "POST /v1/models/{model}/versions/{number}/claim",
         "POST /v1/models/{model}/versions/{number}/retry",
     ),
-    "approver": ("POST /v1/models/{model}/versions/{number}/decision",),
+    "approver": ("POST /v1/models/{model}/versions/{number}/decision", _KILL),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
         "POST /v1/models/{model}/rollback",
+        _KILL,
+        _RETIREMENT,
+        _CAPTURE,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
     "auditor": ("GET /v1/people",),
-    "admin": ("GET /v1/people", "POST /v1/people"),
+    "admin": ("GET /v1/people", "POST /v1/people", "GET /v1/root/keys", "POST /v1/root", _KILL, _RETIREMENT, _CAPTURE),
 }
-_CONSUMER_READS = ("/v1/me", "/v1/models", "/v1/models/{model}", "/v1/predictions/{id}/trace")
+_CONSUMER_READS = ("/v1/me", "/v1/models", "/v1/models/{model}", "/v1/predictions/{id}/trace", "/v1/ledger/file", "/v1/root")
 
 
 def routes_of(role: str) -> tuple[Route, ...]:

@@ -1,13 +1,15 @@
-"""The KMS keys: one that encrypts what the registry stores, and one that signs delegations.
+"""The KMS keys: one that encrypts what the registry stores, and one for each function that signs.
 
-The delegator key's policy gives `kms:Sign` to the delegate function's role and to nobody else. The account root holds the administrative
-actions by name (AWS refuses a key that nobody can manage) but no cryptographic one beyond reading the public key, so no IAM policy of the
-account can hand out signing; changing the key policy itself is what CloudTrail and the reviewers have to watch.
+A signing key's policy gives `kms:Sign`, for one algorithm, to one function's role and to nobody else. The account root holds the
+administrative actions by name (AWS refuses a key that nobody can manage) but no cryptographic one beyond reading the public key, so no IAM
+policy of the account can hand out signing; changing the key policy itself is what CloudTrail and the reviewers have to watch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from aws_cdk import Aws, RemovalPolicy
 from aws_cdk import aws_iam as iam
@@ -35,11 +37,59 @@ ADMINISTRATION = (
 """What the account may do with a signing key. No Sign, no CreateGrant: a grant would be a way around the policy."""
 
 
+class Algorithm(Enum):
+    """How a key signs: its spec, KMS's name of the algorithm, and whether KMS is given the message or its digest.
+
+    KMS takes raw messages of at most 4,096 bytes, so ES256 signs digests; pure Ed25519 has no such form, and its messages are short.
+    """
+
+    ES256 = (kms.KeySpec.ECC_NIST_P256, "ECDSA_SHA_256", "DIGEST")
+    ED25519 = (kms.KeySpec.ECC_NIST_EDWARDS25519, "ED25519_SHA_512", "RAW")
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A key with which one function signs.
+
+    Attributes:
+        name: end of its alias.
+        what: what it signs.
+        algorithm: how.
+        readers: functions that may fetch its public half, besides its own and those of `READERS`.
+    """
+
+    name: str
+    what: str
+    algorithm: Algorithm = Algorithm.ES256
+    readers: tuple[str, ...] = ()
+
+
+ATTESTERS = ("console_decision", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register")
+"""Functions that move versions: each signs, with a key of its own, what it attests of the move."""
+
+READERS = ("bundle", "registry", "root")
+"""Functions that check signatures or list the keys: they may fetch the public half of every signing key."""
+
+SIGNING_KEYS: Mapping[str, SigningKey] = {
+    "delegate": SigningKey("delegator", "delegations of prediction keys"),
+    "sequence": SigningKey("ledger", "checkpoints of the ledger", Algorithm.ED25519, ("reconcile", "witness")),
+    "sign_artifact": SigningKey("artifact", "the files of versions (OpenSSF Model Signing)"),
+    "witness": SigningKey("witness", "cosignatures of checkpoints", Algorithm.ED25519, ("sequence",)),
+    **{function: SigningKey(f"attest-{function.replace('_', '-')}", f"attestations by {function}") for function in ATTESTERS},
+}
+"""Function to the key that it signs with."""
+
+
 class Keys(Construct):
-    """The registry's keys."""
+    """The registry's keys.
+
+    Attributes:
+        data: encrypts buckets, tables, topics and logs.
+    """
 
     def __init__(self, scope: Construct, construct_id: str, config: Config) -> None:
         super().__init__(scope, construct_id)
+        self._prefix = config.prefix
         self._removal = RemovalPolicy.RETAIN if config.deletion_protection else RemovalPolicy.DESTROY
         self.data = kms.Key(
             self,
@@ -52,18 +102,19 @@ class Keys(Construct):
         self.data.add_to_resource_policy(_use_by_logs(config.prefix))
         self.data.add_to_resource_policy(_use_by_publishers())
 
-    def add_delegator(self, config: Config, *, signer: iam.IRole, readers: Sequence[iam.IRole]) -> kms.Key:
-        """Create the key that signs delegations, for one role; `readers` may fetch its public half."""
+    def add_signing_key(self, key: SigningKey, *, signer: iam.IRole, readers: Sequence[iam.IRole] = ()) -> kms.Key:
+        """Create a key that signs for one role; `readers` may fetch its public half."""
+        spec, algorithm, message_type = key.algorithm.value
         root = iam.PolicyStatement(
             sid="Administration", actions=list(ADMINISTRATION), principals=[iam.AccountRootPrincipal()], resources=["*"]
         )
         only = [iam.ArnPrincipal(signer.role_arn)]
         sign = iam.PolicyStatement(
-            sid="SignDelegations",
+            sid="Sign",
             actions=["kms:Sign"],
             principals=only,
             resources=["*"],
-            conditions={"StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256"}},
+            conditions={"StringEquals": {"kms:SigningAlgorithm": algorithm, "kms:MessageType": message_type}},
         )
         read = iam.PolicyStatement(
             sid="ReadPublicKey",
@@ -73,10 +124,10 @@ class Keys(Construct):
         )
         return kms.Key(
             self,
-            "Delegator",
-            alias=f"{config.prefix}-delegator",
-            description="Attestry: signs delegations of prediction keys (ES256)",
-            key_spec=kms.KeySpec.ECC_NIST_P256,
+            "".join(part.capitalize() for part in key.name.split("-")),
+            alias=f"{self._prefix}-{key.name}",
+            description=f"Attestry: signs {key.what}",
+            key_spec=spec,
             key_usage=kms.KeyUsage.SIGN_VERIFY,
             policy=iam.PolicyDocument(statements=[root, sign, read]),
             removal_policy=self._removal,

@@ -18,8 +18,8 @@ from constructs import Construct
 from infra.api import Api
 from infra.config import Config
 from infra.functions import Functions
+from infra.grants import Topics
 from infra.names import Names
-from infra.permissions import Topics
 from infra.pipeline import Pipeline
 from infra.stores import UPLOADS, Stores
 
@@ -30,8 +30,17 @@ COUNTED = {
     "sequence-gaps": ("collect", "SequenceGaps", "A number is missing in a signing key's sequence: a prediction is being withheld, or was"),
     "keys-not-collected": ("collect", "KeysNotCollected", "Receipts of a key could not be archived; their rows expire after 35 days"),
     "versions-unmended": ("sweep", "VersionsUnmended", "A version stands still and could not be mended; the log of sweep names it"),
+    "ledger-conflicts": ("sequence", "LedgerConflicts", "One event ID came with two contents: somebody wrote an outbox row by hand"),
+    "ledger-unwitnessed": ("sequence", "LedgerUnwitnessed", "A witness did not cosign a checkpoint: it is gone, or saw another ledger"),
+    "findings-opened": ("reconcile", "FindingsOpened", "Table, ledger and store do not agree: something was changed by hand"),
 }
 """Alarm to the function that counts, the metric's name, and what it means; one is enough."""
+
+STALLED = {
+    "ledger-stalled": ("sequence", "LedgerLeaves", 5, "No run of sequence has ended well for 15 minutes: events wait in the outbox"),
+    "reconciliation-stalled": ("reconcile", "FindingsOpened", 60, "No run of reconcile has ended well for three hours"),
+}
+"""Alarm to the function that counts on every good run, the metric's name, the minutes of one of three periods, and what silence means."""
 
 ERRORS = '{ ($.status = "5*") && (($.status != "503") || ($.answered != "503")) }'
 """5xx but for a function's own 503, which says that a version is being loaded. The gateway's own 503 counts."""
@@ -91,7 +100,28 @@ class Triggers(Construct):
             ),
         )
         self._rule("EveryMinute", "collect", "Archive receipts", schedule=events.Schedule.rate(Duration.minutes(1)))
+        self._rule("LedgerEveryMinute", "sequence", "Append what waits", schedule=events.Schedule.rate(Duration.minutes(1)))
+        self._rule("EveryHour", "reconcile", "Compare table, ledger and store", schedule=events.Schedule.rate(Duration.hours(1)))
         self._rule("EveryFiveMinutes", "sweep", "Find what was left between", schedule=events.Schedule.rate(Duration.minutes(5)))
+        self._nudge(stores)
+
+    def _nudge(self, stores: Stores) -> None:
+        """Wake the sequencer when an event was written; what is in the records does not matter, and the schedule finds what got lost."""
+        insert = {
+            "eventName": lambda_.FilterRule.is_equal("INSERT"),
+            "dynamodb": {"Keys": {"pk": {"S": lambda_.FilterRule.is_equal("OUTBOX")}}},
+        }
+        self._functions.by_name["sequence"].add_event_source_mapping(
+            "Outbox",
+            event_source_arn=stores.table.table_stream_arn,
+            starting_position=lambda_.StartingPosition.LATEST,
+            filters=[lambda_.FilterCriteria.filter(insert)],
+            batch_size=1000,
+            max_batching_window=Duration.seconds(1),
+            bisect_batch_on_error=False,
+            max_record_age=Duration.minutes(1),
+            retry_attempts=2,
+        )
 
     def _rule(
         self,
@@ -140,6 +170,9 @@ class Alarms(Construct):
         self._alarm("decision-refused", refused, "A decision in the AWS console was refused or its caller stayed unknown")
         for name, (service, counted, description) in COUNTED.items():
             self._alarm(name, self._counted(counted, service=service), description)
+        for name, (service, counted, minutes, description) in STALLED.items():
+            runs = self._counted(counted, service=service).with_(statistic="SampleCount", period=Duration.minutes(minutes))
+            self._alarm(name, runs, description, periods=3, silence=True)
         errors = self._logged("ApiErrors", api.access_log, ERRORS)
         self._alarm("api-errors", errors, "The API answered 5xx, cold versions not counted", threshold=5)
         busy = self._logged("ApiBusy", api.access_log, BUSY)
@@ -170,7 +203,11 @@ class Alarms(Construct):
         )
         return self._counted(name)
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, description: str, *, threshold: int = 1, periods: int = 1) -> None:
+    def _alarm(
+        self, name: str, metric: cloudwatch.IMetric, description: str, *, threshold: int = 1, periods: int = 1, silence: bool = False
+    ) -> None:
+        """Raise an alarm at the threshold or above it, or where `silence` alarms, below it and when nothing is measured."""
+        operators = cloudwatch.ComparisonOperator
         alarm = cloudwatch.Alarm(
             self,
             "".join(part.capitalize() for part in name.replace("_", "-").split("-")),
@@ -179,8 +216,8 @@ class Alarms(Construct):
             metric=metric,
             threshold=threshold,
             evaluation_periods=periods,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            comparison_operator=operators.LESS_THAN_THRESHOLD if silence else operators.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING if silence else cloudwatch.TreatMissingData.NOT_BREACHING,
         )
         alarm.add_alarm_action(self._action)
 

@@ -42,6 +42,16 @@ class Names:
         return f"{self.prefix}-{role}"
 
     @property
+    def ledger_origin(self) -> str:
+        """Name of the ledger, which is also the name of its key: one in the world."""
+        return f"attestry/{Aws.ACCOUNT_ID}/{Aws.REGION}/{self.prefix}"
+
+    @property
+    def witness(self) -> str:
+        """Name of the key of the witness that stands under this prefix."""
+        return f"{self.ledger_origin}/witness"
+
+    @property
     def pipeline(self) -> str:
         """Name of the state machine that makes a version."""
         return f"{self.prefix}-pipeline"

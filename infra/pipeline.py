@@ -13,9 +13,10 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from infra.config import Config
-from infra.functions import RETENTION_DAYS, Functions, drop_redundant_dependency
+from infra.function_maker import RETENTION_DAYS, drop_redundant_dependency
+from infra.functions import Functions
+from infra.grants import WITHOUT_RESOURCE
 from infra.names import Names
-from infra.permissions import WITHOUT_RESOURCE
 from infra.pipeline_definition import SUBSTITUTIONS, decision_definition, pipeline_definition
 
 _PIPELINE_FUNCTIONS = ("build_environment", "deploy", "evaluate", "gate", "prepare_stage", "record_stage", "sandbox")

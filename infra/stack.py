@@ -11,16 +11,18 @@ from constructs import Construct
 
 from infra.api import Api
 from infra.bundling import remove_other_bundles
-from infra.config import Config
+from infra.config import Config, StackKind
 from infra.functions import Functions
+from infra.grants import Grants
 from infra.identity import Identity
 from infra.keys import Keys
 from infra.monitoring import Alarms, Triggers, make_topics
 from infra.names import Names
 from infra.network import Isolation
-from infra.permissions import Grants
 from infra.pipeline import Pipeline
 from infra.stores import Stores
+from infra.witness import STACK_NAME as WITNESS_STACK_NAME
+from infra.witness import WitnessStack
 
 STACK_NAME = "Attestry"
 
@@ -46,6 +48,8 @@ class AttestryStack(Stack):
         pipeline = Pipeline(self, "Pipeline", config, functions, keys.data)
         api = Api(self, "Api", config, functions, keys.data)
         Identity(self, "Identity", config, api, pipeline, stores)
+        # The gateway's own counts are what the registry's are compared with.
+        functions.by_name["reconcile"].add_environment("ATTESTRY_API_ID", api.api.api_id)
         Triggers(self, "Triggers", config, functions, stores)
         Alarms(self, "Monitoring", config, topics, functions, pipeline, api)
         self._outputs(
@@ -57,6 +61,8 @@ class AttestryStack(Stack):
                 "PipelineArn": pipeline.machine.state_machine_arn,
                 "DecisionArn": pipeline.decision.state_machine_arn,
                 "NotificationsTopic": topics.notifications.topic_arn,
+                "LedgerOrigin": grants.names.ledger_origin,
+                "LedgerKeyArn": functions.signing_keys["sequence"].key_arn,
             }
         )
 
@@ -79,5 +85,8 @@ def build_app(context: Mapping[str, Any] | None = None, outdir: str | None = Non
     app = App(context={**FEATURE_FLAGS, **(context or {})}, outdir=outdir, analytics_reporting=False)
     config = Config.from_context(app.node.get_all_context())
     remove_other_bundles(Path(app.outdir), config.bundling)
-    AttestryStack(app, STACK_NAME, config)
+    if config.stack is StackKind.WITNESS:
+        WitnessStack(app, WITNESS_STACK_NAME, config)
+    else:
+        AttestryStack(app, STACK_NAME, config)
     return app

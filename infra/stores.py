@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
@@ -15,6 +17,22 @@ from infra.names import Names
 WRITE_ONCE = ("datasets", "environments", "models", "registered")
 """Folders of the store in which an object is written once."""
 
+PUBLISHED_ONCE = (
+    "ledger/audit/*",
+    "ledger/checkpoints/*",
+    "ledger/staging/*",
+    "ledger/tile/*",
+    "root/*.root.json",
+    "root/*.snapshot.json",
+    "root/*.targets.json",
+    "root/*.trusted_root.json",
+)
+"""What is published for verifiers and written once."""
+
+PUBLISHED: Mapping[str, str] = {"ledger": "sequence", "root": "root"}
+"""Folders of the store to the one function that writes there. In each, one object is replaced from time to time (`ledger/checkpoint`,
+`root/timestamp.json`); what is signed in it is what keeps it honest."""
+
 NEVER_DELETED = (
     "datasets/*",
     "environments/*",
@@ -24,6 +42,11 @@ NEVER_DELETED = (
     "models/*/evidence/*",
     "models/*/predictions/*.jsonl",
     "models/*/predictions/*.jwt",
+    "ledger/tile/*",
+    "ledger/checkpoint",
+    "ledger/checkpoints/*",
+    "ledger/audit/*",
+    "root/*",
 )
 """Objects that nobody deletes. The rest below models/ is what may have to be erased one day: captured payloads, and the private half of a
 batch of receipts (`*.private.ndjson`)."""
@@ -34,6 +57,7 @@ GATEWAYS_TO_UPLOADS = ("uploads", "register")
 
 COLLECTION_INDEX = "by_collection"
 _MULTIPART_DAYS = 7
+_STAGING_DAYS = 90
 
 
 class Stores(Construct):
@@ -84,7 +108,16 @@ class Stores(Construct):
             encryption=s3.BucketEncryption.KMS,
             encryption_key=key,
             enforce_ssl=True,
-            lifecycle_rules=[s3.LifecycleRule(id="AbortUploads", abort_incomplete_multipart_upload_after=Duration.days(_MULTIPART_DAYS))],
+            lifecycle_rules=[
+                s3.LifecycleRule(id="AbortUploads", abort_incomplete_multipart_upload_after=Duration.days(_MULTIPART_DAYS)),
+                # What was staged lies in tiles as soon as it is published, which takes seconds, or a repair of days at the most.
+                s3.LifecycleRule(
+                    id="ExpireStaging",
+                    prefix="ledger/staging/",
+                    expiration=Duration.days(_STAGING_DAYS),
+                    noncurrent_version_expiration=Duration.days(_STAGING_DAYS),
+                ),
+            ],
             object_lock_enabled=True,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=self._removal,
@@ -156,7 +189,9 @@ def notify_event_bridge(bucket: s3.Bucket) -> None:
 def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
     """Return the rules that hold for everybody, administrators of the account included, until they change the policy itself."""
     everybody = [iam.AnyPrincipal()]
-    once = [bucket.arn_for_objects(f"{folder}/*") for folder in WRITE_ONCE]
+    own = [bucket.arn_for_objects(f"{folder}/*") for folder in WRITE_ONCE]
+    once = [*own, *(bucket.arn_for_objects(pattern) for pattern in PUBLISHED_ONCE)]
+    published = {folder: bucket.arn_for_objects(f"{folder}/*") for folder in PUBLISHED}
     never_delete = iam.PolicyStatement(
         sid="DenyDelete",
         effect=iam.Effect.DENY,
@@ -178,7 +213,18 @@ def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
         effect=iam.Effect.DENY,
         principals=everybody,
         actions=["s3:PutObject"],
-        not_resources=[*once, bucket.arn_for_objects(f"{UPLOADS}/${{aws:userid}}/*")],
+        not_resources=[*own, *published.values(), bucket.arn_for_objects(f"{UPLOADS}/${{aws:userid}}/*")],
         conditions={"ArnNotEquals": {"aws:PrincipalArn": [names.function_role_arn(name) for name in GATEWAYS_TO_UPLOADS]}},
     )
-    return [never_delete, write_once, own_prefix]
+    publishers = [
+        iam.PolicyStatement(
+            sid=f"DenyForeign{folder.capitalize()}",
+            effect=iam.Effect.DENY,
+            principals=everybody,
+            actions=["s3:PutObject"],
+            resources=[published[folder]],
+            conditions={"ArnNotEquals": {"aws:PrincipalArn": names.function_role_arn(function)}},
+        )
+        for folder, function in PUBLISHED.items()
+    ]
+    return [never_delete, write_once, own_prefix, *publishers]

@@ -26,6 +26,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"outcome": "REFUSED", "error": error}
     return decide_from_console(
         world.meta,
+        world.attestor,
+        world.store,
         world.trail,
         world.functions,
         execution_arn=str(event["execution_arn"]),

@@ -7,7 +7,7 @@ from typing import Any
 from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
-from attestry.domain.approvals import read_reason, read_verdict
+from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
 
@@ -16,11 +16,23 @@ world = World()
 
 def decide(request: Request) -> dict[str, Any]:
     """Record the caller's decision; the gate sends the pipeline on."""
-    body = request.body("decision", "reason")
+    body = request.body("decision", "reason", "packet_sha256", "signature")
     verdict, reason = read_verdict(body.get("decision")), read_reason(body.get("reason"))
     model, number = request.text("model"), request.number("number")
     by = person_of(world.meta, caller(request, world.settings))
-    decision = decide_approval(world.meta, model, number, verdict, reason=reason, by=by, at=world.clock.now())
+    decision = decide_approval(
+        world.meta,
+        world.attestor,
+        world.store,
+        model,
+        number,
+        verdict,
+        reason=reason,
+        by=by,
+        at=world.clock.now(),
+        packet_sha256=read_packet_sha256(body.get("packet_sha256")),
+        signature=read_signature(body.get("signature")),
+    )
     if decision.complete:
         world.functions.send(world.settings.gate_function, {"action": "decided", "model": model, "version": number})
     version = decision.version
@@ -35,9 +47,16 @@ def decide(request: Request) -> dict[str, Any]:
         "status": version.status.value,
         "standing": version.standing.value,
         "person": by.person,
+        "packet_sha256": version.packet["sha256"],
+        "signed_by_person": decision.signed_by_person,
     }
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, {"POST /v1/models/{model}/versions/{number}/decision": decide})
+    return serve(
+        event,
+        context,
+        {"POST /v1/models/{model}/versions/{number}/decision": decide},
+        on_denied=lambda request, error: world.audit.denied(request, error),
+    )

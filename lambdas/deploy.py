@@ -27,7 +27,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
     except UnavailableError:
         raise
     except AttestryError as error:
-        fail_deployment(world.meta, model, number, by=by, error=error.message, at=world.clock.now())
+        fail_deployment(world.meta, world.attestor, model, number, by=by, error=error.message, at=world.clock.now())
         answer = {"outcome": "FAILED", "error": error.message}
     else:
         answer = {"outcome": "SUCCEEDED", "error": ""}
@@ -36,11 +36,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 
 def _deploy(model: str, number: int, by: Principal, reason: str) -> None:
-    version = begin_deployment(world.meta, load_version(world.meta, model, number), by=by, reason=reason, at=world.clock.now())
+    version = begin_deployment(
+        world.meta, world.attestor, load_version(world.meta, model, number), by=by, reason=reason, at=world.clock.now()
+    )
     check_frozen_files(world.store, version)
     warm(world.functions, world.store, version, inference=world.settings.inference_function, seconds=WARM_SECONDS)
     swap_pointer(
         world.meta,
+        world.attestor,
         model,
         number,
         environment=version.deployment_environment,

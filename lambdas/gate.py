@@ -17,7 +17,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
     model, number = str(event["model"]), int(event["version"])
     if event["action"] == "wait":
         open_approval(
-            world.meta, world.pipeline, world.notifier, model=model, number=number, token=str(event["token"]), at=world.clock.now()
+            world.meta,
+            world.attestor,
+            world.store,
+            world.pipeline,
+            world.notifier,
+            model=model,
+            number=number,
+            token=str(event["token"]),
+            at=world.clock.now(),
         )
         return {"outcome": "waiting"}
-    return {"outcome": send_on(world.meta, world.pipeline, model=model, number=number, at=world.clock.now())}
+    return {"outcome": _send(model, number)}
+
+
+def _send(model: str, number: int) -> str:
+    return send_on(world.meta, world.attestor, world.store, world.pipeline, model=model, number=number, at=world.clock.now())

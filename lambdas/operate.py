@@ -1,19 +1,30 @@
-"""API: deploy by hand, roll back, try a failed version again, claim a submission."""
+"""API: deploy by hand, roll back, try a failed version again, claim a submission, kill, retire, set the capture rate."""
 
 from __future__ import annotations
 
+import logging
+from datetime import date
 from typing import Any
 
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
+from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
+from attestry.domain.errors import InvalidInputError
 from attestry.domain.principal import Principal
+from attestry.domain.stages import Standing
 from attestry.domain.version import Version
+from attestry.usecases.capture import read_rate, set_capture_rate
 from attestry.usecases.deploy import roll_back
 from attestry.usecases.operate import claim_submission, request_deployment, retry_version
 from attestry.usecases.records import person_of
+from attestry.usecases.revoke import Revocation, kill_version, retire_due, retire_version
 
+RETIRE_DUE = {"action": "retire_due"}
+"""What the sweep sends when the day of a scheduled retirement has come; a request through the gateway never looks like this."""
+
+logger = logging.getLogger(__name__)
 world = World()
 
 
@@ -23,7 +34,7 @@ def deploy(request: Request) -> Answer:
     function = world.settings.deploy_function
     model, number, by = request.text("model"), request.number("number"), _caller(request)
     version = request_deployment(
-        world.meta, world.functions, model, number, deploy_function=function, by=by, reason=reason, at=world.clock.now()
+        world.meta, world.attestor, world.functions, model, number, deploy_function=function, by=by, reason=reason, at=world.clock.now()
     )
     return Answer(_shown(version), 202)
 
@@ -34,7 +45,7 @@ def rollback(request: Request) -> dict[str, Any]:
     environment = str(body.get("environment") or "production")
     reason = read_reason(body.get("reason"))
     deployment = roll_back(
-        world.meta, request.text("model"), environment=environment, by=_caller(request), reason=reason, at=world.clock.now()
+        world.meta, world.attestor, request.text("model"), environment=environment, by=_caller(request), reason=reason, at=world.clock.now()
     )
     return {**_shown(deployment.version), "previous": deployment.previous, "environment": environment}
 
@@ -47,23 +58,97 @@ def retry(request: Request) -> Answer:
 
 def claim(request: Request) -> dict[str, Any]:
     """Make the caller's person the submitter of what was uploaded under the caller's own prefix."""
-    version = claim_submission(world.meta, request.text("model"), request.number("number"), by=_caller(request), at=world.clock.now())
+    version = claim_submission(
+        world.meta, world.attestor, request.text("model"), request.number("number"), by=_caller(request), at=world.clock.now()
+    )
     # A version that its policy approves may have waited for this.
     world.functions.send(world.settings.gate_function, {"action": "decided", "model": version.model, "version": version.number})
     return {**_shown(version), "submitter": version.submitter_person}
+
+
+def kill(request: Request) -> dict[str, Any]:
+    """Take a version out of use at once."""
+    reason = read_reason(request.body("reason").get("reason"))
+    model, number, by = request.text("model"), request.number("number"), _caller(request)
+    revoked = kill_version(world.meta, world.attestor, model, number, reason=reason, by=by, at=world.clock.now())
+    return _revoked(revoked)
+
+
+def retire(request: Request) -> dict[str, Any]:
+    """Take a version out of use, now or on a date."""
+    body = request.body("reason", "on", "even_if_deployed")
+    reason, even_if_deployed = read_reason(body.get("reason")), body.get("even_if_deployed", False)
+    if not isinstance(even_if_deployed, bool):
+        raise InvalidInputError.of("even_if_deployed", "type", "even_if_deployed is true or false")
+    model, number, on = request.text("model"), request.number("number"), _day(body.get("on"))
+    revoked = retire_version(
+        world.meta,
+        world.attestor,
+        model,
+        number,
+        reason=reason,
+        by=_caller(request),
+        at=world.clock.now(),
+        on=on,
+        even_if_deployed=even_if_deployed,
+    )
+    return _revoked(revoked)
+
+
+def capture(request: Request) -> dict[str, Any]:
+    """Set the share of predictions whose payload is kept."""
+    body = request.body("rate", "reason", "environment")
+    environment = str(body.get("environment") or "production")
+    rate, reason, model = read_rate(body.get("rate")), read_reason(body.get("reason")), request.text("model")
+    done = set_capture_rate(world.meta, model, environment, rate, reason=reason, by=_caller(request), at=world.clock.now())
+    return {"model": model, "environment": environment, "version": done.number, "rate": done.rate, "previous": done.previous}
 
 
 ROUTES = {
     "POST /v1/models/{model}/versions/{number}/deployment": deploy,
     "POST /v1/models/{model}/versions/{number}/retry": retry,
     "POST /v1/models/{model}/versions/{number}/claim": claim,
+    "POST /v1/models/{model}/versions/{number}/kill": kill,
+    "POST /v1/models/{model}/versions/{number}/retirement": retire,
     "POST /v1/models/{model}/rollback": rollback,
+    "POST /v1/models/{model}/capture": capture,
 }
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer the API."""
-    return serve(event, context, ROUTES)
+    """Answer the API, or retire what is due."""
+    if event == RETIRE_DUE:
+        configure_logging(context)
+        retired, errors = retire_due(world.meta, world.attestor, at=world.clock.now())
+        (logger.error if errors else logger.info)("retirements that were due", extra={"retired": retired, "errors": errors})
+        return {"retired": retired, "errors": errors}
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+
+
+def _day(value: Any) -> date | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and len(value) == 10:
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise InvalidInputError.of("on", "date", "the date is of the form YYYY-MM-DD")
+
+
+def _revoked(revoked: Revocation) -> dict[str, Any]:
+    version = revoked.version
+    if version.token and version.standing is Standing.RETIRED:
+        # The pipeline may wait for a decision that nobody can make any more.
+        world.functions.send(world.settings.gate_function, {"action": "decided", "model": version.model, "version": version.number})
+    return {
+        **_shown(version),
+        "retirement": dict(version.retirement),
+        "retires_on": version.retires_on,
+        "vacated": list(revoked.vacated),
+        "rollback": dict(revoked.rollback),
+        "changed": revoked.changed,
+    }
 
 
 def _caller(request: Request) -> Principal:

@@ -1,4 +1,4 @@
-"""API: persons and their logins; for admins."""
+"""API: persons, their logins and their SSH keys; for admins."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ world = World()
 
 
 def add(request: Request) -> Answer:
-    """Add a person, or logins to one."""
-    body = request.body("person", "logins", "name")
-    logins = body.get("logins")
+    """Add a person, or logins and keys to one."""
+    body = request.body("person", "logins", "name", "ssh_keys")
     if not isinstance(body.get("person"), str):
         raise InvalidInputError.of("person", "required", "the person's ID is needed")
-    if not isinstance(logins, list) or not all(isinstance(login, str) for login in logins):
-        raise InvalidInputError.of("logins", "type", "a list of texts is needed")
+    logins, keys = _texts(body, "logins"), _texts(body, "ssh_keys")
     by = person_of(world.meta, caller(request, world.settings))
-    return Answer(
-        _shown(add_person(world.meta, body["person"], logins, name=str(body.get("name") or ""), by=by, at=world.clock.now())), 201
-    )
+    name = str(body.get("name") or "")
+    person = add_person(world.meta, body["person"], logins, name=name, by=by, at=world.clock.now(), ssh_keys=keys)
+    return Answer(_shown(person), 201)
 
 
 def show_all(_: Request) -> dict[str, Any]:
@@ -35,8 +33,26 @@ def show_all(_: Request) -> dict[str, Any]:
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, {"POST /v1/people": add, "GET /v1/people": show_all})
+    return serve(
+        event,
+        context,
+        {"POST /v1/people": add, "GET /v1/people": show_all},
+        on_denied=lambda request, error: world.audit.denied(request, error),
+    )
+
+
+def _texts(body: dict[str, Any], field: str) -> list[str]:
+    values = body.get(field, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidInputError.of(field, "type", "a list of texts is needed")
+    return values
 
 
 def _shown(person: Person) -> dict[str, Any]:
-    return {"person": person.person, "name": person.name, "logins": list(person.logins), "added": person.added}
+    return {
+        "person": person.person,
+        "name": person.name,
+        "logins": list(person.logins),
+        "added": person.added,
+        "ssh_keys": [{"fingerprint": f, "added": at} for f, at in person.ssh_keys_added.items()],
+    }

@@ -38,4 +38,9 @@ def predict(request: Request) -> Answer:
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, {"POST /v1/models/{model}/predictions": predict})
+    return serve(
+        event,
+        context,
+        {"POST /v1/models/{model}/predictions": predict},
+        on_denied=lambda request, error: world.audit.denied(request, error),
+    )

@@ -10,7 +10,8 @@ from attestry.aws.logging import configure_logging
 from attestry.aws.object_store import S3ObjectStore
 from attestry.aws.world import World
 from attestry.domain.stages import Stage
-from attestry.usecases.prepare_stage import Execution, Sandbox, StagePreparer
+from attestry.usecases.prepare_stage import StagePreparer
+from attestry.usecases.stage_plan import Execution, Sandbox
 
 world = World()
 
@@ -28,8 +29,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _preparer() -> StagePreparer:
     settings = world.settings
-    sandbox = Sandbox(settings.sandbox_memory_mib, settings.number("ATTESTRY_SANDBOX_DISK_MIB", 10240), platform.machine())
+    sandbox = Sandbox(
+        settings.sandbox_memory_mib,
+        settings.number("ATTESTRY_SANDBOX_DISK_MIB", 10240),
+        platform.machine(),
+        settings.environment.get("ATTESTRY_SANDBOX_FUNCTION", ""),
+    )
     lock = files("attestry.evaluation").joinpath("requirements.lock").read_bytes()
     names = [n for n in settings.environment.get("ATTESTRY_DATA_BUCKETS", "").split(",") if n]
     buckets = {name: S3ObjectStore(world.clients.s3, name) for name in names}
-    return StagePreparer(world.meta, world.store, world.scratch, sandbox, evaluation_lock=lock, data_buckets=buckets)
+    return StagePreparer(world.meta, world.attestor, world.store, world.scratch, sandbox, evaluation_lock=lock, data_buckets=buckets)

@@ -9,14 +9,22 @@ from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.domain.stages import Stage
 from attestry.usecases.record_stage import StageRecorder, StageResult
+from attestry.usecases.sign_artifact import ArtifactSignature, request_artifact_signature
 
-world = World()
+SIGN_SECONDS = 120
+"""How long the signing function may take; it lists a folder and reads one document."""
+
+world = World(call_seconds=SIGN_SECONDS)
+
+
+def _sign_artifact(folder: str, version_digest: str) -> ArtifactSignature:
+    return request_artifact_signature(world.functions, world.settings.sign_artifact_function, folder, version_digest)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
     """Record what a stage came to, and count it; a call that is tried again is counted again."""
     configure_logging(context)
-    recorder = StageRecorder(world.meta, world.store, world.scratch, world.notifier)
+    recorder = StageRecorder(world.meta, world.attestor, world.store, world.scratch, world.notifier, sign_artifact=_sign_artifact)
     result = StageResult(event.get("run"), event.get("evaluation"), event.get("error"), str(event.get("entered") or ""))
     stage = Stage(event["stage"])
     answer = recorder.record(str(event["model"]), int(event["version"]), int(event["attempt"]), stage, result, world.clock.now())

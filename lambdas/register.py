@@ -21,5 +21,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if not upload.is_manifest:
         return {"state": "PASSED_OVER"}
     naming = FolderNaming(world.settings.environment.get("ATTESTRY_FOLDER_NAMING") or FolderNaming.REVISION_AND_EXECUTION)
-    registrar = Registrar(world.meta, world.store, world.pipeline, world.notifier, current_platform(), naming)
+    registrar = Registrar(
+        world.meta,
+        world.attestor,
+        world.store,
+        world.pipeline,
+        world.notifier,
+        current_platform(),
+        naming,
+        signed_tiers=world.settings.signed_approval_tiers,
+    )
     return registrar.register(upload, world.clock.now()).to_dict()

@@ -8,6 +8,10 @@ from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.usecases import browse
+from attestry.usecases.compliance import review_deployed
+from attestry.usecases.findings import list_findings
+from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
+from attestry.usecases.packet import show_packet
 from attestry.usecases.records import person_of
 from attestry.usecases.trace import trace_prediction
 
@@ -39,6 +43,13 @@ def version(request: Request) -> dict[str, Any]:
     return browse.show_version(world.meta, world.store, request.text("model"), request.number("number"))
 
 
+def packet(request: Request) -> dict[str, Any]:
+    """Show the packet that a decision on a version rests on."""
+    shown = show_packet(world.meta, world.store, request.text("model"), request.number("number"))
+    world.audit.allowed(request, "packet.read", _reference(request))
+    return shown
+
+
 def diff(request: Request) -> dict[str, Any]:
     """Show what differs between two versions."""
     before, after = request.query_number("from"), request.query_number("to")
@@ -53,13 +64,34 @@ def logs(request: Request) -> dict[str, Any]:
 def data(request: Request) -> dict[str, Any]:
     """List the files of a data set."""
     by = caller(request, world.settings)
-    return browse.list_data(world.meta, world.store, request.text("model"), request.number("number"), request.query_text("set"), by=by)
+    name = request.query_text("set")
+    listed = browse.list_data(world.meta, world.store, request.text("model"), request.number("number"), name, by=by)
+    world.audit.allowed(request, "data.read", f"{_reference(request)}/{name}")
+    return listed
 
 
 def trace(request: Request) -> dict[str, Any]:
     """Trace a prediction."""
     deep = request.query_flag("deep")
-    return trace_prediction(world.meta, world.store, request.text("id"), delegator_key=world.delegator.public_key_der, deep=deep)
+    traced = trace_prediction(world.meta, world.store, request.text("id"), delegator_key=world.delegator.public_key_der, deep=deep)
+    world.audit.allowed(request, "prediction.trace", request.text("id"))
+    return traced
+
+
+def lineage(request: Request) -> dict[str, Any]:
+    """Walk the lineage from a node."""
+    direction, depth = request.query_text("direction", "both"), request.query_number("depth", MAX_DEPTH)
+    return LineageWalker(world.meta, world.store).walk(request.query_text("node"), direction=direction, depth=depth).to_item()
+
+
+def compliance(request: Request) -> dict[str, Any]:
+    """Review the lineage of what is deployed."""
+    return review_deployed(world.meta, world.store, after=request.query_text("after", ""))
+
+
+def findings(request: Request) -> dict[str, Any]:
+    """List what reconciliation found and nobody has mended."""
+    return {"findings": list_findings(world.meta, request.query.get("model") or None)}
 
 
 ROUTES = {
@@ -68,13 +100,21 @@ ROUTES = {
     "GET /v1/models/{model}": model,
     "GET /v1/models/{model}/versions": versions,
     "GET /v1/models/{model}/versions/{number}": version,
+    "GET /v1/models/{model}/versions/{number}/packet": packet,
     "GET /v1/models/{model}/versions/{number}/logs": logs,
     "GET /v1/models/{model}/versions/{number}/data": data,
     "GET /v1/models/{model}/diff": diff,
     "GET /v1/predictions/{id}/trace": trace,
+    "GET /v1/findings": findings,
+    "GET /v1/lineage": lineage,
+    "GET /v1/compliance": compliance,
 }
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES)
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+
+
+def _reference(request: Request) -> str:
+    return f"{request.text('model')}@{request.number('number')}"

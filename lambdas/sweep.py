@@ -1,4 +1,4 @@
-"""Every few minutes: go on from where a crash left something between two steps."""
+"""Every few minutes: go on from where a crash left something between two steps, and have retired what is due."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
+from attestry.usecases.revoke import due_retirements
 from attestry.usecases.sweep import sweep
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ def handler(_: dict[str, Any], context: Any) -> dict[str, int]:
         at=world.clock.now(),
         on_unmended=lambda version, why: logger.error("a version could not be mended", extra={"version": version, "why": why}),
     )
+    if due_retirements(world.meta, world.clock.now(), limit=1):
+        # The function whose key attests retirements does it.
+        world.functions.send(world.settings.operate_function, {"action": "retire_due"})
     logger.info("swept", extra=counts)
     swept = {Count.VERSIONS_SWEPT: counts["started"] + counts["restarted"] + counts["sent"], Count.VERSIONS_UNMENDED: counts["failed"]}
     count(swept, deployment=world.settings.prefix)

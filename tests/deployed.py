@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import AttestryError
+from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import EnvironmentRef, FileRef, Version
+from attestry.evidence.attestor import AttestationRef
 from attestry.evidence.digests import sha256_hex
-from attestry.ports import Put, Update, When
+from attestry.evidence.predicates import MoveFacts
+from attestry.ports import Put, Update, When, Write
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.predict import Predictor
-from attestry.usecases.records import approval_key, load_version, pointer_key, version_key
+from attestry.usecases.records import approval_key, load_version, pointer_key, record_writes, version_key
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 from tests.fakes import Faults, FixedClock, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = "credit-risk"
 ENVIRONMENT = "production"
 SCHEMA = ({"name": "age", "type": "int64"}, {"name": "income", "type": "double"})
@@ -64,15 +69,46 @@ def make_version(number: int) -> Version:
     )
 
 
-def approval(version: Version, **changes: Any) -> dict[str, Any]:
+def approval(version: Version, transition: int = 1, **changes: Any) -> dict[str, Any]:
+    person = str(changes.get("person", "erin"))
+    facts = {"person": person, "decision": "approve"}
     row = {
-        "person": "erin",
-        "decision": "approve",
+        **facts,
         "stage": "APPROVAL",
         "version_digest": version.version_digest,
         "policy_digest": ApprovalPolicy.from_item(version.approval_policy).digest,
+        "transition": transition,
+        "reason": "the gates hold",
+        "principal": principal(person).as_person(person).to_item(),
+        "at": timestamp(AT),
+        "evidence": "",
     }
     return {**row, **changes}
+
+
+def recorded_approval(version: Version, transition: int = 1, **changes: Any) -> list[Write]:
+    """The rows of an approval as the registry writes them: decision, transition, event."""
+    row = approval(version, transition, **changes)
+    state = {"stage": "APPROVAL", "status": "RUNNING", "standing": "CANDIDATE"}
+    facts = MoveFacts(
+        model=version.model,
+        number=version.number,
+        transition=transition,
+        kind="version.approved",
+        origin=state,
+        to={**state, "status": "SUCCEEDED", "standing": "APPROVED"},
+        principal=row["principal"],
+        reason=row["reason"],
+        at=row["at"],
+        evidence=row["evidence"],
+        version_digest=row["version_digest"],
+        data={"person": row["person"], "decision": row["decision"]},
+    )
+    by = Principal.from_item(row["principal"])
+    moved = record_writes(version, facts, by, AT, AttestationRef("ab" * 32, "somewhere", "v1"))
+    return [
+        Put(w.key, w.item, When()) for w in (Put(approval_key(MODEL, version.number, row["person"]), row), *moved) if isinstance(w, Put)
+    ]
 
 
 class Scene:
@@ -110,10 +146,10 @@ class Scene:
         before = self.meta.rows.get(pointer_key(MODEL, ENVIRONMENT))
         writes: list[Any] = [
             Put(version_key(MODEL, number), version.to_item(), When()),
-            Put(approval_key(MODEL, number, "erin"), approval(version), When()),
+            *recorded_approval(version),
             Put(pointer_key(MODEL, ENVIRONMENT), pointer, When()),
         ]
-        if before and int(before["number"]) != number:
+        if before and before.get("number") not in (None, number):
             writes.append(Update(version_key(MODEL, int(before["number"])), {"standing": "ROLLBACK"}))
         self.meta._apply(writes)
         return version

@@ -17,7 +17,7 @@ from typing import IO, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestry.aws.meta_store import check_writes
@@ -352,6 +352,27 @@ class LocalSigner(_Faulty):
 
     def public_key_der(self) -> bytes:
         return self._key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+class LocalNoteSigner(_Faulty):
+    """`attestry.ports.NoteSigner` over an Ed25519 key in memory, with KMS's limit of a raw message."""
+
+    def __init__(self, key_id: str = "local:ed25519", faults: Faults | None = None) -> None:
+        super().__init__(faults)
+        self._key = ed25519.Ed25519PrivateKey.generate()
+        self._key_id = key_id
+
+    @property
+    def key_id(self) -> str:
+        return self._key_id
+
+    def sign_ed25519(self, message: bytes) -> bytes:
+        if len(message) > 4096:
+            raise InvalidInputError.of("message", "max_bytes", "KMS signs raw messages of at most 4,096 bytes")
+        return self._call("sign_ed25519", lambda: self._key.sign(message))
+
+    def public_key(self) -> bytes:
+        return self._key.public_key().public_bytes_raw()
 
 
 class MemoryFunctions(_Faulty):

@@ -22,17 +22,21 @@ from attestry.domain.manifest import complete_manifest
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage
 from attestry.domain.version import Version
+from attestry.oms.bundle import OmsSigner
 from attestry.ports import Put
+from attestry.usecases.attest import Attestor
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.deploy import swap_pointer
 from attestry.usecases.gate import open_approval
 from attestry.usecases.predict import Predictor
-from attestry.usecases.prepare_stage import Execution, Sandbox, StagePreparer
+from attestry.usecases.prepare_stage import StagePreparer
 from attestry.usecases.record_stage import StageRecorder, StageResult
 from attestry.usecases.records import load_version, login_key
 from attestry.usecases.register import Registrar, Registration, UploadedManifest
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
+from attestry.usecases.sign_artifact import ArtifactSignature, sign_artifact
+from attestry.usecases.stage_plan import Execution, Sandbox
 from attestry.usecases.trace import trace_prediction
 from attestry.usecases.upload import grant_upload, read_files
 from tests.fakes import Faults, FixedClock, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
@@ -94,11 +98,20 @@ class Flow:
         self.pipeline = MemoryPipeline(self.faults)
         self.functions = MemoryFunctions(faults=self.faults)
         self.notifier = MemoryNotifier()
-        self.registrar = Registrar(self.meta, self.store, self.pipeline, self.notifier, PLATFORM)
-        sandbox = Sandbox(2048, 10240, "arm64")
-        self.preparer = StagePreparer(self.meta, self.store, self.scratch, sandbox, evaluation_lock=LOCK + b"\n# evaluation\n")
-        self.recorder = StageRecorder(self.meta, self.store, self.scratch, self.notifier)
+        self.mover = LocalSigner("local:moves", self.faults)
+        self.attestor = Attestor(self.mover, self.store)
+        self.registrar = Registrar(self.meta, self.attestor, self.store, self.pipeline, self.notifier, PLATFORM)
+        sandbox = Sandbox(2048, 10240, "arm64", "arn:aws:lambda:eu-central-1:123456789012:function:attestry-sandbox")
+        self.preparer = StagePreparer(
+            self.meta, self.attestor, self.store, self.scratch, sandbox, evaluation_lock=LOCK + b"\n# evaluation\n"
+        )
+        self.artifact_signer = LocalSigner("local:artifacts")
+        self.recorder = StageRecorder(self.meta, self.attestor, self.store, self.scratch, self.notifier, sign_artifact=self.sign_artifact)
         self.meta.transact([Put(login_key("dana"), {"person": "dana", "login": "dana"})])
+
+    def sign_artifact(self, folder: str, version_digest: str) -> ArtifactSignature:
+        """What the signing function does."""
+        return sign_artifact(self.store, OmsSigner(self.artifact_signer), folder, version_digest)
 
     def upload(self, manifest: bytes, source: bytes, *, by: Principal = DANA, extra: dict[str, bytes] | None = None) -> UploadedManifest:
         """Upload through the API, as the command line does."""
@@ -195,7 +208,17 @@ class Flow:
             outcome = self.pass_stage(version, stage)
             assert outcome["outcome"] == "SUCCEEDED", outcome
         token = self.pipeline.wait_for_token(version.execution_id)
-        open_approval(self.meta, self.pipeline, self.notifier, model=version.model, number=version.number, token=token, at=self.clock.now())
+        open_approval(
+            self.meta,
+            self.attestor,
+            self.store,
+            self.pipeline,
+            self.notifier,
+            model=version.model,
+            number=version.number,
+            token=token,
+            at=self.clock.now(),
+        )
         return token
 
 
@@ -222,9 +245,20 @@ class Serving:
         """Take a version through approval into place."""
         flow = self.flow
         flow.to_approval(version)
-        decide_approval(flow.meta, version.model, version.number, Verdict.APPROVE, reason="good", by=APPROVER, at=flow.clock.now())
+        decide_approval(
+            flow.meta,
+            flow.attestor,
+            flow.store,
+            version.model,
+            version.number,
+            Verdict.APPROVE,
+            reason="good",
+            by=APPROVER,
+            at=flow.clock.now(),
+        )
         swap_pointer(
             flow.meta,
+            flow.attestor,
             version.model,
             version.number,
             environment="production",

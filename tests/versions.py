@@ -11,7 +11,12 @@ from attestry.domain.principal import Principal, identify
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import FileRef, Version
 from attestry.ports import ABSENT, MetaStore, Put
+from attestry.usecases.attest import Attestor
 from attestry.usecases.records import Move, load_version, login_key, model_key, move_writes, version_key
+from tests.fakes import LocalSigner, MemoryObjectStore
+
+ATTESTOR = Attestor(LocalSigner("local:tests"), MemoryObjectStore())
+"""Attests where a test does not look at attestations."""
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ACCOUNT = "123456789012"
@@ -76,7 +81,7 @@ def make_version(
         meta.transact([Put(model_key(model), {"model": model, "next": number + 1, "rev": 1, "gsi_pk": "MODELS", "gsi_sk": model}, ABSENT)])
     meta.transact([Put(version_key(model, number), {**version.to_item(), **listing})])
     move = Move(stage, status, standing, "test.moved", submitter, "the test begins here", AT)
-    meta.transact(move_writes(version, move))
+    meta.transact(move_writes(version, move, ATTESTOR))
     return load_version(meta, model, number)
 
 

@@ -12,6 +12,7 @@ from botocore.config import Config
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudtrail import CloudTrailClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_kms import KMSClient
     from mypy_boto3_lambda import LambdaClient
@@ -84,6 +85,11 @@ class Clients:
     def sns(self) -> SNSClient:
         """Return the client of SNS."""
         return self._session.client("sns", config=_config())
+
+    @cached_property
+    def cloudwatch(self) -> CloudWatchClient:
+        """Return the client of CloudWatch's metrics."""
+        return self._session.client("cloudwatch", config=_config())
 
     @cached_property
     def cloudtrail(self) -> CloudTrailClient:

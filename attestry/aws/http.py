@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from attestry.aws.logging import Invocation, configure_logging
-from attestry.domain.errors import AttestryError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
+from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
 from attestry.evidence.canonical import parse_strict
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -94,13 +94,13 @@ class Request:
             raise InvalidInputError.of(name, "required", "the query needs this parameter")
         return value
 
-    def query_number(self, name: str) -> int:
+    def query_number(self, name: str, default: int | None = None) -> int:
         """Return a parameter of the query that is a positive number.
 
         Raises:
-            InvalidInputError: it is missing or not a number.
+            InvalidInputError: it is not a number, or missing without a default.
         """
-        return _number(name, self.query_text(name))
+        return _number(name, self.query_text(name, None if default is None else str(default)))
 
     def query_flag(self, name: str) -> bool:
         """Return a parameter of the query that is `true` or `false`; absent is false.
@@ -132,6 +132,7 @@ class Answer:
 
 
 Route = Callable[[Request], Any]
+Denied = Callable[[Request, AttestryError], None]
 
 
 def serve(
@@ -140,6 +141,7 @@ def serve(
     routes: Mapping[str, Route],
     *,
     max_body_bytes: int = MAX_BODY_BYTES,
+    on_denied: Denied | None = None,
 ) -> dict[str, Any]:
     """Answer an HTTP API event; never raises, because an exception would end the process and a signing key with it.
 
@@ -148,9 +150,11 @@ def serve(
         context: the Lambda context.
         routes: method and path template to the function that answers.
         max_body_bytes: limit of the body, checked after base64.
+        on_denied: told of a request that was refused to its caller, once the answer is made; what it raises is logged and changes nothing.
     """
     configure_logging(context)
     request_id = str((event.get("requestContext") or {}).get("requestId", ""))
+    request: Request | None = None
     try:
         request = read_request(event, max_body_bytes)
         route = routes.get(request.route)
@@ -162,6 +166,8 @@ def serve(
     except AttestryError as error:
         answer = error_answer(error, request_id)
         shaped = _shape(answer, request_id)
+        if on_denied is not None and request is not None and isinstance(error, ForbiddenError):
+            _tell_denied(on_denied, request, error)
     except Exception:
         logger.exception("unexpected error", extra={"gateway_request_id": request_id})
         answer = Answer({"error": {"code": "internal", "message": _failed(request_id)}}, 500)
@@ -209,6 +215,13 @@ def error_answer(error: AttestryError, request_id: str) -> Answer:
         logger.warning("unavailable: %s", error.message, extra={"gateway_request_id": request_id})
         headers["retry-after"] = "1"
     return Answer({"error": error.to_dict()}, error.status, headers)
+
+
+def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> None:
+    try:
+        on_denied(request, error)
+    except Exception:
+        logger.exception("a denied request could not be noted down", extra={"gateway_request_id": request.request_id})
 
 
 def _shape(answer: Answer, request_id: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-_QUIET: Final = ("botocore", "boto3", "urllib3", "s3transfer")
+_QUIET: Final = ("botocore", "boto3", "tuf", "urllib3", "s3transfer")
 _RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record of `logging` has; the rest is what a call gave as `extra`."""
 

@@ -29,6 +29,10 @@ class Count(StrEnum):
     VERSIONS_SWEPT = "VersionsSwept"
     VERSIONS_UNMENDED = "VersionsUnmended"
     STAGES_ENDED = "StagesEnded"
+    LEDGER_LEAVES = "LedgerLeaves"
+    LEDGER_CONFLICTS = "LedgerConflicts"
+    LEDGER_UNWITNESSED = "LedgerUnwitnessed"
+    FINDINGS_OPENED = "FindingsOpened"
 
 
 def count(counts: Mapping[Count, int], *, deployment: str, **dimensions: str) -> None:

@@ -59,7 +59,8 @@ def unmarshal(value: Mapping[str, Any]) -> Any:
     if kind == "L":
         return [unmarshal(v) for v in inner]
     if kind == "N":
-        return int(inner)
+        # We write no fractions; a row with one was made by hand, and must not keep the rows beside it from being read.
+        return int(inner) if inner.lstrip("-").isdigit() else inner
     if kind == "NULL":
         return None
     if kind == "B":

@@ -5,12 +5,30 @@ A function has only the variables that its role can use, so each is read when it
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from attestry.aws.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class WitnessSetting:
+    """A witness of the ledger.
+
+    Attributes:
+        name: its key's name.
+        function: name or ARN of its function.
+        vkey: its verifier key; empty for the registry's own, whose key no setting names.
+        outside: whether it stands in an account that the registry's owner does not control.
+    """
+
+    name: str
+    function: str
+    vkey: str = ""
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +116,59 @@ class Settings:
         return self.text("ATTESTRY_DELEGATOR_KEY")
 
     @property
+    def signing_key(self) -> str:
+        """Return the ARN of the function's own key, with which it attests the moves that it makes."""
+        return self.text("ATTESTRY_SIGNING_KEY")
+
+    @property
+    def ledger_key(self) -> str:
+        """Return the ARN of the key that signs checkpoints of the ledger."""
+        return self.text("ATTESTRY_LEDGER_KEY")
+
+    @property
+    def ledger_origin(self) -> str:
+        """Return the identity of the ledger, the first line of its checkpoints."""
+        return self.text("ATTESTRY_LEDGER_ORIGIN")
+
+    @property
+    def ledger_former_keys(self) -> tuple[str, ...]:
+        """Return the verifier keys that signed checkpoints before the present one: ATTESTRY_LEDGER_FORMER_KEYS, a JSON list."""
+        keys = self._json_list("ATTESTRY_LEDGER_FORMER_KEYS")
+        if not all(isinstance(k, str) for k in keys):
+            raise ConfigurationError("ATTESTRY_LEDGER_FORMER_KEYS is a JSON list of verifier keys")
+        return tuple(keys)
+
+    @property
+    def witnesses(self) -> tuple[WitnessSetting, ...]:
+        """Return who is asked to cosign checkpoints: ATTESTRY_WITNESSES, a JSON list of objects; without it, nobody."""
+        try:
+            return tuple(WitnessSetting(**entry) for entry in self._json_list("ATTESTRY_WITNESSES"))
+        except TypeError as error:
+            raise ConfigurationError("a witness in ATTESTRY_WITNESSES has name, function, vkey and outside") from error
+
+    def _json_list(self, name: str) -> list[Any]:
+        try:
+            value = json.loads(self.environment.get(name) or "[]")
+        except ValueError as error:
+            raise ConfigurationError(f"{name} is not JSON") from error
+        if not isinstance(value, list):
+            raise ConfigurationError(f"{name} is a JSON list")
+        return value
+
+    @property
     def gate_function(self) -> str:
         """Return the name of the function that sends task tokens."""
         return self.text("ATTESTRY_GATE_FUNCTION")
+
+    @property
+    def api_id(self) -> str:
+        """Return the ID of the HTTP API, under which its gateway counts."""
+        return self.text("ATTESTRY_API_ID")
+
+    @property
+    def operate_function(self) -> str:
+        """Return the name of the function that kills and retires versions."""
+        return self.text("ATTESTRY_OPERATE_FUNCTION")
 
     @property
     def deploy_function(self) -> str:
@@ -118,6 +186,11 @@ class Settings:
         return self.text("ATTESTRY_DELEGATE_FUNCTION")
 
     @property
+    def sign_artifact_function(self) -> str:
+        """Return the name of the function that signs the files of versions."""
+        return self.text("ATTESTRY_SIGN_ARTIFACT_FUNCTION")
+
+    @property
     def sandbox_memory_mib(self) -> int:
         """Return the memory of the sandbox function in MiB."""
         return self.number("ATTESTRY_SANDBOX_MEMORY_MIB")
@@ -129,6 +202,15 @@ class Settings:
         if value not in ("on", "off"):
             raise ConfigurationError(f"ATTESTRY_TENANT_ISOLATION is `on` or `off`, not {value!r}")
         return value == "on"
+
+    @property
+    def signed_approval_tiers(self) -> frozenset[str]:
+        """Return the risk tiers whose approvals need the approvers' own signatures: ATTESTRY_SIGNED_APPROVAL_TIERS, a comma between two."""
+        value = self.environment.get("ATTESTRY_SIGNED_APPROVAL_TIERS", "")
+        tiers = frozenset(part.strip() for part in value.split(",") if part.strip())
+        if tiers - {"low", "medium", "high"}:
+            raise ConfigurationError(f"ATTESTRY_SIGNED_APPROVAL_TIERS names low, medium and high alone, not {value!r}")
+        return tiers
 
     @property
     def retention(self) -> tuple[Literal["COMPLIANCE", "GOVERNANCE"], int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from attestry.aws.clients import Clients
 from attestry.aws.clock import SystemClock
@@ -12,8 +13,13 @@ from attestry.aws.notifier import SnsNotifier
 from attestry.aws.object_store import S3ObjectStore
 from attestry.aws.pipeline import StepFunctionsPipeline
 from attestry.aws.settings import Settings
-from attestry.aws.signer import KmsSigner
+from attestry.aws.signer import KmsNoteSigner, KmsSigner
 from attestry.aws.trail import CloudTrailTrail
+from attestry.aws.witnesses import LambdaWitnesses
+
+if TYPE_CHECKING:
+    from attestry.aws.audit import AuditNotes
+    from attestry.evidence.attestor import Attestor
 
 
 class World:
@@ -36,6 +42,13 @@ class World:
     def meta(self) -> DynamoMetaStore:
         """Return the table."""
         return DynamoMetaStore(self.clients.dynamodb, self.settings.table)
+
+    @cached_property
+    def audit(self) -> AuditNotes:
+        """Return where audited acts are noted down: what was denied, and reads that an auditor would ask for."""
+        from attestry.aws.audit import AuditNotes
+
+        return AuditNotes(self.meta, self.clock, account=self.settings.account, prefix=self.settings.prefix)
 
     @cached_property
     def store(self) -> S3ObjectStore:
@@ -66,6 +79,24 @@ class World:
     def delegator(self) -> KmsSigner:
         """Return the key that signs delegations."""
         return KmsSigner(self.clients.kms, self.settings.delegator_key)
+
+    @cached_property
+    def attestor(self) -> Attestor:
+        """Return what attests the moves that this function makes, with the function's own key."""
+        # Functions that move no version are spared the formats.
+        from attestry.evidence.attestor import Attestor
+
+        return Attestor(KmsSigner(self.clients.kms, self.settings.signing_key), self.store)
+
+    @cached_property
+    def ledger_signer(self) -> KmsNoteSigner:
+        """Return the key that signs checkpoints of the ledger."""
+        return KmsNoteSigner(self.clients.kms, self.settings.ledger_key)
+
+    @cached_property
+    def witnesses(self) -> LambdaWitnesses:
+        """Return who cosigns checkpoints of the ledger."""
+        return LambdaWitnesses(self.functions, self.settings.witnesses)
 
     @cached_property
     def trail(self) -> CloudTrailTrail:

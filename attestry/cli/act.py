@@ -13,6 +13,9 @@ from attestry.cli.exit_codes import ExitCode
 from attestry.cli.read import ModelArgument, VersionArgument
 
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stays on the record.")]
+PacketOption = Annotated[
+    str, typer.Option("--packet", metavar="SHA256", help="The packet that you have read; by default, the one that is shown now.")
+]
 LOADING_SECONDS = 180.0
 
 
@@ -24,19 +27,27 @@ def register(app: typer.Typer) -> None:
 
 
 def _register_decisions(app: typer.Typer) -> None:
-    @verb(app)
-    def approve(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+    @verb(app, roles=("approver",))
+    def approve(
+        cli: Cli,
+        version: VersionArgument,
+        reason: ReasonOption,
+        sign_with: Annotated[
+            Path | None, typer.Option("--sign-with", metavar="KEY", help="Sign the packet with this SSH key (ssh-ed25519), by ssh-keygen.")
+        ] = None,
+        packet: PacketOption = "",
+    ) -> None:
         """Approve a version that waits for it."""
-        _decide(cli, version, "approve", reason)
+        _decide(cli, version, "approve", reason, packet, sign_with)
 
-    @verb(app)
-    def reject(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+    @verb(app, roles=("approver",))
+    def reject(cli: Cli, version: VersionArgument, reason: ReasonOption, packet: PacketOption = "") -> None:
         """Reject a version that waits for approval; that is final."""
-        _decide(cli, version, "reject", reason)
+        _decide(cli, version, "reject", reason, packet, None)
 
 
 def _register_operations(app: typer.Typer) -> None:
-    @verb(app)
+    @verb(app, roles=("deployer",))
     def deploy(
         cli: Cli,
         version: VersionArgument,
@@ -57,19 +68,19 @@ def _register_operations(app: typer.Typer) -> None:
         cli.show({"model": reference.model, "version": reference.number, **state}, lambda _: told)
         cli.end(ExitCode.OK if followed.is_good else ExitCode.FAILED)
 
-    @verb(app)
+    @verb(app, roles=("deployer",))
     def rollback(cli: Cli, model: ModelArgument, reason: ReasonOption) -> None:
         """Put the version before the deployed one back in place."""
         cli.show(cli.client.rollback(model, reason), lambda a: f"{model}@{a['version']} is {a['standing']}")
 
-    @verb(app)
+    @verb(app, roles=("scientist", "deployer"))
     def retry(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
         """Try a failed version again, under the same number."""
         reference = read_reference(version)
         answer = cli.client.retry(reference.model, reference.number, reason)
         cli.show(answer, lambda a: f"{reference} is tried again, attempt {a['attempt']}")
 
-    @verb(app)
+    @verb(app, roles=("scientist",))
     def claim(cli: Cli, version: VersionArgument) -> None:
         """Say that you submitted a version that was uploaded by hand under your own prefix."""
         reference = read_reference(version)
@@ -78,7 +89,7 @@ def _register_operations(app: typer.Typer) -> None:
 
 
 def _register_predict(app: typer.Typer) -> None:
-    @verb(app)
+    @verb(app, roles=("consumer",))
     def predict(
         cli: Cli,
         model: ModelArgument,
@@ -133,15 +144,31 @@ def _parse(text: str, where: str) -> Any:
         raise typer.BadParameter(f"{where}: {error.problems[0].message}") from error
 
 
-def _decide(cli: Cli, version: str, decision: str, reason: str) -> None:
+def _decide(cli: Cli, version: str, decision: str, reason: str, seen: str, sign_with: Path | None) -> None:
+    """Show the packet, sign it where that is asked for, and send the decision with the packet's digest."""
+    from attestry.cli import render
+    from attestry.cli.packet import summary
+    from attestry.domain.errors import ConflictError
+
     reference = read_reference(version)
-    answer = cli.client.decide(reference.model, reference.number, decision, reason)
+    packet = cli.client.packet(reference.model, reference.number)
+    if seen and seen != packet.sha256:
+        raise ConflictError(f"the packet of {reference} is {packet.sha256}, not {seen}; read it again: attestry packet {reference}")
+    for line in summary(packet):
+        cli.say(render.text(line).plain)
+    signature = ""
+    if sign_with is not None:
+        from attestry.client.ssh_sign import sign_packet
+
+        signature = sign_packet(packet.sha256, sign_with)
+    answer = cli.client.decide(reference.model, reference.number, decision, reason, packet_sha256=packet.sha256, signature=signature)
     cli.show(answer, lambda a: _decided(str(reference), a))
 
 
 def _decided(version: str, answer: dict[str, Any]) -> str:
+    told = ", signed by person" if answer.get("signed_by_person") else ", recorded by registry"
     if answer["decision"] == "reject":
         return f"{version} is rejected"
     if answer["complete"]:
-        return f"{version} is approved"
-    return f"{version} has {len(answer['approvals'])} of {answer['needed']} approvals"
+        return f"{version} is approved{told}"
+    return f"{version} has {len(answer['approvals'])} of {answer['needed']} approvals{told}"

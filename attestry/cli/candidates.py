@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,8 +67,29 @@ def _sentences(submitted: Submitted, followed: Followed | None) -> str:
         if version.get("error"):
             lines.append(f"  {version['error']}")
         if followed.rest.value == "WAITING":
-            lines.append(f"  waits for: attestry approve {submitted.model}@{submitted.version} --reason ...")
+            lines += _waits_for(f"{submitted.model}@{submitted.version}", version)
     return "\n".join(lines)
+
+
+def _waits_for(reference: str, version: Mapping[str, Any]) -> list[str]:
+    """Return what is missing before a version that waits at its approval goes on."""
+    policy = version.get("approval_policy") or {}
+    if not version.get("submitter_person"):
+        then = "its policy approves it by itself" if policy.get("automatic") else "it can be approved"
+        return [
+            f"  waits for: its submitter is unproven; once an admin has mapped the login and its person has claimed it, {then}:",
+            f"    attestry claim {reference}",
+        ]
+    if policy.get("automatic"):
+        return ["  waits for: its policy, which approves it by itself"]
+    count = int(policy.get("count") or 1)
+    who = f"{count} persons in the role" if count > 1 else "a person in the role"
+    signed = " --sign-with ~/.ssh/id_ed25519" if policy.get("signed") else ""
+    return [
+        f"  waits for: {who} {' or '.join(policy.get('roles') or ['approver'])}, not the submitter:",
+        f"    attestry packet {reference}",
+        f"    attestry approve {reference} --reason TEXT{signed}",
+    ]
 
 
 def progress_bars(bars: Any) -> Any:

@@ -145,12 +145,13 @@ class Cli:
         self.say(f"{why}; trying again in {seconds:.0f} s")
 
 
-def verb(app: typer.Typer, name: str | None = None) -> Callable[[Verb], Verb]:
+def verb(app: typer.Typer, name: str | None = None, *, roles: tuple[str, ...] = ()) -> Callable[[Verb], Verb]:
     """Register a verb: its function gets the `Cli` first, its command the shared options last.
 
     Args:
         app: the application or group that it belongs to.
         name: its name, by default the function's.
+        roles: the registry's roles that may do it, told to who may not; empty where every role may.
     """
 
     def register(function: Verb) -> Verb:
@@ -163,7 +164,7 @@ def verb(app: typer.Typer, name: str | None = None) -> Callable[[Verb], Verb]:
             try:
                 function(cli, **arguments)
             except AttestryError as error:
-                raise cli.fail(error) from error
+                raise cli.fail(_naming_role(error, name or function.__name__, roles)) from error
 
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in list(signature.parameters.values())[1:]]
         shared = [
@@ -176,6 +177,12 @@ def verb(app: typer.Typer, name: str | None = None) -> Callable[[Verb], Verb]:
         return function
 
     return register
+
+
+def _naming_role(error: AttestryError, act: str, roles: tuple[str, ...]) -> AttestryError:
+    from attestry.client.errors import ApiError
+
+    return error.naming_role(act, roles) if isinstance(error, ApiError) else error
 
 
 def sentence(problem: Problem) -> str:

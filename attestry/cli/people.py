@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -14,20 +15,50 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Persons, and the logins behind which they stand.")
     app.add_typer(group, name="people")
 
-    @verb(group)
+    @verb(group, roles=("admin",))
     def add(
         cli: Cli,
         person: Annotated[str, typer.Argument(metavar="PERSON", help="ID of the person.")],
-        login: Annotated[list[str], typer.Option("--login", help="A login of theirs: an IAM user name, or a full ARN; repeatable.")],
+        login: Annotated[
+            list[str] | None, typer.Option("--login", help="A login of theirs: an IAM user name, or a full ARN; repeatable.")
+        ] = None,
+        ssh_key: Annotated[
+            list[Path] | None,
+            typer.Option("--ssh-key", metavar="FILE", help="Public key (.pub, ssh-ed25519) that they sign approvals with; repeatable."),
+        ] = None,
         name: Annotated[str, typer.Option("--name", help="How people call them.")] = "",
     ) -> None:
-        """Add a person, or further logins to one."""
-        answer = cli.client.add_person(person, login, name)
-        cli.show(answer, lambda a: f"{a['person']}: {', '.join(a['logins'])}")
+        """Add a person, or further logins and SSH keys to one."""
+        if not login and not ssh_key:
+            raise typer.BadParameter("give --login NAME or --ssh-key FILE")
+        keys = [read_public_key(file) for file in ssh_key or []]
+        answer = cli.client.add_person(person, login or [], name, ssh_keys=keys)
+        cli.show(answer, lambda a: "\n".join([f"{a['person']}: {', '.join(a['logins'])}", *_keys(a)]))
 
-    @verb(group, "list")
+    @verb(group, "list", roles=("admin", "auditor"))
     def list_all(cli: Cli) -> None:
         """List persons and their logins."""
         from attestry.cli import render
 
         cli.show(cli.client.people(), render.people)
+
+
+def read_public_key(file: Path) -> str:
+    """Return the line of a public key's file, checked here so that a private key given by mistake never leaves this machine.
+
+    Raises:
+        typer.BadParameter: it cannot be read, or holds no key that the registry takes.
+    """
+    from attestry.domain.errors import InvalidInputError
+    from attestry.evidence.ssh_signature import SshKey
+
+    try:
+        return SshKey.parse(file.expanduser().read_text(encoding="utf-8")).text
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}") from error
+    except InvalidInputError as error:
+        raise typer.BadParameter(f"{file}: {error.problems[0].message}") from error
+
+
+def _keys(person: dict[str, Any]) -> list[str]:
+    return [f"  signs with {key['fingerprint']}, since {key['added']}" for key in person.get("ssh_keys", [])]

@@ -116,9 +116,11 @@ def _transitions(row: Mapping[str, Any]) -> Table:
 
 
 def _approvals(row: Mapping[str, Any]) -> Table:
-    table = _table("person", "decision", "at", "reason", title="decisions")
+    table = _table("person", "decision", "at", "reason", "on packet", "proof", title="decisions")
     for decision in row.get("approvals", []):
-        table.add_row(*(_text(decision.get(k)) for k in ("person", "decision", "at", "reason")))
+        cells = (_text(decision.get(k)) for k in ("person", "decision", "at", "reason"))
+        proof = "signed by person" if decision.get("signed_by_person") else "recorded by registry"
+        table.add_row(*cells, _short(decision.get("evidence")), proof)
     return table
 
 
@@ -140,9 +142,11 @@ def facts(row: Mapping[str, Any]) -> RenderableType:
 
 def people(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the table of persons."""
-    table = _table("person", "name", "logins", "added")
+    table = _table("person", "name", "logins", "added", "SSH keys")
     for row in rows:
-        table.add_row(_text(row["person"]), _text(row.get("name")), ", ".join(row.get("logins", [])), _text(row.get("added")))
+        keys = ", ".join(str(key.get("fingerprint")) for key in row.get("ssh_keys", []))
+        logins = ", ".join(row.get("logins", []))
+        table.add_row(_text(row["person"]), _text(row.get("name")), _text(logins), _text(row.get("added")), _text(keys))
     return table
 
 
@@ -179,6 +183,16 @@ def _graded(path: str, content: Any) -> list[tuple[str, str, Any]]:
     if isinstance(content, list):
         return [row for index, part in enumerate(content) for row in _graded(f"{path}[{index}]", part)]
     return [(path, "", content)]
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table with these columns."""
+    return _table(*columns, title=title)
+
+
+def text(value: Any) -> Text:
+    """Return a value as text that carries no markup of its own."""
+    return _text(value)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
@@ -24,7 +24,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
-from attestry.domain.errors import UnavailableError
+from attestry.domain.errors import IntegrityError, UnavailableError
+
+if TYPE_CHECKING:
+    from attestry.evidence.packet import Packet
 
 API_URL_VARIABLE: Final = "ATTESTRY_API_URL"
 API_URL_PARAMETER: Final = "/attestry/api-url"
@@ -109,9 +112,33 @@ class RegistryClient:
         """Return the files of a data set of a version, with URLs that read them."""
         return self._get(f"{_version(model, number)}/data", {"set": name})
 
-    def decide(self, model: str, number: int, decision: str, reason: str) -> Any:
-        """Approve or reject a version that waits for it."""
-        return self._post(f"{_version(model, number)}/decision", {"decision": decision, "reason": reason})
+    def packet(self, model: str, number: int) -> Packet:
+        """Return the packet that a decision on a version rests on, its digest checked.
+
+        Raises:
+            IntegrityError: the text has another digest than the registry says, or it is of another version.
+        """
+        from attestry.evidence.packet import Packet
+
+        answer = self._get(f"{_version(model, number)}/packet")
+        packet = Packet.parse(str(answer["content"]).encode())
+        if packet.sha256 != answer["sha256"] or packet.reference != f"{model}@{number}":
+            raise IntegrityError(f"the registry showed a packet of {packet.reference} with another digest than it says")
+        return packet
+
+    def decide(self, model: str, number: int, decision: str, reason: str, *, packet_sha256: str = "", signature: str = "") -> Any:
+        """Approve or reject a version that waits for it.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            decision: `approve` or `reject`.
+            reason: why.
+            packet_sha256: digest of the packet that was read; refused where the version has another.
+            signature: the caller's own signature over it, armored; only to approve.
+        """
+        seen = {name: text for name, text in (("packet_sha256", packet_sha256), ("signature", signature)) if text}
+        return self._post(f"{_version(model, number)}/decision", {"decision": decision, "reason": reason, **seen})
 
     def deploy(self, model: str, number: int, reason: str) -> Any:
         """Begin to put an approved version in place."""
@@ -129,6 +156,31 @@ class RegistryClient:
         """Make the caller the submitter of a version that was uploaded by hand under the caller's own prefix."""
         return self._post(f"{_version(model, number)}/claim", {})
 
+    def findings(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return the open findings of reconciliation, of one model or of all."""
+        return _rows(self._get("/v1/findings", {"model": model} if model else {}), "findings")
+
+    def kill(self, model: str, number: int, reason: str) -> Any:
+        """Take a version out of use at once; it answers nothing from 5 seconds after this returns on."""
+        return self._post(f"{_version(model, number)}/kill", {"reason": reason})
+
+    def retire(self, model: str, number: int, reason: str, *, on: str | None = None, even_if_deployed: bool = False) -> Any:
+        """Take a version out of use, now or from 00:00 UTC of a day (`YYYY-MM-DD`) on.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            reason: why.
+            on: the day; None for now.
+            even_if_deployed: also where it stands deployed, so that nothing does afterwards.
+        """
+        body = {"reason": reason, "even_if_deployed": even_if_deployed, **({"on": on} if on else {})}
+        return self._post(f"{_version(model, number)}/retirement", body)
+
+    def set_capture(self, model: str, rate: str, reason: str, *, environment: str = "production") -> Any:
+        """Set the share of predictions, 0 to 1, whose payload is kept for what is deployed."""
+        return self._post(f"/v1/models/{_part(model)}/capture", {"rate": rate, "reason": reason, "environment": environment})
+
     def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Any:
         """Return predictions with their ID and receipt; waits while the version loads."""
         return self._post(f"/v1/models/{_part(model)}/predictions", {"instances": list(instances)})
@@ -137,13 +189,42 @@ class RegistryClient:
         """Return the trace document of a prediction; `deep` has every file hashed again."""
         return self._get(f"/v1/predictions/{_part(prediction_id)}/trace", {"deep": "true"} if deep else {})
 
+    def lineage(self, node: str, *, direction: str = "both", depth: int = 20) -> Any:
+        """Return the graph around a node: `start`, `nodes`, `edges`, `truncated`."""
+        return self._get("/v1/lineage", {"node": node, "direction": direction, "depth": depth})
+
+    def compliance(self, *, after: str = "") -> Any:
+        """Return the deployed versions with what their lineage lacks; go on behind `next` until it is None."""
+        return self._get("/v1/compliance", {"after": after} if after else {})
+
+    def prediction_bundle(self, prediction_id: str, *, payload: bool = False) -> Any:
+        """Have the bundle of a prediction made: `url`, `sha256`, `size`; `payload` puts in request and output, for roles that may see them."""
+        return self._get(f"/v1/predictions/{_part(prediction_id)}/bundle", {"payload": "true"} if payload else {})
+
+    def version_bundle(self, model: str, number: int) -> Any:
+        """Have the bundle of a version made: `url`, `sha256`, `size`."""
+        return self._get(f"{_version(model, number)}/bundle")
+
+    def root(self) -> Any:
+        """Return the root of trust: all its metadata, and what it says."""
+        return self._get("/v1/root")
+
+    def root_keys(self) -> Any:
+        """Return the public keys that the deployment signs with."""
+        return self._get("/v1/root/keys")
+
+    def publish_root(self, files: Mapping[str, str]) -> Any:
+        """Publish metadata of the root of trust, file name to text."""
+        return self._post("/v1/root", {"files": dict(files)})
+
     def people(self) -> list[dict[str, Any]]:
         """Return the persons and their logins."""
         return _rows(self._get("/v1/people"), "people")
 
-    def add_person(self, person: str, logins: Sequence[str], name: str = "") -> Any:
-        """Add a person, or logins to one."""
-        return self._post("/v1/people", {"person": person, "logins": list(logins), **({"name": name} if name else {})})
+    def add_person(self, person: str, logins: Sequence[str], name: str = "", *, ssh_keys: Sequence[str] = ()) -> Any:
+        """Add a person, or logins and SSH keys (lines of `.pub` files) to one."""
+        more = {**({"name": name} if name else {}), **({"ssh_keys": list(ssh_keys)} if ssh_keys else {})}
+        return self._post("/v1/people", {"person": person, "logins": list(logins), **more})
 
     def announce_upload(self, files: Sequence[Mapping[str, Any]]) -> Any:
         """Announce files (`name`, `size`, `sha256`) and return where each is to be PUT."""

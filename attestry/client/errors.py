@@ -16,6 +16,7 @@ class ApiError(AttestryError):
         code: the registry's stable code, `forbidden` for what the gateway itself refused.
         problems: what was wrong with the input, by field and rule.
         request_id: names the request in the registry's log; empty where the answer has none.
+        by_gateway: the gateway refused the request, before the registry saw it.
     """
 
     def __init__(
@@ -27,12 +28,22 @@ class ApiError(AttestryError):
         problems: Sequence[Problem] = (),
         details: Mapping[str, object] | None = None,
         request_id: str = "",
+        by_gateway: bool = False,
     ) -> None:
         super().__init__(message, details=details)
         self.status = status
         self.code = code
         self.problems = tuple(problems)
         self.request_id = request_id
+        self.by_gateway = by_gateway
+
+    def naming_role(self, act: str, roles: Sequence[str]) -> ApiError:
+        """Return the error with the role that the caller lacks, where the gateway refused an act without saying why."""
+        if not (self.by_gateway and self.status == 403 and roles):
+            return self
+        message = f"to {act} needs the role {' or '.join(roles)}; use an AWS profile that acts in it: --profile NAME ({self.message})"
+        details = {"roles": list(roles)}
+        return ApiError(message, status=403, code=self.code, details=details, request_id=self.request_id, by_gateway=True)
 
     @classmethod
     def from_answer(cls, status: int, body: Any, request_id: str = "") -> ApiError:
@@ -41,7 +52,8 @@ class ApiError(AttestryError):
         if not isinstance(error, dict):
             told = body.get("message") or body.get("Message") if isinstance(body, dict) else None
             code = {401: "forbidden", 403: "forbidden", 404: "not_found", 429: "unavailable"}.get(status, "gateway")
-            return cls(str(told or f"the gateway answered {status}"), status=status, code=code, request_id=request_id)
+            message = str(told or f"the gateway answered {status}")
+            return cls(message, status=status, code=code, request_id=request_id, by_gateway=True)
         problems = [_problem(p) for p in error.get("problems") or [] if isinstance(p, dict)]
         details = error.get("details")
         return cls(

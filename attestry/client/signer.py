@@ -31,7 +31,8 @@ class PredictionSigner:
     """Signs the predictions of this process for the one version that it has loaded; safe to share between threads.
 
     The key is made in memory and delegated to by the registry for an hour at most, and only while the version stands deployed in the
-    environment. `sign` reads the pointer, strongly consistent, before it signs.
+    environment. `sign` reads the pointer, strongly consistent, before it signs, and again where the receipt took long: once the version
+    is killed, retired or replaced, nothing is signed for it, and `sign` returns nothing later than 5 seconds after that.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class PredictionSigner:
         Raises:
             InvalidInputError: the output cannot be signed.
             ConflictError: another version stands deployed there: load it, and make a new signer.
-            NotFoundError: nothing is deployed there.
+            NotFoundError: nothing is deployed there (any more), with the reason.
             UnavailableError: the receipt may not be durable; do not show the output, try again.
         """
         return self._signer.sign(request_bytes, output_bytes, principal)

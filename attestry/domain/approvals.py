@@ -1,15 +1,19 @@
 """Approvals: what a policy asks for, and whether it is met.
 
 Rules:
-- An approval names the version digest, the stage, the policy's digest and the number of the transition that opened the stage, so it cannot
-  serve for another version, another stage, another policy, or twice.
+- An approval names the version digest, the stage, the policy's digest, the packet that it rests on and the number of the transition that
+  opened the stage, so it cannot serve for another version, another stage, another policy, or twice.
 - A person decides once for a version; the person who submitted the candidate never does.
 - One rejection ends the version. Approval needs as many persons as the policy says, each in one of its roles.
+- Where the policy says so, an approval counts only with the approver's own signature over the packet; a rejection needs none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,12 +21,25 @@ from typing import Any
 
 import rfc8785
 
-from attestry.domain.errors import ConflictError, ForbiddenError, InvalidInputError, SelfApprovalError, UnprovenIdentityError
+from attestry.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    SelfApprovalError,
+    UnprovenIdentityError,
+    UnsignedApprovalError,
+)
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Status
 from attestry.domain.version import Version
 
 MAX_REASON = 500
+MAX_REASON_BYTES = 1500
+"""In UTF-8: the event that carries the reason has at most 4 KiB."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that show text in another order than it has."""
 
 
 class Verdict(StrEnum):
@@ -40,11 +57,13 @@ class ApprovalPolicy:
         automatic: the gates alone decide; no person is asked.
         roles: roles of which a deciding person must act in one.
         count: how many persons.
+        signed: each approval needs the person's own signature over the packet.
     """
 
     automatic: bool
     roles: tuple[str, ...] = ()
     count: int = 0
+    signed: bool = False
 
     @property
     def digest(self) -> str:
@@ -53,23 +72,28 @@ class ApprovalPolicy:
 
     def to_item(self) -> dict[str, Any]:
         """Return the policy as it is stored."""
-        return {"automatic": self.automatic, "roles": list(self.roles), "count": self.count}
+        return {"automatic": self.automatic, "roles": list(self.roles), "count": self.count, "signed": self.signed}
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> ApprovalPolicy:
         """Return the policy that `to_item` wrote."""
-        return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]))
+        return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]), bool(item.get("signed", False)))
 
 
 def read_reason(reason: object) -> str:
     """Return a checked reason: who reads the record years later needs one.
 
     Raises:
-        InvalidInputError: no text of 1 to 500 characters.
+        InvalidInputError: no text of 1 to 500 characters and at most 1,500 bytes, or with characters that cannot be shown as they are.
     """
     if not isinstance(reason, str) or not reason.strip() or len(reason) > MAX_REASON:
         raise InvalidInputError.of("reason", "reason", f"a reason of 1 to {MAX_REASON} characters is needed")
-    return reason.strip()
+    text = reason.strip()
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in text) or _REORDERING & set(text):
+        raise InvalidInputError.of("reason", "printable", "the reason has control characters, or such as change the order of others")
+    if len(text.encode()) > MAX_REASON_BYTES:
+        raise InvalidInputError.of("reason", "reason", f"a reason of at most {MAX_REASON_BYTES} bytes in UTF-8 is needed")
+    return text
 
 
 def read_verdict(verdict: object) -> Verdict:
@@ -81,6 +105,32 @@ def read_verdict(verdict: object) -> Verdict:
     if verdict not in (Verdict.APPROVE.value, Verdict.REJECT.value):
         raise InvalidInputError.of("decision", "enum", "the decision is 'approve' or 'reject'")
     return Verdict(verdict)
+
+
+def read_packet_sha256(value: object) -> str:
+    """Return the digest of the packet that somebody says they saw, empty where they say nothing.
+
+    Raises:
+        InvalidInputError: no SHA-256 in lower-case hex.
+    """
+    if value in (None, ""):
+        return ""
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise InvalidInputError.of("packet_sha256", "sha256", "the packet's SHA-256 of 64 lower-case hex digits is needed")
+    return value
+
+
+def read_signature(value: object) -> bytes:
+    """Return the bytes of an armored signature, empty where there is none.
+
+    Raises:
+        InvalidInputError: no text.
+    """
+    if value in (None, ""):
+        return b""
+    if not isinstance(value, str) or not value.isascii():
+        raise InvalidInputError.of("signature", "type", "the armored text that `ssh-keygen -Y sign` writes is needed")
+    return value.encode("ascii")
 
 
 def check_may_decide(version: Version, approver: Principal) -> str:
@@ -102,11 +152,31 @@ def check_may_decide(version: Version, approver: Principal) -> str:
     if person == version.submitter_person:
         raise SelfApprovalError(f"{person} submitted {version.reference} and cannot decide on it; another person has to")
     policy = ApprovalPolicy.from_item(version.approval_policy)
+    if policy.automatic:
+        raise ConflictError(f"nobody decides on {version.reference}: its policy approves by itself what has passed the gates")
     if not set(approver.roles) & set(policy.roles):
+        acts = f"acts as {' and '.join(approver.roles)}" if approver.roles else "acts in no role of the registry"
         raise ForbiddenError(
-            f"{version.reference} needs a decision in the role {' or '.join(policy.roles)}; {approver.subject} acts in none of them"
+            f"{version.reference} needs a decision in the role {' or '.join(policy.roles)}; {approver.login} {acts}: "
+            f"use an AWS profile that assumes the role",
+            details={"roles": list(policy.roles), "login": approver.login, "acts_as": list(approver.roles)},
         )
     return person
+
+
+def check_signed(version: Version, person: str, *, reason: str, signed: bool) -> None:
+    """Check that an approval carries the person's own signature where the policy asks for one.
+
+    Raises:
+        UnsignedApprovalError: it does not; the sentence gives the command that makes it.
+    """
+    if ApprovalPolicy.from_item(version.approval_policy).signed and not signed:
+        command = f"attestry approve {version.reference} --reason {shlex.quote(reason)} --sign-with ~/.ssh/id_ed25519"
+        raise UnsignedApprovalError(
+            f"the policy of {version.reference} asks for the own signature of who approves, by an SSH key that is registered for {person}: "
+            f"{command}",
+            details={"command": command},
+        )
 
 
 def is_met(policy: ApprovalPolicy, approving: Iterable[str]) -> bool:

@@ -102,6 +102,12 @@ class SelfApprovalError(ForbiddenError):
     code = "self_approval"
 
 
+class UnsignedApprovalError(ForbiddenError):
+    """The policy asks for the approver's own signature, and there is none."""
+
+    code = "unsigned_approval"
+
+
 class UnprovenIdentityError(ForbiddenError):
     """The login maps to no person, or the submitter of the candidate is unproven."""
 

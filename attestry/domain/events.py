@@ -21,6 +21,9 @@ from attestry.domain.principal import Principal
 
 MAX_EVENT_BYTES = 4096
 
+MAX_REASON_BYTES = 1200
+"""What a reason may take in an event's canonical form: the rest is room for principal, facts and digests."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -75,3 +78,18 @@ def timestamp(at: datetime) -> str:
     if at.utcoffset() != timedelta(0):
         raise ValueError("a time in UTC is needed")
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def shorten(text: str, limit: int = MAX_REASON_BYTES) -> str:
+    """Return the text, cut at the end where its canonical JSON would take more bytes than an event has room for.
+
+    Characters count as what they take: a control character is six bytes of JSON, a lone surrogate has no form and becomes `?`.
+    """
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    if len(rfc8785.dumps(clean)) <= limit:
+        return clean
+    low, high = 0, min(len(clean), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(rfc8785.dumps(clean[:middle] + "…")) <= limit else (low, middle - 1)
+    return clean[:low] + "…"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from attestry.domain.manifest import Manifest
+from attestry.domain.manifest_record import Manifest
 from attestry.domain.metrics import METRIC_FUNCTIONS
 
 Rule = Literal["minimum", "maximum", "no_worse_than_deployed", "required"]

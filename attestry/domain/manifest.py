@@ -25,6 +25,7 @@ from typing import Any
 import rfc8785
 
 from attestry.domain.errors import InvalidInputError, Problem
+from attestry.domain.manifest_record import Manifest
 from attestry.domain.manifest_rules import find_problems
 from attestry.domain.manifest_sections import (
     Approval,
@@ -55,7 +56,6 @@ from attestry.domain.manifest_sections import (
     Validation,
 )
 from attestry.domain.manifest_source import MAX_PROBLEMS, SourceText, parse_source
-from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
 
 __all__ = [
     "Approval",
@@ -89,50 +89,6 @@ __all__ = [
     "complete_manifest",
     "read_manifest",
 ]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Every setting of every stage of one candidate. The attributes are named as the fields of the schema."""
-
-    model: Model
-    source: Source
-    environment: Environment
-    data: Data
-    processing: Processing
-    training: Training
-    validation: Validation
-    gates: Gates
-    approval: Approval
-    deployment: Deployment
-    reproduction: Reproduction
-    format: int = 1
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Manifest:
-        """Return the manifest of a mapping that has passed `read_manifest` before, for example one read back from the store.
-
-        Raises:
-            InvalidInputError: the mapping is no complete manifest.
-        """
-        return decode_dataclass(cls, mapping)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the manifest as JSON-ready mapping, defaults included; `from_mapping` of it is equal to this."""
-        return encode_dataclass(self)
-
-    @property
-    def scripts(self) -> dict[str, str]:
-        """The files that the source archive must hold: field of the manifest to path."""
-        named = {
-            "processing.script": self.processing.script,
-            "training.script": self.training.script,
-            "validation.script": self.validation.script,
-        }
-        if self.environment.lock_file is not None:
-            named["environment.lock_file"] = self.environment.lock_file
-        named |= {f"data.preparation[{i}].script": step.script for i, step in enumerate(self.data.preparation)}
-        return named
 
 
 @dataclass(frozen=True)

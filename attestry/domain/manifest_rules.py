@@ -215,6 +215,8 @@ def _check_approval(value: Any) -> Iterator[Finding]:
     automatic, people = approval.get("automatic") is True, "people" in approval
     if automatic == people:
         yield ("approval",), "one_of", "give either 'automatic: true' or 'people', not both and not neither"
+    elif automatic and approval.get("signed") is True:
+        yield ("approval", "signed"), "not_with", "has no meaning with 'automatic: true': there is nobody who could sign"
     elif automatic and _at(value, ("gates",), dict) is not None and not list(_items(value, "gates", "metrics")):
         yield (
             ("gates", "metrics"),

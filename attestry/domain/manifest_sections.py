@@ -270,10 +270,11 @@ class People:
 
 @dataclass(frozen=True)
 class Approval:
-    """Either automatic, or by people; exactly one of the two."""
+    """Either automatic, or by people; exactly one of the two. `signed` asks each of them for a signature of their own."""
 
     automatic: bool = False
     people: People | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)

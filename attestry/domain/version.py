@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from attestry.domain.principal import Principal
@@ -150,6 +151,10 @@ class Version:
         inference_script: path of the script with `model_fn` and `predict_fn` in the source archive.
         capture_rate: share of predictions that is captured once deployed, as text.
         deployment_environment: name of the environment that the pipeline deploys to.
+        retires_on: first day (UTC, `YYYY-MM-DD`) on which it may not be used any more; empty where none is set.
+        retirement: of a version that stands RETIRED, the event's `kind`, `by`, `reason` and `at`; empty before.
+        packet: the decision packet: `sha256`, `key`, `version_id`, `page_sha256` of the page that shows it, and `transition`, the number
+            of the one that opened APPROVAL; empty before.
     """
 
     model: str
@@ -188,11 +193,26 @@ class Version:
     inference_script: str = ""
     capture_rate: str = "0"
     deployment_environment: str = "production"
+    packet: Mapping[str, Any] = field(default_factory=dict)
+    retires_on: str = ""
+    retirement: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
         """Return `MODEL@N`."""
         return f"{self.model}@{self.number}"
+
+    @property
+    def out_of_use(self) -> str:
+        """Return how a version that stands RETIRED came to that: `killed at ... by ...: reason`; empty for every other."""
+        if self.standing is not Standing.RETIRED:
+            return ""
+        act = "killed" if self.retirement.get("kind") == "version.killed" else "retired"
+        return f"{act} at {self.retirement.get('at')} by {self.retirement.get('by')}: {self.retirement.get('reason')}"
+
+    def is_due(self, at: datetime) -> bool:
+        """Return whether the day has come from which on the version may not be used, though nobody may have retired it yet."""
+        return bool(self.retires_on) and self.retires_on <= at.astimezone(UTC).date().isoformat()
 
     def dataset(self, name: str) -> DataSet:
         """Return the data set of that name.
@@ -245,4 +265,6 @@ _DECODERS: dict[str, Any] = {
     "artifact": FileRef.from_item,
     "frozen": lambda items: tuple(FileRef.from_item(i) for i in items),
     "gates": tuple,
+    "packet": dict,
+    "retirement": dict,
 }

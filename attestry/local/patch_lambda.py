@@ -107,7 +107,7 @@ def apply() -> None:
     replace(runtime, "invalidate_worker", "1be5d7f769f5c608", lambda original: _invalidate_with_tenants(runtime, original))
     for name in ("execution_credentials", "reap_idle_workers", "invalidate_worker"):
         share(runtime, name, functions)
-    replace(functions, "load_persisted_state", "140113ddcd3634e1", lambda original: _restore_without_positions(functions, original))
+    replace(functions, "load_persisted_state", "140113ddcd3634e1", lambda original: _restore_from_the_start(functions, original))
     replace(functions, "_execute_function_warm", "62b9218bef5b948a", _execute_with_class)
     replace(functions, "_invoke", "ab193779e5c2ea94", lambda original: _invoke_for_tenant(functions, original))
     _keep_tenancy_of_templates()
@@ -272,11 +272,13 @@ def _credentials_with_role_id(original: Callable[..., Any]) -> Callable[..., Any
     return credentials
 
 
-def _restore_without_positions(functions: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+def _restore_from_the_start(functions: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     def restore(data: Any) -> None:
         original(data)
-        # The records of a table's stream are not kept, so a kept position would lie beyond their end, and the mapping be dead.
-        functions._dynamodb_stream_positions._data.clear()
+        # The records of a table's stream are not kept, so a kept position would lie beyond their end, and the mapping be dead. Without
+        # a position the first record would be passed over, since the emulator looks for the end when there is something to read.
+        for mapping in functions._esms._data:
+            functions._dynamodb_stream_positions._data[mapping] = 0
 
     return restore
 

@@ -83,6 +83,7 @@ def _lifecycle_rule(rule: Mapping[str, Any]) -> Properties:
     return {
         "Id": rule.get("ID"),
         "Status": rule.get("Status"),
+        "Prefix": rule.get("Filter", {}).get("Prefix", rule.get("Prefix")),
         "ExpirationInDays": rule.get("Expiration", {}).get("Days"),
         "AbortIncompleteMultipartUpload": rule.get("AbortIncompleteMultipartUpload"),
         "NoncurrentVersionExpiration": rule.get("NoncurrentVersionExpiration"),
@@ -132,6 +133,11 @@ def _invoke_config(services: Services, _: str, expected: Properties) -> Properti
         FunctionName=expected["FunctionName"], Qualifier=expected["Qualifier"]
     )
     return {**found, "FunctionName": expected["FunctionName"], "Qualifier": expected["Qualifier"]}
+
+
+def _event_source(services: Services, mapping: str, _: Properties) -> Properties:
+    found = services.client("lambda").get_event_source_mapping(UUID=mapping)
+    return {**found, "FunctionName": str(found.get("FunctionArn", "")).rsplit(":", 1)[-1]}
 
 
 def _permission(services: Services, _: str, expected: Properties) -> Properties:
@@ -348,6 +354,7 @@ _READERS: Mapping[str, Reader] = {
     "AWS::KMS::Alias": _alias,
     "AWS::KMS::Key": _key,
     "AWS::Lambda::EventInvokeConfig": _invoke_config,
+    "AWS::Lambda::EventSourceMapping": _event_source,
     "AWS::Lambda::Function": _function,
     "AWS::Lambda::Permission": _permission,
     "AWS::Logs::LogGroup": _log_group,

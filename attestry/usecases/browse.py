@@ -11,6 +11,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.manifests import load_manifest
+from attestry.usecases.pointer import require_deployed
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
 
 URL_SECONDS = 15 * 60
@@ -59,6 +60,8 @@ def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
         "version_digest",
         "error",
         "submitter_person",
+        "retirement",
+        "retires_on",
     )
     return [{f: row.get(f) for f in fields} for row in meta.list_collection(f"VERSIONS#{model}")]
 
@@ -86,8 +89,16 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
 
 def diff_versions(meta: MetaStore, store: ObjectStore, model: str, before: int, after: int) -> list[dict[str, Any]]:
     """Return what differs between two versions, by section and field."""
-    sections = [_sections(store, load_version(meta, model, number)) for number in (before, after)]
-    return [row.to_item() for row in diff.compare_sections(sections[0], sections[1])]
+    return compare_versions(store, load_version(meta, model, before), load_version(meta, model, after))
+
+
+def compare_versions(store: ObjectStore, before: Version, after: Version) -> list[dict[str, Any]]:
+    """Return what differs between two versions, by section and field.
+
+    Raises:
+        IntegrityError: a manifest is not the one that was registered.
+    """
+    return [row.to_item() for row in diff.compare_sections(_sections(store, before), _sections(store, after))]
 
 
 def read_log(meta: MetaStore, store: ObjectStore, model: str, number: int, stage: str) -> dict[str, Any]:
@@ -141,10 +152,7 @@ def current_pointer(meta: MetaStore, model: str, environment: str) -> dict[str, 
     Raises:
         NotFoundError: nothing is.
     """
-    pointer = meta.get(pointer_key(model, environment))
-    if pointer is None:
-        raise NotFoundError(f"no version of {model} is deployed in {environment}")
-    return _shown_pointer(pointer)
+    return _shown_pointer(require_deployed(meta.get(pointer_key(model, environment)), model, environment))
 
 
 def _sections(store: ObjectStore, version: Version) -> dict[str, Any]:
@@ -175,7 +183,8 @@ def _shown_model(row: Item) -> dict[str, Any]:
 
 
 def _shown_pointer(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: row.get(k) for k in ("model", "environment", "number", "version_digest", "capture_rate", "at", "previous", "by")}
+    names = ("model", "environment", "number", "version_digest", "capture_rate", "at", "previous", "by", "vacant")
+    return {k: row.get(k) for k in names}
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

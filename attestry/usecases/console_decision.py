@@ -4,6 +4,7 @@ Rules:
 - The identity comes from CloudTrail, by the ARN of the execution; nothing in the execution's input says who decides.
 - CloudTrail delivers late, sometimes by many minutes: the state machine asks again until its time is over, and then nothing is decided.
 - Services, the registry's own functions, and identities that map to no person are refused like everywhere.
+- The decision rests on the version's packet. The input may name it (`packet`), and is refused where it names another.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.approvals import read_reason, read_verdict
+from attestry.domain.approvals import Verdict, read_packet_sha256, read_reason, read_verdict
 from attestry.domain.errors import AttestryError, ConditionFailedError, ForbiddenError, InvalidInputError
 from attestry.domain.names import VersionReference
 from attestry.domain.principal import Principal, identify
-from attestry.ports import Functions, Key, MetaStore, Put, StartRecord, Trail
+from attestry.ports import Functions, Key, MetaStore, ObjectStore, Put, StartRecord, Trail
+from attestry.usecases.attest import Attestor
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
 
@@ -38,6 +40,8 @@ def keep_caller(meta: MetaStore, execution_arn: str, record: StartRecord, at: da
 
 def decide_from_console(
     meta: MetaStore,
+    attestor: Attestor,
+    store: ObjectStore,
     trail: Trail,
     functions: Functions,
     *,
@@ -59,13 +63,23 @@ def decide_from_console(
         return {"outcome": "WAIT"}
     try:
         reference, verdict, reason = _read(body)
+        seen = read_packet_sha256(body.get("packet"))
         by = person_of(meta, _principal(record, account=account, prefix=prefix))
-        decision = decide_approval(meta, reference.model, reference.number, verdict, reason=reason, by=by, at=at)
+        decision = decide_approval(
+            meta, attestor, store, reference.model, reference.number, verdict, reason=reason, by=by, at=at, packet_sha256=seen
+        )
     except AttestryError as error:
         return {"outcome": "REFUSED", "error": error.to_dict()}
     if decision.complete:
         functions.send(gate_function, {"action": "decided", "model": reference.model, "version": reference.number})
-    return {"outcome": "DECIDED", "decision": verdict.value, "person": by.person, "complete": decision.complete, "version": str(reference)}
+    return {
+        "outcome": "DECIDED",
+        "decision": verdict.value,
+        "person": by.person,
+        "complete": decision.complete,
+        "version": str(reference),
+        "packet_sha256": decision.version.packet["sha256"],
+    }
 
 
 def _caller(meta: MetaStore, trail: Trail, execution_arn: str, since: datetime) -> StartRecord | None:
@@ -75,7 +89,7 @@ def _caller(meta: MetaStore, trail: Trail, execution_arn: str, since: datetime) 
     return trail.find_start(execution_arn, since=since)
 
 
-def _read(body: Mapping[str, Any]) -> tuple[VersionReference, Any, str]:
+def _read(body: Mapping[str, Any]) -> tuple[VersionReference, Verdict, str]:
     model, version = body.get("model"), body.get("version")
     if not isinstance(model, str) or not isinstance(version, int) or isinstance(version, bool):
         raise InvalidInputError.of(

@@ -2,21 +2,29 @@
 
 The decision is a row first, in one transaction with the move of the version; only then does the gate send the waiting pipeline on, and
 the pipeline reads the decision from the table again. A lost answer, a second call and a crash in between are therefore harmless.
+
+Every decision names the packet that was frozen when the approval opened, by its digest. An approver's own signature over that digest is
+kept before the decision is written, so that a decision never names a signature that is not there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.approvals import ApprovalPolicy, Verdict, check_may_decide, is_met
-from attestry.domain.errors import ConditionFailedError, ConflictError, UnprovenIdentityError
+from attestry.domain.approvals import ApprovalPolicy, Verdict, check_may_decide, check_signed, is_met
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, UnprovenIdentityError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
-from attestry.ports import MetaStore, Put
+from attestry.evidence.packet import Packet
+from attestry.evidence.predicates import APPROVAL, Predicate
+from attestry.ports import MetaStore, ObjectStore, Put, Write
+from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
+from attestry.usecases.attest import Attestor
+from attestry.usecases.packet import load_packet
 from attestry.usecases.records import Move, approval_key, load_version, move_writes
 
 TRIES = 8
@@ -31,16 +39,56 @@ class Decision:
         complete: whether the stage has ended; False while further approvals are needed.
         approvals: persons who have approved.
         needed: how many approvals the policy asks for.
+        signed_by_person: whether the person's own signature stands behind it; else the registry alone recorded it.
     """
 
     version: Version
     complete: bool
     approvals: tuple[str, ...]
     needed: int
+    signed_by_person: bool = False
+
+
+@dataclass(frozen=True)
+class _Act:
+    """A decision as it is written: who decides what, on which packet, under which policy."""
+
+    verdict: Verdict
+    person: str
+    by: Principal
+    reason: str
+    at: datetime
+    packet: Packet
+    policy: ApprovalPolicy
+    signature: OwnSignature | None = None
+    further: tuple[Write, ...] = field(default=())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return what event, row and attestation say of it alike."""
+        facts: dict[str, Any] = {
+            "person": self.person,
+            "decision": self.verdict.value,
+            "policy_sha256": self.policy.digest,
+            "opened": self.packet.content["transition"],
+            "signed_by_person": self.signature is not None,
+        }
+        return {**facts, "signature": self.signature.facts} if self.signature else facts
 
 
 def decide_approval(
-    meta: MetaStore, model: str, number: int, verdict: Verdict, *, reason: str, by: Principal, at: datetime, evidence: str = ""
+    meta: MetaStore,
+    attestor: Attestor,
+    store: ObjectStore,
+    model: str,
+    number: int,
+    verdict: Verdict,
+    *,
+    reason: str,
+    by: Principal,
+    at: datetime,
+    packet_sha256: str = "",
+    signature: bytes = b"",
 ) -> Decision:
     """Record a person's decision, and end the stage when the policy is met or a person rejects.
 
@@ -48,105 +96,154 @@ def decide_approval(
 
     Args:
         meta: the table.
+        attestor: signs with the deciding function's key.
+        store: the model store.
         model: the model's name.
         number: the version's number.
         verdict: approve or reject.
         reason: why, checked.
         by: the authenticated principal, with its person.
         at: the time.
-        evidence: digest of what the approver was shown, or empty.
+        packet_sha256: digest of the packet that the person saw; empty where nobody says.
+        signature: the person's own signature over that digest, see `attestry.evidence.ssh_signature`; empty where there is none.
 
     Raises:
-        ConflictError: the version does not wait for a decision, or the person has decided otherwise.
+        ConflictError: the version does not wait for a decision, has another packet, or the person has decided otherwise.
         SelfApprovalError, UnprovenIdentityError, ForbiddenError: see `check_may_decide`.
+        UnsignedApprovalError: the policy asks for the person's own signature.
+        InvalidInputError, IntegrityError: see `attestry.evidence.ssh_signature.verify_approval`.
         NotFoundError: no such version.
     """
+    if signature:
+        check_is_approval(verdict)
     for _ in range(TRIES):
         version = load_version(meta, model, number)
-        repeated = _repeated(meta, version, verdict, by)
+        _check_packet(version, packet_sha256)
+        repeated = _repeated(meta, version, verdict, by, signature)
         if repeated:
             return repeated
         person = check_may_decide(version, by)
-        policy = ApprovalPolicy.from_item(version.approval_policy)
+        if verdict is Verdict.APPROVE:
+            check_signed(version, person, reason=reason, signed=bool(signature))
+        packet, policy = _packet_and_policy(store, version)
+        own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
+        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks)
         approving = _approving(meta, version)
         if verdict is Verdict.APPROVE:
             approving = tuple(sorted({*approving, person}))
-        rejected = verdict is Verdict.REJECT
-        complete = rejected or is_met(policy, approving)
-        move = _move(version, rejected=rejected, complete=complete, principal=by, reason=reason, at=at, evidence=evidence)
-        changes = {"approved": complete and not rejected, "error": f"rejected by {person}: {reason}" if rejected else ""}
-        row = _row(version, policy, person, verdict, by, reason, at, evidence)
-        writes = [*move_writes(version, move, changes, differs={"submitter_person": person}), Put(approval_key(model, number, person), row)]
-        try:
-            meta.transact(writes)
-        except ConditionFailedError:
-            continue
-        return Decision(load_version(meta, model, number), complete, approving, max(1, policy.count))
+        complete = verdict is Verdict.REJECT or is_met(policy, approving)
+        if _commit(meta, attestor, version, act, complete=complete):
+            return Decision(load_version(meta, model, number), complete, approving, max(1, policy.count), own is not None)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 
 
-def approve_by_policy(meta: MetaStore, version: Version, *, at: datetime) -> Version:
+def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, *, at: datetime) -> Version:
     """Approve a version whose policy asks for no person; the gates have passed, since VALIDATION has succeeded.
 
     Raises:
         ConflictError: the version moved meanwhile.
+        UnprovenIdentityError: nobody knows yet who submitted it.
     """
-    policy = ApprovalPolicy.from_item(version.approval_policy)
-    if not policy.automatic:
+    if not ApprovalPolicy.from_item(version.approval_policy).automatic:
         raise ConflictError(f"{version.reference} needs people to approve it")
     if version.submitter_person is None:
         raise UnprovenIdentityError(f"{version.reference} is not approved before a person has claimed it: its submitter is unproven")
     by = registry_principal("approval-policy")
-    reason = "the manifest's policy approves what passes all gates"
-    move = _move(version, rejected=False, complete=True, principal=by, reason=reason, at=at, evidence="")
-    row = _row(version, policy, by.login, Verdict.APPROVE, by, reason, at, "")
-    try:
-        meta.transact([*move_writes(version, move, {"approved": True}), Put(approval_key(version.model, version.number, by.login), row)])
-    except ConditionFailedError:
+    packet, policy = _packet_and_policy(store, version)
+    act = _Act(Verdict.APPROVE, by.login, by, "the manifest's policy approves what passes all gates", at, packet, policy)
+    if not _commit(meta, attestor, version, act, complete=True):
         head = load_version(meta, version.model, version.number)
         if not head.approved:
-            raise ConflictError(f"{version.reference} moved while its policy was applied") from None
+            raise ConflictError(f"{version.reference} moved while its policy was applied")
         return head
     return load_version(meta, version.model, version.number)
 
 
-def _repeated(meta: MetaStore, version: Version, verdict: Verdict, by: Principal) -> Decision | None:
+def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, *, complete: bool) -> bool:
+    """Write the decision with the move that it leads to; False where the version has moved meanwhile."""
+    rejected = act.verdict is Verdict.REJECT
+    changes = {
+        "approved": complete and not rejected,
+        "error": f"rejected by {act.person}: {act.reason}" if rejected else "",
+    }
+    move = _move(version, act, rejected=rejected, complete=complete)
+    # The rule of four eyes stands in the transaction too, so that code that forgets it cannot write past it.
+    moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person})
+    try:
+        meta.transact([*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further])
+    except ConditionFailedError:
+        return False
+    return True
+
+
+def _check_packet(version: Version, seen: str) -> None:
+    if seen and version.packet and seen != version.packet["sha256"]:
+        raise ConflictError(
+            f"the decision names the packet {seen[:64]}, but the one of {version.reference} is {version.packet['sha256']}; "
+            f"read it and decide again: attestry packet {version.reference}"
+        )
+
+
+def _packet_and_policy(store: ObjectStore, version: Version) -> tuple[Packet, ApprovalPolicy]:
+    """Return the packet and the policy that the version stands under, which the packet must name."""
+    if not version.packet:
+        raise ConflictError(f"{version.reference} has no decision packet, so nothing can be decided on")
+    packet, policy = load_packet(store, version), ApprovalPolicy.from_item(version.approval_policy)
+    if packet.content["policy_sha256"] != policy.digest:
+        raise IntegrityError(f"the approval policy of {version.reference} is not the one in its decision packet")
+    return packet, policy
+
+
+def _repeated(meta: MetaStore, version: Version, verdict: Verdict, by: Principal, signature: bytes) -> Decision | None:
     row = meta.get(approval_key(version.model, version.number, by.person)) if by.person else None
     if row is None:
         return None
     if row["decision"] != verdict.value:
         raise ConflictError(f"{by.person} has already decided '{row['decision']}' on {version.reference}; a decision is not changed")
+    if signature and not row["signed_by_person"]:
+        raise ConflictError(f"{by.person} has already approved {version.reference} without a signature; a decision is not changed")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     complete = version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING
-    return Decision(version, complete, _approving(meta, version), max(1, policy.count))
+    return Decision(version, complete, _approving(meta, version), max(1, policy.count), bool(row["signed_by_person"]))
 
 
 def _approving(meta: MetaStore, version: Version) -> tuple[str, ...]:
+    """Return who has approved this version digest, on this packet, under this policy."""
     rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
-    return tuple(sorted(r["person"] for r in rows if r["decision"] == Verdict.APPROVE.value))
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    wanted = (Verdict.APPROVE.value, version.version_digest, version.packet.get("sha256", ""), policy.digest)
+    counted = [r for r in rows if tuple(r.get(k) for k in ("decision", "version_digest", "evidence", "policy_digest")) == wanted]
+    return tuple(sorted(r["person"] for r in counted if r.get("signed_by_person") or not policy.signed))
 
 
-def _move(version: Version, *, rejected: bool, complete: bool, principal: Principal, reason: str, at: datetime, evidence: str) -> Move:
+def _move(version: Version, act: _Act, *, rejected: bool, complete: bool) -> Move:
+    status, standing, kind = Status.RUNNING, version.standing, "approval.given"
     if rejected:
-        return Move(Stage.APPROVAL, Status.REJECTED, Standing.REJECTED, "version.rejected", principal, reason, at, evidence)
-    if complete:
-        return Move(Stage.APPROVAL, Status.SUCCEEDED, Standing.APPROVED, "version.approved", principal, reason, at, evidence)
-    return Move(Stage.APPROVAL, Status.RUNNING, version.standing, "approval.given", principal, reason, at, evidence)
-
-
-def _row(
-    version: Version, policy: ApprovalPolicy, person: str, verdict: Verdict, by: Principal, reason: str, at: datetime, evidence: str
-) -> dict[str, Any]:
-    return {
-        "person": person,
-        "decision": verdict.value,
-        "reason": reason,
-        "principal": by.to_item(),
-        "at": timestamp(at),
+        status, standing, kind = Status.REJECTED, Standing.REJECTED, "version.rejected"
+    elif complete:
+        status, standing, kind = Status.SUCCEEDED, Standing.APPROVED, "version.approved"
+    content = {
+        **act.facts,
         "stage": Stage.APPROVAL.value,
         "version_digest": version.version_digest,
-        "policy_digest": policy.digest,
-        "policy": policy.to_item(),
+        "policy": act.policy.to_item(),
+        "packet_sha256": act.packet.sha256,
+    }
+    predicate = Predicate(APPROVAL, content)
+    return Move(Stage.APPROVAL, status, standing, kind, act.by, act.reason, act.at, act.packet.sha256, act.facts, predicate)
+
+
+def _row(version: Version, act: _Act) -> dict[str, Any]:
+    return {
+        **act.facts,
+        **({"signature": act.signature.to_item()} if act.signature else {}),
+        "reason": act.reason,
+        "principal": act.by.to_item(),
+        "at": timestamp(act.at),
+        "stage": Stage.APPROVAL.value,
+        "version_digest": version.version_digest,
+        "policy_digest": act.policy.digest,
+        "policy": act.policy.to_item(),
         "transition": version.transition + 1,
-        "evidence": evidence,
+        "evidence": act.packet.sha256,
     }

@@ -2,7 +2,10 @@
 
 Rules:
 - Pointer and version are read, strongly consistent, for each delegation; the approvals are counted again, and are those
-  of this version digest and policy, by persons other than the submitter.
+  of this version digest, policy and decision packet, by persons other than the submitter.
+- Each of them has to be what its transition and its event say: an approval that was inserted by hand counts for nothing.
+- Nothing is delegated to what was killed or retired, or from the day on that is set for its retirement; a delegation ends
+  with the day before at the latest.
 - What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
   given was right when it was recorded, and it is recorded before the process has it.
 - At most one hour; the private key never leaves the process that asks.
@@ -11,18 +14,21 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, is_met
-from attestry.domain.errors import ConditionFailedError, ConflictError, NotFoundError
+from attestry.domain.errors import ConditionFailedError, ConflictError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing
 from attestry.domain.version import Version
-from attestry.evidence.delegation import Delegation, issue, public_key_of
+from attestry.evidence.delegation import MAX_LIFETIME_SECONDS, Delegation, issue, public_key_of
+from attestry.evidence.digests import sha256_hex
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
+from attestry.usecases.pointer import require_deployed
+from attestry.usecases.recorded import check_approvals
 from attestry.usecases.records import approval_key, load_version, outbox_put, pointer_key, version_key
 from attestry.usecases.sign import delegation_key, open_key
 
@@ -52,16 +58,16 @@ def delegate_signing(
 
     Raises:
         InvalidInputError: `jwk` is no public Ed25519 key.
-        NotFoundError: nothing is deployed there.
-        ConflictError: another version stands there, its approvals do not hold, or the pointer keeps moving.
+        NotFoundError: nothing is deployed there, or not any more.
+        ConflictError: another version stands there, it is due for retirement, its approvals do not hold, or the pointer keeps moving.
+        IntegrityError: an approval is not what was recorded.
     """
     public_key = public_key_of(jwk)
     for _ in range(TRIES):
-        pointer = meta.get(pointer_key(model, environment))
-        if pointer is None:
-            raise NotFoundError(f"no version of {model} is deployed in {environment}")
+        pointer = require_deployed(meta.get(pointer_key(model, environment)), model, environment)
         version = load_version(meta, model, int(pointer["number"]))
-        check_may_sign(version, pointer, _approvals(meta, version), wanted=version_digest)
+        counted = check_may_sign(version, pointer, _approvals(meta, version), wanted=version_digest, at=at)
+        check_approvals(meta, version, counted)
         delegation = issue(
             signer,
             version=VersionUrn(version.model, version.number, version.version_digest),
@@ -69,6 +75,7 @@ def delegate_signing(
             standing=version.standing,
             public_key=public_key,
             now=at,
+            lifetime_seconds=_lifetime(version, at),
         )
         try:
             meta.transact(_writes(delegation, version, pointer, at))
@@ -78,14 +85,15 @@ def delegate_signing(
     raise ConflictError(f"the deployed version of {model} in {environment} is being changed; try again")
 
 
-def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wanted: str | None) -> None:
-    """Check that a version may be signed for.
+def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wanted: str | None, at: datetime) -> list[Item]:
+    """Check that a version may be signed for, and return the approvals that count for it.
 
     Args:
         version: the version that the pointer names.
         pointer: the pointer's row.
         approvals: the rows of the decisions on the version.
         wanted: digest of the version that the process serves, or None.
+        at: the time.
 
     Raises:
         ConflictError: it may not, with the reason.
@@ -95,12 +103,17 @@ def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wa
     if not version.version_digest or version.version_digest != pointer["version_digest"]:
         raise ConflictError(f"the pointer names another digest than {version.reference} has")
     if version.standing is not Standing.DEPLOYED:
-        raise ConflictError(f"{version.reference} stands {version.standing}, not DEPLOYED")
+        why = f": it was {version.out_of_use}" if version.out_of_use else ""
+        raise ConflictError(f"{version.reference} stands {version.standing}, not DEPLOYED{why}")
+    if version.is_due(at):
+        raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on")
     policy = ApprovalPolicy.from_item(version.approval_policy)
-    approving = {row["person"] for row in approvals if _counts(row, version, policy)}
+    counted = [row for row in approvals if _counts(row, version, policy)]
+    approving = {row["person"] for row in counted}
     rejected = any(row["decision"] == Verdict.REJECT.value for row in approvals)
     if not version.approved or rejected or not approving or not is_met(policy, approving):
         raise ConflictError(f"the approvals that the policy of {version.reference} asks for are not there")
+    return counted
 
 
 def _approvals(meta: MetaStore, version: Version) -> list[Item]:
@@ -114,7 +127,15 @@ def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
         and row["version_digest"] == version.version_digest
         and row["policy_digest"] == policy.digest
         and row["person"] != version.submitter_person
+        and (row.get("signed_by_person") or not policy.signed)
     )
+
+
+def _lifetime(version: Version, at: datetime) -> int:
+    if not version.retires_on:
+        return MAX_LIFETIME_SECONDS
+    end = datetime.combine(date.fromisoformat(version.retires_on), time(), UTC)
+    return max(1, min(MAX_LIFETIME_SECONDS, int((end - at).total_seconds())))
 
 
 def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetime) -> list[Write]:
@@ -146,9 +167,10 @@ def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetim
             "expires": grant.expires,
             "capture_rate": pointer["capture_rate"],
             "delegator": grant.issuer,
+            "delegation_sha256": sha256_hex(delegation.token.encode()),
         },
     )
-    head = {"version_digest": version.version_digest, "standing": version.standing.value, "approved": True}
+    head = {"version_digest": version.version_digest, "standing": version.standing.value, "approved": True, "rev": version.rev}
     return [
         Check(pointer_key(version.model, grant.environment), When(exists=True, equals={"rev": pointer["rev"]})),
         Check(version_key(version.model, version.number), When(exists=True, equals=head)),

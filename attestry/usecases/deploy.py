@@ -4,28 +4,34 @@ Rules:
 - Only an approved version is put in place. A deployment finds its frozen files as they were recorded, and has it warm before the swap; a
   rollback does not wait for either, because it has to work at once: the inference function verifies every file when it loads it.
 - The swap is one transaction: pointer, the version that comes, the one that goes (ROLLBACK, kept ready), and the one that was kept ready.
-- Every prediction reads the pointer, so there is no moment with two versions or none.
+- Every prediction reads the pointer, so there is no moment with two versions; with none only before the first deployment, or after what
+  stood there was killed or retired, which leaves a vacant pointer (`attestry.usecases.pointer`).
+- A version whose day of retirement has come is not put in place.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, NotFoundError, StageFailedError
-from attestry.domain.events import timestamp
+from attestry.domain.events import shorten, timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import DEPLOYABLE, Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
-from attestry.ports import ABSENT, Functions, MetaStore, ObjectStore, Put, When, Write
+from attestry.evidence.predicates import DEPLOYMENT, Predicate
+from attestry.ports import ABSENT, Functions, Item, MetaStore, ObjectStore, Put, When, Write
+from attestry.usecases.attest import Attestor
+from attestry.usecases.pointer import kept_in, number_in
 from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, transition_key
 from attestry.usecases.serving import load_request
 
 TRIES = 8
 WARM_CALL_SECONDS = 60
+MAX_ERROR = 2000
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,13 @@ def warm(
             raise StageFailedError(f"{version.reference} was not loaded within {seconds:.0f} s")
 
 
-def begin_deployment(meta: MetaStore, version: Version, *, by: Principal, reason: str, at: datetime) -> Version:
+def begin_deployment(meta: MetaStore, attestor: Attestor, version: Version, *, by: Principal, reason: str, at: datetime) -> Version:
     """Record that the version is on its way into place, as stage DEPLOYMENT RUNNING; the same again changes nothing.
 
     Raises:
         ConflictError: the version is not approved, or moved meanwhile.
     """
-    require_deployable(version)
+    require_deployable(version, at)
     if version.stage is Stage.DEPLOYMENT and version.status is Status.RUNNING:
         return version
     again = version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED
@@ -119,24 +125,29 @@ def begin_deployment(meta: MetaStore, version: Version, *, by: Principal, reason
         raise ConflictError(f"{version.reference} is in {version.stage} {version.status} and cannot be deployed")
     move = Move(Stage.DEPLOYMENT, Status.RUNNING, version.standing, "stage.started", by, reason, at)
     try:
-        meta.transact(move_writes(version, move, {"error": ""}))
+        meta.transact(move_writes(version, move, attestor, {"error": ""}))
     except ConditionFailedError as error:
         raise ConflictError(f"{version.reference} was moved by somebody else at the same time; try again") from error
     return load_version(meta, version.model, version.number)
 
 
-def require_deployable(version: Version) -> None:
-    """Refuse a version that no approval stands behind.
+def require_deployable(version: Version, at: datetime) -> None:
+    """Refuse a version that no approval stands behind, or that is out of use.
 
     Raises:
-        ConflictError: not approved, rejected or retired.
+        ConflictError: not approved, rejected, killed or retired, or to be retired on a day that has come.
     """
+    if version.standing is Standing.RETIRED:
+        raise ConflictError(f"{version.reference} was {version.out_of_use}; it is not deployed again")
+    if version.is_due(at):
+        raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on, and is not deployed again")
     if not version.approved or version.standing not in DEPLOYABLE or not version.version_digest:
         raise ConflictError(f"{version.reference} stands {version.standing} and is not approved for deployment")
 
 
 def swap_pointer(
     meta: MetaStore,
+    attestor: Attestor,
     model: str,
     number: int,
     *,
@@ -154,58 +165,70 @@ def swap_pointer(
     """
     for _ in range(TRIES):
         version = load_version(meta, model, number)
-        require_deployable(version)
+        require_deployable(version, at)
         pointer = meta.get(pointer_key(model, environment))
-        if pointer and int(pointer["number"]) == number:
+        if pointer and number_in(pointer) == number:
             if version.stage is Stage.DEPLOYMENT and version.status is not Status.SUCCEEDED:
-                _finish(meta, version, by, reason, at)
-            return Deployment(load_version(meta, model, number), pointer.get("previous"), changed=False)
-        if _swap(meta, version, pointer, environment=environment, capture_rate=capture_rate, by=by, reason=reason, at=at, kind=kind):
-            return Deployment(load_version(meta, model, number), int(pointer["number"]) if pointer else None, changed=True)
+                _finish(meta, attestor, version, by, reason, at)
+            return Deployment(load_version(meta, model, number), kept_in(pointer), changed=False)
+        swapped = _swap(
+            meta, attestor, version, pointer, environment=environment, capture_rate=capture_rate, by=by, reason=reason, at=at, kind=kind
+        )
+        if swapped:
+            return Deployment(load_version(meta, model, number), _kept_after(pointer, number), changed=True)
     raise ConflictError(f"the pointer of {model} in {environment} is being changed by others; try again")
 
 
-def roll_back(meta: MetaStore, model: str, *, environment: str, by: Principal, reason: str, at: datetime) -> Deployment:
+def roll_back(meta: MetaStore, attestor: Attestor, model: str, *, environment: str, by: Principal, reason: str, at: datetime) -> Deployment:
     """Put the version that is kept for rollback back in place.
 
     Raises:
-        NotFoundError: nothing is deployed, or nothing is kept for rollback.
+        NotFoundError: nothing was deployed, or nothing is kept for rollback.
         ConflictError: see `swap_pointer`.
     """
     pointer = meta.get(pointer_key(model, environment))
     if pointer is None:
         raise NotFoundError(f"no version of {model} is deployed in {environment}")
-    if pointer.get("previous") is None:
+    previous = kept_in(pointer)
+    if previous is None:
         raise NotFoundError(f"no earlier version of {model} is kept for rollback in {environment}")
-    previous = int(pointer["previous"])
-    rate = _last_rate(meta, model, previous, environment) or str(pointer["capture_rate"])
+    rate = str(pointer.get("previous_rate") or _last_rate(meta, model, previous, environment) or pointer["capture_rate"])
     return swap_pointer(
-        meta, model, previous, environment=environment, capture_rate=rate, by=by, reason=reason, at=at, kind="version.rolled_back"
+        meta,
+        attestor,
+        model,
+        previous,
+        environment=environment,
+        capture_rate=rate,
+        by=by,
+        reason=reason,
+        at=at,
+        kind="version.rolled_back",
     )
 
 
 def approvers_of(meta: MetaStore, version: Version) -> list[str]:
     """Return who approved the version: persons, or the registry's policy."""
-    rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
-    return sorted(str(r["person"]) for r in rows if r["decision"] == "approve")
+    return sorted(str(r["person"]) for r in _approvals(meta, version))
 
 
-def fail_deployment(meta: MetaStore, model: str, number: int, *, by: Principal, error: str, at: datetime) -> None:
+def fail_deployment(meta: MetaStore, attestor: Attestor, model: str, number: int, *, by: Principal, error: str, at: datetime) -> None:
     """Leave the version in DEPLOYMENT FAILED with its error; the pointer stays where it was."""
     version = load_version(meta, model, number)
     if version.stage is not Stage.DEPLOYMENT or version.status is not Status.RUNNING:
         return
-    move = Move(Stage.DEPLOYMENT, Status.FAILED, version.standing, "stage.failed", by, error[:500], at)
-    meta.transact(move_writes(version, move, {"error": error}))
+    move = Move(Stage.DEPLOYMENT, Status.FAILED, version.standing, "stage.failed", by, shorten(error), at)
+    meta.transact(move_writes(version, move, attestor, {"error": shorten(error, MAX_ERROR)}))
 
 
-def _finish(meta: MetaStore, version: Version, by: Principal, reason: str, at: datetime) -> None:
+def _finish(meta: MetaStore, attestor: Attestor, version: Version, by: Principal, reason: str, at: datetime) -> None:
     move = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, version.standing, "stage.succeeded", by, reason, at)
-    meta.transact(move_writes(version, move))
+    meta.transact(move_writes(version, move, attestor))
 
 
 def _swap(
     meta: MetaStore,
+    attestor: Attestor,
     version: Version,
     pointer: dict[str, Any] | None,
     *,
@@ -217,8 +240,9 @@ def _swap(
     kind: str,
 ) -> bool:
     facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version)}
-    arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts)
-    writes: list[Write] = move_writes(version, arrive, {"deployed_at": timestamp(at), "error": ""})
+    predicate = _predicate(meta, version, pointer)
+    arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts, predicate=predicate)
+    writes: list[Write] = move_writes(version, arrive, attestor, {"deployed_at": timestamp(at), "error": ""})
     row = {
         "model": version.model,
         "environment": environment,
@@ -229,20 +253,21 @@ def _swap(
         "capture_rate": capture_rate,
         "at": timestamp(at),
         "by": by.to_item(),
-        "previous": int(pointer["number"]) if pointer else None,
+        "previous": _kept_after(pointer, version.number),
+        "previous_rate": _rate_kept(pointer, version.number),
         "rev": int(pointer["rev"]) + 1 if pointer else 1,
     }
     key = pointer_key(version.model, environment)
     writes.append(Put(key, row, When(exists=True, equals={"rev": pointer["rev"]}) if pointer else ABSENT))
-    if pointer:
-        leaving = load_version(meta, version.model, int(pointer["number"]))
-        leave = Move(
-            leaving.stage, leaving.status, Standing.ROLLBACK, "version.replaced", by, f"replaced by {version.reference}: {reason}"[:500], at
-        )
-        writes += move_writes(leaving, leave)
-        kept = pointer.get("previous")
-        if kept is not None and int(kept) != version.number:
-            writes += _release(meta, version.model, int(kept), by, version.reference, at)
+    going = number_in(pointer)
+    if going is not None:
+        leaving = load_version(meta, version.model, going)
+        why = shorten(f"replaced by {version.reference}: {reason}")
+        leave = Move(leaving.stage, leaving.status, Standing.ROLLBACK, "version.replaced", by, why, at)
+        writes += move_writes(leaving, leave, attestor)
+        kept = kept_in(pointer)
+        if kept is not None and kept != version.number:
+            writes += _release(meta, attestor, version.model, kept, by, version.reference, at)
     try:
         meta.transact(writes)
     except ConditionFailedError:
@@ -250,7 +275,41 @@ def _swap(
     return True
 
 
-def _release(meta: MetaStore, model: str, number: int, by: Principal, reference: str, at: datetime) -> list[Write]:
+def _kept_after(pointer: Mapping[str, Any] | None, number: int) -> int | None:
+    """Return what is kept for rollback once `number` is in place: what stood there; of a vacant pointer, what it keeps already."""
+    leaving, kept = number_in(pointer), kept_in(pointer)
+    return leaving if leaving is not None else kept if kept != number else None
+
+
+def _rate_kept(pointer: Mapping[str, Any] | None, number: int) -> str | None:
+    """Return the capture rate that applied when what is kept for rollback stood deployed."""
+    if pointer is None or _kept_after(pointer, number) is None:
+        return None
+    rate = pointer["capture_rate"] if number_in(pointer) is not None else pointer.get("previous_rate")
+    return None if rate is None else str(rate)
+
+
+def _approvals(meta: MetaStore, version: Version) -> list[Item]:
+    rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
+    return [r for r in rows if r["decision"] == "approve"]
+
+
+def _predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None) -> Predicate:
+    """Return what the attestation of a deployment says: what comes, on whose approvals, and what it replaces."""
+    approvals = [
+        {name: row[name] for name in ("person", "version_digest", "policy_digest", "transition", "evidence")}
+        for row in sorted(_approvals(meta, version), key=lambda r: str(r["person"]))
+    ]
+    content = {
+        "artifact_manifest": version.artifact.to_item() if version.artifact else None,
+        "approvals": approvals,
+        "previous": number_in(pointer),
+        "pointer_rev": int(pointer["rev"]) + 1 if pointer else 1,
+    }
+    return Predicate(DEPLOYMENT, content)
+
+
+def _release(meta: MetaStore, attestor: Attestor, model: str, number: int, by: Principal, reference: str, at: datetime) -> list[Write]:
     kept = load_version(meta, model, number)
     if kept.standing is not Standing.ROLLBACK:
         return []
@@ -263,7 +322,7 @@ def _release(meta: MetaStore, model: str, number: int, by: Principal, reference:
         f"no longer kept for rollback since {reference} was deployed",
         at,
     )
-    return move_writes(kept, move)
+    return move_writes(kept, move, attestor)
 
 
 def _last_rate(meta: MetaStore, model: str, number: int, environment: str) -> str | None:

@@ -1,7 +1,8 @@
 """The gate: the one place that sends a waiting pipeline on.
 
-It opens the APPROVAL stage with the pipeline's task token, applies an automatic policy, and sends the token once the table says that
-the stage has ended. Where the waiting execution is gone, it starts the next attempt, which skips the stages that are done.
+It freezes the packet that is decided on, opens the APPROVAL stage with the pipeline's task token, applies an automatic policy, and sends
+the token once the table says that the stage has ended. Where the waiting execution is gone, it starts the next attempt, which skips the
+stages that are done.
 """
 
 from __future__ import annotations
@@ -13,46 +14,55 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import ConditionFailedError, ConflictError
 from attestry.domain.names import name_execution
 from attestry.domain.principal import registry_principal
-from attestry.domain.stages import Stage, Status, may_begin
+from attestry.domain.stages import Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
-from attestry.ports import MetaStore, Notifier, Pipeline, Update, When
+from attestry.ports import MetaStore, Notifier, ObjectStore, Pipeline, Update, When
+from attestry.usecases.attest import Attestor
 from attestry.usecases.decide import approve_by_policy
 from attestry.usecases.executions import start_next_attempt
+from attestry.usecases.freeze_packet import freeze_packet
 from attestry.usecases.records import Move, load_version, move_writes, version_key
 
 
-def open_approval(meta: MetaStore, pipeline: Pipeline, notifier: Notifier, *, model: str, number: int, token: str, at: datetime) -> None:
-    """Keep the pipeline's token and open the stage; apply the policy at once where it asks for no person.
+def open_approval(
+    meta: MetaStore,
+    attestor: Attestor,
+    store: ObjectStore,
+    pipeline: Pipeline,
+    notifier: Notifier,
+    *,
+    model: str,
+    number: int,
+    token: str,
+    at: datetime,
+) -> None:
+    """Freeze the packet, keep the pipeline's token and open the stage; apply the policy at once where it asks for no person.
 
     Raises:
         ConflictError: the version is not at its approval.
+        IntegrityError: what the packet is made of, or what lies in its place, is not what was recorded.
     """
     version = load_version(meta, model, number)
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        # The same token again is this call again, cut off after the stage was opened: perhaps nobody was told.
+        told = version.token != token
         version = _keep_token(meta, version, token)
+        if not told:
+            notifier.notify(*_notice(version))
     elif may_begin(Stage.APPROVAL, version.stage, version.status):
-        version = _open(meta, version, token, at)
-        notifier.notify(
-            f"{version.reference} waits for approval",
-            {
-                "model": model,
-                "version": number,
-                "metrics": dict(version.metrics),
-                "gates": list(version.gates),
-                "policy": dict(version.approval_policy),
-            },
-        )
+        version = _open(meta, attestor, store, version, token, at)
+        notifier.notify(*_notice(version))
     elif version.stage not in (Stage.APPROVAL, Stage.DEPLOYMENT):
         raise ConflictError(f"{version.reference} is in {version.stage} {version.status}, not at its approval")
     else:
         pipeline.resume(token, _answer(version))
         return
-    version = _apply_policy(meta, version, at)
+    version = _apply_policy(meta, attestor, store, version, at)
     if version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING:
         pipeline.resume(token, _answer(version))
 
 
-def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int, at: datetime) -> str:
+def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: Pipeline, *, model: str, number: int, at: datetime) -> str:
     """Send the waiting execution on if the table says that APPROVAL has ended, or an automatic policy ends it now.
 
     Returns:
@@ -60,13 +70,13 @@ def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int, at:
     """
     version = load_version(meta, model, number)
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
-        version = _apply_policy(meta, version, at)
+        version = _apply_policy(meta, attestor, store, version, at)
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         return "waiting"
     if version.token and pipeline.resume(version.token, _answer(version)):
         _forget_token(meta, version)
         return "sent"
-    if version.status is Status.REJECTED:
+    if version.status is Status.REJECTED or version.standing is Standing.RETIRED:
         _forget_token(meta, version)
         return "sent"
     if (
@@ -79,20 +89,44 @@ def send_on(meta: MetaStore, pipeline: Pipeline, *, model: str, number: int, at:
     return "sent"
 
 
-def _apply_policy(meta: MetaStore, version: Version, at: datetime) -> Version:
+def _apply_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, at: datetime) -> Version:
     """Approve what the policy approves by itself; a version whose submitter is unproven waits until a person has claimed it."""
     automatic = ApprovalPolicy.from_item(version.approval_policy).automatic
-    return approve_by_policy(meta, version, at=at) if automatic and version.submitter_person is not None else version
+    return approve_by_policy(meta, attestor, store, version, at=at) if automatic and version.submitter_person is not None else version
 
 
-def _open(meta: MetaStore, version: Version, token: str, at: datetime) -> Version:
-    by = registry_principal("pipeline")
-    move = Move(Stage.APPROVAL, Status.RUNNING, version.standing, "stage.started", by, "validation has passed", at)
+def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, token: str, at: datetime) -> Version:
+    frozen = freeze_packet(meta, store, version, at)
+    move = Move(
+        Stage.APPROVAL,
+        Status.RUNNING,
+        version.standing,
+        "stage.started",
+        registry_principal("pipeline"),
+        "validation has passed",
+        at,
+        frozen.packet.sha256,
+        {"policy_sha256": frozen.packet.content["policy_sha256"], "page_sha256": frozen.place["page_sha256"]},
+    )
     try:
-        meta.transact(move_writes(version, move, {"token": token, "error": ""}))
+        meta.transact(move_writes(version, move, attestor, {"token": token, "error": "", "packet": dict(frozen.place)}))
     except ConditionFailedError as error:
         raise ConflictError(f"{version.reference} moved while its approval was opened") from error
     return load_version(meta, version.model, version.number)
+
+
+def _notice(version: Version) -> tuple[str, dict[str, Any]]:
+    """Return subject and message for who may decide: what waits, and how to read what is decided on."""
+    route = f"/v1/models/{version.model}/versions/{version.number}/packet"
+    return f"{version.reference} waits for approval", {
+        "model": version.model,
+        "version": version.number,
+        "metrics": dict(version.metrics),
+        "gates": list(version.gates),
+        "policy": dict(version.approval_policy),
+        "packet_sha256": version.packet["sha256"],
+        "packet": f"attestry packet {version.reference}, or GET {route}",
+    }
 
 
 def _keep_token(meta: MetaStore, version: Version, token: str) -> Version:

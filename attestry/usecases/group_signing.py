@@ -1,21 +1,23 @@
 """Sign the predictions of a serving process with many threads; those that wait at the same time become durable together.
 
 One thread at a time leads: it takes what waits, in order, signs it, and writes the receipts in one transaction. So receipts become
-durable in sequence, and a busy process pays one round trip for up to 100 predictions.
+durable in sequence, and a busy process pays one round trip for up to 100 predictions. Each thread that returns makes sure that the
+pointer was read at most 3 seconds before (`attestry.usecases.freshness`), however long it waited.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attestry.domain.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Item, MetaStore, ObjectStore, Put
-from attestry.usecases.records import pointer_key
+from attestry.usecases.freshness import PointerWatch
 from attestry.usecases.sign import Capture, SignedPrediction, SigningKey, SigningKeys, receipt_put
 
 MAX_GROUP = 100
@@ -28,6 +30,7 @@ class _Waiting:
     output: bytes
     principal: Mapping[str, Any] | None
     signed: SignedPrediction | None = None
+    watch: PointerWatch | None = None
     error: Exception | None = None
 
     @property
@@ -47,6 +50,7 @@ class GroupSigner:
         model: str,
         environment: str,
         version_digest: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -57,6 +61,7 @@ class GroupSigner:
             model: the model's name.
             environment: where, for example `production`.
             version_digest: the version that the process has loaded, hex.
+            clock: monotonic seconds.
         """
         self._meta = meta
         self._store = store
@@ -64,6 +69,7 @@ class GroupSigner:
         self._model = model
         self._environment = environment
         self._digest = version_digest
+        self._clock = clock
         self._queue: deque[_Waiting] = deque()
         self._leading = threading.Lock()
 
@@ -78,7 +84,7 @@ class GroupSigner:
         Raises:
             InvalidInputError: the output is no JSON, or holds NaN or an infinity.
             ConflictError: the version does not stand deployed there (any more): the process has to load another.
-            NotFoundError: nothing is deployed there.
+            NotFoundError: nothing is deployed there (any more), with the reason.
             UnavailableError: the receipt may not be durable; the output must not be shown.
         """
         mine = _Waiting(request, output, principal)
@@ -87,8 +93,9 @@ class GroupSigner:
             with self._leading:
                 if not mine.is_done:
                     self._lead(self._take())
-        if mine.signed is None:
+        if mine.signed is None or mine.watch is None:
             raise mine.error or UnavailableError("the prediction was not signed")
+        mine.watch.confirm(self._digest)
         return mine.signed
 
     def _take(self) -> list[_Waiting]:
@@ -104,27 +111,27 @@ class GroupSigner:
     def _lead(self, group: list[_Waiting]) -> None:
         """Sign and record a group; every member ends with a result or an error."""
         try:
-            pointer = self._pointer()
+            watch = PointerWatch(self._meta, self._model, self._environment, self._clock)
+            pointer = self._pointer(watch)
             version = VersionUrn(self._model, int(pointer["number"]), self._digest)
             key = self._keys.key_for(version, self._environment)
-            self._record(group, key, pointer)
+            watch.confirm(self._digest)
+            self._record(group, key, pointer, watch)
         except (ConflictError, NotFoundError, UnavailableError) as error:
             _fail(group, error)
         except BaseException as error:
             _fail(group, UnavailableError(f"the predictions were not signed: {type(error).__name__}: {error}"))
             raise
 
-    def _pointer(self) -> Item:
-        pointer = self._meta.get(pointer_key(self._model, self._environment))
-        if pointer is None:
-            raise NotFoundError(f"no version of {self._model} is deployed in {self._environment}")
+    def _pointer(self, watch: PointerWatch) -> Item:
+        pointer = watch.read()
         if pointer["version_digest"] != self._digest:
             raise ConflictError(
                 f"{self._model}@{pointer['number']} stands deployed in {self._environment}, not the version that is loaded here"
             )
         return pointer
 
-    def _record(self, group: list[_Waiting], key: SigningKey, pointer: Item) -> None:
+    def _record(self, group: list[_Waiting], key: SigningKey, pointer: Item, watch: PointerWatch) -> None:
         capture = Capture(str(pointer["capture_rate"]), str(pointer["folder"]), self._store)
         signed: list[tuple[_Waiting, SignedPrediction]] = []
         puts: list[Put] = []
@@ -140,7 +147,7 @@ class GroupSigner:
             if puts:
                 self._meta.transact(puts)
         for waiting, one in signed:
-            waiting.signed = one
+            waiting.watch, waiting.signed = watch, one
 
 
 def _fail(group: list[_Waiting], error: Exception) -> None:

@@ -10,6 +10,7 @@ from attestry.domain.gates import apply_gates
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import Version
 from attestry.ports import MetaStore
+from attestry.usecases.pointer import kept_in, number_in
 from attestry.usecases.records import load_version, pointer_key
 
 
@@ -41,4 +42,7 @@ def judge_gates(meta: MetaStore, version: Version, manifest: Manifest, metrics: 
 
 def _deployed(meta: MetaStore, model: str, environment: str) -> Version | None:
     pointer = meta.get(pointer_key(model, environment))
-    return load_version(meta, model, int(pointer["number"])) if pointer else None
+    number = number_in(pointer)
+    # Where what was deployed has been killed, the bar is what is kept for rollback.
+    number = number if number is not None else kept_in(pointer)
+    return load_version(meta, model, number) if number is not None else None

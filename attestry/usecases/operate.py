@@ -6,23 +6,33 @@ from datetime import datetime
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, ForbiddenError
 from attestry.domain.principal import Principal
-from attestry.domain.stages import Status
+from attestry.domain.stages import Standing, Status
 from attestry.domain.version import Version, encode
 from attestry.ports import Functions, MetaStore, Pipeline
+from attestry.usecases.attest import Attestor
 from attestry.usecases.deploy import begin_deployment
 from attestry.usecases.executions import start_next_attempt
 from attestry.usecases.records import Move, load_version, move_writes
 
 
 def request_deployment(
-    meta: MetaStore, functions: Functions, model: str, number: int, *, deploy_function: str, by: Principal, reason: str, at: datetime
+    meta: MetaStore,
+    attestor: Attestor,
+    functions: Functions,
+    model: str,
+    number: int,
+    *,
+    deploy_function: str,
+    by: Principal,
+    reason: str,
+    at: datetime,
 ) -> Version:
     """Begin to put an approved version in place; the deploy function warms it and swaps the pointer.
 
     Raises:
         NotFoundError, ConflictError: see `begin_deployment`.
     """
-    version = begin_deployment(meta, load_version(meta, model, number), by=by, reason=reason, at=at)
+    version = begin_deployment(meta, attestor, load_version(meta, model, number), by=by, reason=reason, at=at)
     functions.send(
         deploy_function, {"model": model, "version": number, "attempt": version.attempt, "reason": reason, "principal": by.to_item()}
     )
@@ -34,15 +44,17 @@ def retry_version(meta: MetaStore, pipeline: Pipeline, model: str, number: int) 
 
     Raises:
         NotFoundError: no such version.
-        ConflictError: the version did not fail, or its pipeline still runs.
+        ConflictError: the version did not fail, its pipeline still runs, or it was killed or retired.
     """
     version = load_version(meta, model, number)
+    if version.standing is Standing.RETIRED:
+        raise ConflictError(f"{version.reference} was {version.out_of_use}; it is not tried again")
     if version.status is not Status.FAILED:
         raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; only a failed version is tried again")
     return start_next_attempt(meta, pipeline, version)
 
 
-def claim_submission(meta: MetaStore, model: str, number: int, *, by: Principal, at: datetime) -> Version:
+def claim_submission(meta: MetaStore, attestor: Attestor, model: str, number: int, *, by: Principal, at: datetime) -> Version:
     """Make the person behind the caller the submitter of a version that was uploaded by hand under the caller's own prefix.
 
     Raises:
@@ -60,7 +72,7 @@ def claim_submission(meta: MetaStore, model: str, number: int, *, by: Principal,
         raise ForbiddenError(f"{version.reference} was uploaded under the prefix of {version.submitter.user_id}, not of {by.user_id}")
     move = Move(version.stage, version.status, version.standing, "submission.claimed", by, "the uploader has named themselves", at)
     try:
-        meta.transact(move_writes(version, move, {"submitter": encode(by), "submitter_person": person}))
+        meta.transact(move_writes(version, move, attestor, {"submitter": encode(by), "submitter_person": person}))
     except ConditionFailedError as error:
         raise ConflictError(f"{version.reference} was changed by somebody else at the same time; try again") from error
     return load_version(meta, model, number)

@@ -3,7 +3,8 @@
 Rules:
 - The pointer is read, strongly consistent, for every request; what it names is asked, and signed for. A version is
   signed for by keys of that version only, so an answer carries exactly the version that made it across a cut-over too.
-- On the warm path there are three round trips: pointer, inference, receipt.
+- On the warm path there are three round trips: pointer, inference, receipt. A request that takes longer than 3 seconds reads the
+  pointer again, before the receipt and before the answer (`attestry.usecases.freshness`): a killed version answers nothing any more.
 - A version that is not loaded is loaded while the caller waits; where that takes too long the caller is told when to
   come back.
 - Bytes that are not as recorded are never signed for.
@@ -23,7 +24,6 @@ from attestry.domain.errors import (
     ConflictError,
     IntegrityError,
     InvalidInputError,
-    NotFoundError,
     NotReadyError,
 )
 from attestry.domain.names import ModelName
@@ -32,8 +32,9 @@ from attestry.domain.version import Version
 from attestry.evidence.canonical import parse_strict
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Functions, Item, MetaStore, ObjectStore
+from attestry.usecases.freshness import PointerMovedError, PointerWatch
 from attestry.usecases.prediction_request import order_by_schema, parse_prediction_request
-from attestry.usecases.records import load_version, pointer_key
+from attestry.usecases.records import load_version
 from attestry.usecases.serving import load_request
 from attestry.usecases.sign import Capture, SigningKey, SigningKeys, receipt_put
 
@@ -126,7 +127,7 @@ class Predictor:
 
         Raises:
             InvalidInputError: the request breaks a rule; the error names the field.
-            NotFoundError: nothing is deployed there.
+            NotFoundError: nothing is deployed there, or not any more: what answered was killed or retired.
             NotReadyError: the version is still loading.
             IntegrityError: a file of the version is not as recorded.
             PredictionFailedError: the version's own code failed.
@@ -137,9 +138,8 @@ class Predictor:
         instances = parse_prediction_request(body)
         deadline = self._clock() + WHOLE_SECONDS
         for _ in range(TRIES):
-            pointer = self._meta.get(pointer_key(model, environment))
-            if pointer is None:
-                raise NotFoundError(f"no version of {model} is deployed in {environment}")
+            watch = PointerWatch(self._meta, model, environment, self._clock)
+            pointer = watch.read()
             version = self._version(pointer)
             if version is None:
                 continue
@@ -149,7 +149,15 @@ class Predictor:
             except ConflictError:
                 continue  # the pointer moved after it was read; what stands there by now is read again
             output = self._infer(version, ordered, deadline)
-            return self._sign(key, version, pointer, body, output, by)
+            try:
+                watch.confirm(version.version_digest)
+                prediction = self._sign(key, version, pointer, body, output, by)
+                watch.confirm(version.version_digest)
+            except PointerMovedError:
+                if self._clock() >= deadline:
+                    raise
+                continue
+            return prediction
         raise ConflictError(f"the deployed version of {model} in {environment} is being changed; try again")
 
     def _version(self, pointer: Item) -> Version | None:

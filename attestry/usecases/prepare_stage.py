@@ -8,56 +8,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from attestry.domain.environments import environment_id
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, StageFailedError
 from attestry.domain.events import timestamp
-from attestry.domain.manifest import Manifest, Processing, Training, Validation
+from attestry.domain.manifest import Manifest
 from attestry.domain.principal import registry_principal
-from attestry.domain.stages import PIPELINE, Stage, Status, may_begin
+from attestry.domain.stages import PIPELINE, Stage, Standing, Status, may_begin
 from attestry.domain.version import DataSet, EnvironmentRef, FileRef, Version, encode
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import digest_stream, sha256_hex
 from attestry.ports import MetaStore, ObjectStore, Put
+from attestry.usecases.attest import Attestor
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
+from attestry.usecases.stage_plan import (
+    Execution,
+    Sandbox,
+    arguments_of,
+    criteria_facts,
+    environment_of,
+    inputs_of,
+    plan_stage,
+    settings_of,
+)
 
 JOB_URL_SECONDS = 15 * 60
 OUTPUT_NAMES = {Stage.PROCESSING: "output", Stage.TRAINING: "model", Stage.VALIDATION: "output"}
 MAX_OUTPUT_BYTES = 4 * 1024**3
 MAX_LOG_BYTES = 1024 * 1024
 MAX_TIMEOUT_SECONDS = 840
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """What a job runs on: memory in MiB, ephemeral disk in MiB, architecture, as the function is configured."""
-
-    memory_mib: int
-    disk_mib: int
-    architecture: str
-
-    def to_item(self) -> dict[str, Any]:
-        """Return the configuration for the record; AWS Lambda gives one vCPU per 1,769 MiB and no GPU."""
-        return {
-            "memory_mib": self.memory_mib,
-            "disk_mib": self.disk_mib,
-            "architecture": self.architecture,
-            "vcpu": f"{self.memory_mib / 1769:.2f}",
-            "gpu": "none",
-        }
-
-
-@dataclass(frozen=True)
-class Execution:
-    """The execution of the pipeline that asks."""
-
-    arn: str
-    name: str
-    started: str
 
 
 def job_prefix(version: Version, stage: Stage, attempt: int) -> str:
@@ -71,6 +54,7 @@ class StagePreparer:
     def __init__(
         self,
         meta: MetaStore,
+        attestor: Attestor,
         store: ObjectStore,
         scratch: ObjectStore,
         sandbox: Sandbox,
@@ -82,6 +66,7 @@ class StagePreparer:
 
         Args:
             meta: the table.
+            attestor: signs with the function's own key.
             store: the model store.
             scratch: the scratch bucket.
             sandbox: configuration of the sandbox function.
@@ -89,6 +74,7 @@ class StagePreparer:
             data_buckets: buckets that manifests may name by `s3://`.
         """
         self._meta = meta
+        self._attestor = attestor
         self._store = store
         self._scratch = scratch
         self._sandbox = sandbox
@@ -98,7 +84,7 @@ class StagePreparer:
     def plan_environments(self, model: str, number: int) -> list[dict[str, str]]:
         """Put the lock files where the builder reads them, and return what it has to build: the script's and the registry's own."""
         version = load_version(self._meta, model, number)
-        environment = _environment(version)
+        environment = environment_of(version)
         lock = self._store.read(version.lock.key, version.lock.version_id, max_bytes=version.lock.size)
         own_sha256 = sha256_hex(self._evaluation_lock)
         own = environment_id(own_sha256, environment.python, environment.platform)
@@ -114,12 +100,14 @@ class StagePreparer:
             StageFailedError, InvalidInputError, IntegrityError: an input is not there or not what the manifest says.
         """
         version = load_version(self._meta, model, number)
+        if version.standing is Standing.RETIRED:
+            raise ConflictError(f"{version.reference} was {version.out_of_use}; its pipeline ends here")
         if _is_done(version, stage):
             return {"skip": True}
         manifest = load_manifest(self._store, version)
         version = self._place_inputs(version, manifest, stage)
         version = self._begin(version, manifest, attempt, stage, execution, at)
-        settings = _settings(manifest, stage)
+        settings = settings_of(manifest, stage)
         prefix = job_prefix(version, stage, attempt)
         job = self._job(version, manifest, stage, attempt, prefix)
         self._scratch.put(prefix + "job.json", json.dumps(job).encode(), content_type="application/json")
@@ -136,7 +124,7 @@ class StagePreparer:
         if stage is not Stage.PROCESSING:
             return version
         sources = [self._place_source(version, manifest, index) for index in range(len(manifest.data.source))]
-        environment = self._built(_environment(version))
+        environment = self._built(environment_of(version))
         return replace(
             version, datasets=(*sources, *(d for d in version.datasets if not d.name.startswith("source/"))), environment=environment
         )
@@ -189,7 +177,8 @@ class StagePreparer:
             return load_version(self._meta, version.model, version.number)
         if not may_begin(stage, version.stage, version.status):
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")
-        plan = canonical_bytes(self._plan(version, manifest, attempt, stage, execution))
+        planned = plan_stage(version, manifest, attempt, stage, execution, self._sandbox)
+        plan = canonical_bytes(planned)
         plan_sha256 = sha256_hex(plan)
         row = {
             "stage": stage.value,
@@ -209,52 +198,21 @@ class StagePreparer:
             reason,
             at,
             plan_sha256,
-            {"attempt": attempt},
+            {"attempt": attempt, **criteria_facts(planned)},
         )
         changes = {"error": "", "datasets": encode(version.datasets), "environment": encode(version.environment)}
         try:
-            self._meta.transact([*move_writes(version, move, changes), Put(stage_key(version.model, version.number, stage, attempt), row)])
+            moving = move_writes(version, move, self._attestor, changes)
+            self._meta.transact([*moving, Put(stage_key(version.model, version.number, stage, attempt), row)])
         except ConditionFailedError as error:
             raise ConflictError(f"{version.reference} was moved by somebody else while {stage} began") from error
         return load_version(self._meta, version.model, version.number)
 
-    def _plan(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution) -> dict[str, Any]:
-        """Return what is going to run: recorded before it does, so that a later edit of a setting shows."""
-        settings = _settings(manifest, stage)
-        environment = _environment(version)
-        return {
-            "format": 1,
-            "model": version.model,
-            "number": version.number,
-            "stage": stage.value,
-            "attempt": attempt,
-            "execution": {"arn": execution.arn, "name": execution.name, "started": execution.started},
-            "executor": settings.executor,
-            "code": {
-                "repository": manifest.source.repository,
-                "revision": manifest.source.revision,
-                "script": settings.script,
-                "archive_sha256": manifest.source.sha256,
-                "dirty_diff_sha256": manifest.source.dirty.diff_sha256 if manifest.source.dirty else None,
-            },
-            "environment": {k: v for k, v in environment.to_item().items() if k not in ("key", "version_id")},
-            "container": settings.container or manifest.environment.container,
-            "parameters": dict(_arguments(settings)),
-            "inputs": [{"name": d.name, "digest": d.digest, "files": [f.to_item() for f in d.files]} for d in _inputs(version, stage)],
-            "resources": {
-                "requested": {"memory_mib": settings.resources.memory_mib, "timeout_seconds": settings.resources.timeout_seconds},
-                "configured": self._sandbox.to_item(),
-            },
-            "ran_by": version.submitter.to_item(),
-            "code_author": manifest.source.author,
-            "written_by": registry_principal("pipeline").to_item(),
-        }
-
     def _job(self, version: Version, manifest: Manifest, stage: Stage, attempt: int, prefix: str) -> dict[str, Any]:
-        settings = _settings(manifest, stage)
+        settings = settings_of(manifest, stage)
         timeout = min(settings.resources.timeout_seconds, MAX_TIMEOUT_SECONDS)
         lasting = timeout + JOB_URL_SECONDS
-        environment = _environment(version).archive
+        environment = environment_of(version).archive
         if environment is None:
             raise StageFailedError("the environment was not built")
         output = OUTPUT_NAMES[stage]
@@ -269,8 +227,8 @@ class StagePreparer:
             "environment": self._url(environment, lasting),
             "source": self._url(version.source, lasting),
             "entry_point": settings.script,
-            "arguments": dict(_arguments(settings)),
-            "channels": {_channel(manifest, d): [self._url(f, lasting) for f in d.files] for d in _merged(_inputs(version, stage))},
+            "arguments": dict(arguments_of(settings)),
+            "channels": {_channel(manifest, d): [self._url(f, lasting) for f in d.files] for d in _merged(inputs_of(version, stage))},
             "model": [
                 self._url(replace(f, path=f.path.removeprefix("model/")), lasting) for f in version.frozen if f.path.startswith("model/")
             ]
@@ -289,7 +247,7 @@ class StagePreparer:
     def _evaluation(self, version: Version, manifest: Manifest, stage: Stage, prefix: str) -> dict[str, Any] | None:
         if stage is Stage.TRAINING:
             return None
-        environment = _environment(version)
+        environment = environment_of(version)
         lock_sha256 = sha256_hex(self._evaluation_lock)
         own = self._built(
             EnvironmentRef(
@@ -320,28 +278,6 @@ def _is_done(version: Version, stage: Stage) -> bool:
     reached = PIPELINE.index(version.stage)
     wanted = PIPELINE.index(stage)
     return reached > wanted or (reached == wanted and version.status is Status.SUCCEEDED)
-
-
-def _environment(version: Version) -> EnvironmentRef:
-    if version.environment is None:
-        raise StageFailedError(f"{version.reference} has no environment")
-    return version.environment
-
-
-def _settings(manifest: Manifest, stage: Stage) -> Processing | Training | Validation:
-    if stage is Stage.PROCESSING:
-        return manifest.processing
-    return manifest.training if stage is Stage.TRAINING else manifest.validation
-
-
-def _arguments(settings: Processing | Training | Validation) -> Mapping[str, Any]:
-    return settings.hyperparameters if isinstance(settings, Training) else settings.parameters
-
-
-def _inputs(version: Version, stage: Stage) -> list[DataSet]:
-    if stage is Stage.PROCESSING:
-        return [d for d in version.datasets if d.name.startswith("source/")]
-    return [version.dataset("training" if stage is Stage.TRAINING else "holdout")]
 
 
 def _merged(inputs: list[DataSet]) -> list[DataSet]:

@@ -7,28 +7,35 @@ reports about itself is kept as `claimed`. A stage that failed leaves the versio
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, NotFoundError
-from attestry.domain.events import timestamp
+from attestry.domain.events import shorten, timestamp
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing, Status
-from attestry.domain.version import FileRef, Version, encode
+from attestry.domain.version import DataSet, FileRef, Version, encode
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
-from attestry.ports import MetaStore, Notifier, ObjectStore, Update, When
+from attestry.evidence.predicates import Predicate
+from attestry.evidence.stage_predicates import judgement_of, provenance_of
+from attestry.ports import MetaStore, Notifier, ObjectStore, Put, Update, When
+from attestry.usecases.attest import Attestor
 from attestry.usecases.freeze import Freezer
 from attestry.usecases.judge import judge_gates
+from attestry.usecases.lineage import edge_puts
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.prepare_stage import MAX_LOG_BYTES, job_prefix
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
+from attestry.usecases.sign_artifact import ArtifactSignature
 
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
 MAX_ERROR = 2000
-MAX_REASON = 500
+"""What an error may take in a record, in bytes of JSON."""
+
 _OUTCOMES = ("SUCCEEDED", "FAILED", "TIMED_OUT")
 
 
@@ -59,6 +66,7 @@ class Recorded:
         outputs: name to digest and files.
         changes: attributes of the version's head.
         facts: for the record: metrics, gates, schema.
+        told: further facts for the event.
     """
 
     outcome: Status
@@ -66,17 +74,42 @@ class Recorded:
     outputs: tuple[Mapping[str, Any], ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+SignArtifact = Callable[[str, str], ArtifactSignature]
+"""Has the frozen folder of a version signed: its folder, and the version digest."""
 
 
 class StageRecorder:
     """Records stages."""
 
-    def __init__(self, meta: MetaStore, store: ObjectStore, scratch: ObjectStore, notifier: Notifier) -> None:
-        """Take the ports."""
+    def __init__(
+        self,
+        meta: MetaStore,
+        attestor: Attestor,
+        store: ObjectStore,
+        scratch: ObjectStore,
+        notifier: Notifier,
+        *,
+        sign_artifact: SignArtifact,
+    ) -> None:
+        """Take the ports.
+
+        Args:
+            meta: the table.
+            attestor: signs with the key of the function that records.
+            store: the model store.
+            scratch: the scratch bucket.
+            notifier: tells people.
+            sign_artifact: has a frozen folder signed.
+        """
         self._meta = meta
+        self._attestor = attestor
         self._store = store
         self._scratch = scratch
         self._notifier = notifier
+        self._sign_artifact = sign_artifact
 
     def record(self, model: str, number: int, attempt: int, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
         """Record the run of a stage; the same again is answered from the record.
@@ -88,6 +121,8 @@ class StageRecorder:
             UnavailableError: a service failed; the pipeline tries again.
         """
         version = load_version(self._meta, model, number)
+        if version.standing is Standing.RETIRED:
+            return self._end(version, stage, attempt, at)
         if stage is Stage.APPROVAL and (version.stage is not Stage.VALIDATION or result.error is None):
             return _approval_outcome(version)
         row = self._meta.get(stage_key(model, number, stage, attempt))
@@ -100,6 +135,7 @@ class StageRecorder:
             recorded = self._take(version, stage, attempt, result)
         except (InvalidInputError, IntegrityError, NotFoundError, ConflictError) as error:
             recorded = Recorded(Status.FAILED, error.message)
+        recorded = replace(recorded, error=shorten(recorded.error, MAX_ERROR))
         self._write(version, stage, attempt, row, recorded, result, log, at)
         return {"outcome": recorded.outcome.value, "error": recorded.error}
 
@@ -138,7 +174,8 @@ class StageRecorder:
             "digest": frozen.artifact.sha256,
             "files": [f.to_item() for f in frozen.files if f.path.startswith("model/")],
         }
-        return Recorded(Status.SUCCEEDED, outputs=(output,), changes=changes)
+        signature = self._sign_artifact(frozen.folder, frozen.artifact.sha256)
+        return Recorded(Status.SUCCEEDED, outputs=(output,), changes=changes, told={"oms_sha256": signature.sha256})
 
     def _take_validation(self, freezer: Freezer, version: Version, attempt: int, result: StageResult) -> Recorded:
         summary = self._summary(result)
@@ -187,15 +224,17 @@ class StageRecorder:
         log: FileRef | None,
         at: datetime,
     ) -> None:
-        record = canonical_bytes(_record(row, recorded, result, log, at))
+        told = _record(row, recorded, result, log, at)
+        record = canonical_bytes(told)
         folder = str(recorded.changes.get("folder", version.folder))
         kept = self._keep_record(f"{folder}/stages/{stage.value}/{attempt}/record.json", record)
         standing = Standing(recorded.changes.get("standing", version.standing))
         kind = {Status.SUCCEEDED: "stage.succeeded", Status.FAILED: "stage.failed", Status.REJECTED: "version.rejected"}[recorded.outcome]
-        reason = recorded.error[:MAX_REASON] or f"{stage.value} has succeeded"
-        data = {"attempt": attempt, "outputs": {o["name"]: o["digest"] for o in recorded.outputs}}
-        move = Move(stage, recorded.outcome, standing, kind, registry_principal("pipeline"), reason, at, sha256_hex(record), data)
-        changes = {**recorded.changes, "error": recorded.error[:MAX_ERROR]}
+        reason = shorten(recorded.error) or f"{stage.value} has succeeded"
+        data = {"attempt": attempt, "outputs": {o["name"]: o["digest"] for o in recorded.outputs}, **recorded.told}
+        by, predicate = registry_principal("pipeline"), _predicate(told, kept)
+        move = Move(stage, recorded.outcome, standing, kind, by, reason, at, sha256_hex(record), data, predicate)
+        changes = {**recorded.changes, "error": recorded.error}
         done = {
             "status": recorded.outcome.value,
             "ended": timestamp(at),
@@ -203,14 +242,14 @@ class StageRecorder:
             "record_sha256": sha256_hex(record),
             "record_key": kept.key,
             "record_version_id": kept.version_id,
-            "error": recorded.error[:MAX_ERROR],
+            "error": recorded.error,
             "log": log.to_item() if log else None,
         }
         update = Update(
             stage_key(version.model, version.number, stage, attempt), done, When(exists=True, equals={"status": Status.RUNNING.value})
         )
         try:
-            self._meta.transact([*move_writes(version, move, changes), update])
+            self._meta.transact([*move_writes(version, move, self._attestor, changes), update, *self._edges(version, stage, recorded)])
         except ConditionFailedError as error:
             after = self._meta.get(stage_key(version.model, version.number, stage, attempt))
             if after is None or after["status"] == Status.RUNNING.value:
@@ -220,6 +259,13 @@ class StageRecorder:
                 f"{version.reference}: {stage.value} {recorded.outcome.value.lower()}",
                 {"model": version.model, "version": version.number, "stage": stage.value, "error": recorded.error},
             )
+
+    def _edges(self, version: Version, stage: Stage, recorded: Recorded) -> list[Put]:
+        """Return the rows that lead from the version's inputs to it, once its data are prepared."""
+        if stage is not Stage.PROCESSING or recorded.outcome is not Status.SUCCEEDED:
+            return []
+        datasets = tuple(DataSet.from_item(d) for d in recorded.changes["datasets"])
+        return edge_puts(replace(version, datasets=datasets), load_manifest(self._store, version).source.revision)
 
     def _keep_record(self, key: str, record: bytes) -> FileRef:
         """Write the record; one that a crashed try left is kept beside it, since records carry the time."""
@@ -232,14 +278,23 @@ class StageRecorder:
             return FileRef("record.json", kept.key, kept.version_id, kept.size, kept.sha256)
         raise IntegrityError(f"{key} was written by too many tries")
 
+    def _end(self, version: Version, stage: Stage, attempt: int, at: datetime) -> dict[str, str]:
+        """End the run of a version that was killed or retired meanwhile; what the script made is not taken."""
+        error = f"{version.reference} was {version.out_of_use}"[:MAX_ERROR]
+        ended = {"status": Status.FAILED.value, "ended": timestamp(at), "error": error}
+        running = When(exists=True, equals={"status": Status.RUNNING.value})
+        with suppress(ConditionFailedError):
+            self._meta.transact([Update(stage_key(version.model, version.number, stage, attempt), ended, running)])
+        return {"outcome": Status.FAILED.value, "error": error}
+
     def _record_unbegun(self, version: Version, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
         """Record that the pipeline failed before the stage could begin, for example because an environment did not build."""
-        error = _failure(result) or "the stage did not begin"
+        error = shorten(_failure(result) or "the stage did not begin", MAX_ERROR)
         if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
             return {"outcome": version.status.value, "error": version.error}
-        move = Move(stage, Status.FAILED, version.standing, "stage.failed", registry_principal("pipeline"), error[:MAX_REASON], at)
+        move = Move(stage, Status.FAILED, version.standing, "stage.failed", registry_principal("pipeline"), shorten(error), at)
         try:
-            self._meta.transact(move_writes(version, move, {"error": error[:MAX_ERROR]}))
+            self._meta.transact(move_writes(version, move, self._attestor, {"error": error}))
         except ConditionFailedError as failed:
             raise ConflictError(f"{version.reference} was moved by somebody else while its failure was recorded") from failed
         self._notifier.notify(
@@ -280,7 +335,7 @@ def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log
     return {
         **json.loads(row["plan"]),
         "outcome": recorded.outcome.value,
-        "error": recorded.error[:MAX_ERROR],
+        "error": recorded.error,
         "started": result.entered or row["begun"],
         "ended": timestamp(at),
         "outputs": [dict(o) for o in recorded.outputs],
@@ -288,6 +343,13 @@ def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log
         "claimed": json.loads(json.dumps(claimed, default=str)),
         **recorded.facts,
     }
+
+
+def _predicate(record: Mapping[str, Any], kept: FileRef) -> Predicate | None:
+    """Return what the stage's attestation says; a stage that has failed made nothing that could be attested but the move."""
+    if record["outcome"] == Status.FAILED:
+        return None
+    return judgement_of(record) if record["stage"] == Stage.VALIDATION else provenance_of(record, kept.sha256, kept.key)
 
 
 def _approval_outcome(version: Version) -> dict[str, str]:

@@ -1,21 +1,25 @@
 """Keys of the rows, and the writes that every move of a version is made of.
 
-A move is one transaction: the head row under its optimistic lock, the immutable transition, and the event in the outbox.
+A move is one transaction: the head row under its optimistic lock, the immutable transition, and the event in the outbox. Before it there
+is an attestation, signed by the function that moves and kept write-once, which transition and event name by its digest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.errors import NotFoundError
+from attestry.domain.errors import ConflictError, NotFoundError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version, encode
+from attestry.evidence.attestor import AttestationRef
+from attestry.evidence.predicates import MoveFacts, Predicate
 from attestry.ports import ABSENT, Key, MetaStore, Put, Update, When, Write
+from attestry.usecases.attest import Attestor, attest_move
 
 MODELS = "MODELS"
 OUTBOX = "OUTBOX"
@@ -109,6 +113,7 @@ class Move:
         at: when.
         evidence: SHA-256 of the record that the move rests on, or empty.
         data: further facts for the event.
+        predicate: what its attestation says besides the move; None where there is nothing.
     """
 
     stage: Stage
@@ -120,21 +125,39 @@ class Move:
     at: datetime
     evidence: str = ""
     data: Mapping[str, Any] | None = None
+    predicate: Predicate | None = None
 
 
 def move_writes(
-    version: Version, move: Move, changes: Mapping[str, Any] | None = None, *, differs: Mapping[str, Any] | None = None
+    version: Version,
+    move: Move,
+    attestor: Attestor,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    differs: Mapping[str, Any] | None = None,
 ) -> list[Write]:
-    """Return the writes of a move.
+    """Attest a move, and return its writes.
+
+    The attestation is made here, before anything is committed. Where the writes are then refused, or their answer is lost and the move is
+    tried again, it stays behind as an object that no event names (see `Attestor.attest`).
 
     Args:
         version: the head as it was read; the writes are refused if it has changed since.
         move: the move.
+        attestor: signs with the key of the function that moves the version.
         changes: further attributes of the head that change with it.
         differs: attributes of the head that must not have these values: rules that the table itself enforces.
+
+    Raises:
+        ConflictError: the version was killed or retired; all that may still happen to a retired one is that it is killed.
+        UnavailableError: the attestation could not be signed or kept; nothing was changed.
+        InvalidInputError: the event would be larger than 4 KiB.
     """
+    if version.standing is Standing.RETIRED and move.kind != "version.killed":
+        raise ConflictError(f"{version.reference} was {version.out_of_use}")
     number = version.transition + 1
     at = timestamp(move.at)
+    changes = dict(changes or {})
     head = {
         "stage": move.stage,
         "status": move.status,
@@ -142,32 +165,43 @@ def move_writes(
         "transition": number,
         "rev": version.rev + 1,
         "updated": at,
-        **(changes or {}),
+        **changes,
     }
-    transition = {
-        "number": number,
-        "from": {"stage": version.stage, "status": version.status, "standing": version.standing},
-        "to": {"stage": move.stage, "status": move.status, "standing": move.standing},
-        "kind": move.kind,
-        "principal": move.principal.to_item(),
-        "reason": move.reason,
-        "at": at,
-        "evidence": move.evidence,
-        "version_digest": str((changes or {}).get("version_digest") or version.version_digest),
-        "data": dict(move.data or {}),
-    }
-    event = Event(
-        move.kind,
-        version.reference,
-        number,
-        move.at,
-        move.principal,
-        {**encode({k: transition[k] for k in ("from", "to", "reason", "evidence", "version_digest")}), **(move.data or {})},
+    facts = MoveFacts(
+        model=version.model,
+        number=version.number,
+        transition=number,
+        kind=move.kind,
+        origin={"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value},
+        to={"stage": move.stage.value, "status": move.status.value, "standing": move.standing.value},
+        principal=move.principal.to_item(),
+        reason=move.reason,
+        at=at,
+        evidence=move.evidence,
+        version_digest=str(changes.get("version_digest") or version.version_digest),
+        data=encode(move.data or {}),
     )
+    _event(facts, move.principal, move.at, "0" * 64).canonical_bytes()  # Nothing is signed for a move that cannot be told.
+    after = replace(version, folder=str(changes.get("folder") or version.folder))
     return [
         Update(
             version_key(version.model, version.number), encode(head), When(exists=True, equals={"rev": version.rev}, differs=differs or {})
         ),
-        Put(transition_key(version.model, version.number, number), encode(transition)),
-        outbox_put(event),
+        *record_writes(after, facts, move.principal, move.at, attest_move(attestor, after, facts, move.predicate)),
     ]
+
+
+def record_writes(version: Version, facts: MoveFacts, principal: Principal, at: datetime, attestation: AttestationRef) -> list[Write]:
+    """Return the writes that record an attested move: the immutable transition, and the event in the outbox."""
+    told = facts.to_dict()
+    event = _event(facts, principal, at, attestation.sha256)
+    transition = {
+        "number": facts.transition,
+        **{name: told[name] for name in ("from", "to", "kind", "principal", "reason", "at", "evidence", "version_digest", "data")},
+        "attestation": attestation.to_item(),
+    }
+    return [Put(transition_key(version.model, version.number, facts.transition), transition), outbox_put(event)]
+
+
+def _event(facts: MoveFacts, principal: Principal, at: datetime, attestation: str) -> Event:
+    return Event(facts.kind, f"{facts.model}@{facts.number}", facts.transition, at, principal, facts.event_data(attestation))

@@ -15,22 +15,23 @@ from typing import Any
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.environments import environment_id
 from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, Problem
-from attestry.domain.events import Event, timestamp
+from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
 from attestry.domain.names import FolderNaming, name_execution, name_version_folder
 from attestry.domain.principal import Principal
 from attestry.domain.version import EnvironmentRef, FileRef, Version
 from attestry.evidence.digests import sha256_hex
+from attestry.evidence.predicates import MoveFacts
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
+from attestry.usecases.attest import Attestor, attest_move
 from attestry.usecases.executions import start_attempt
 from attestry.usecases.records import (
     MODELS,
     candidate_key,
     load_version,
     model_key,
-    outbox_put,
     person_of,
-    transition_key,
+    record_writes,
     upload_key,
     version_key,
 )
@@ -109,24 +110,30 @@ class Registrar:
     def __init__(
         self,
         meta: MetaStore,
+        attestor: Attestor,
         store: ObjectStore,
         pipeline: Pipeline,
         notifier: Notifier,
         platform: tuple[str, str],
         naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION,
+        signed_tiers: frozenset[str] = frozenset(),
     ) -> None:
         """Take the ports.
 
         Args:
             meta: the table.
+            attestor: signs with the function's own key.
             store: the model store.
             pipeline: the state machine.
             notifier: tells people.
             platform: Python version and platform tag that the environments are built for.
             naming: what follows the number in the names of the versions' folders.
+            signed_tiers: risk tiers whose approvals need the approvers' own signatures, whatever the manifest says.
         """
         self._naming = naming
+        self._signed_tiers = signed_tiers
         self._meta = meta
+        self._attestor = attestor
         self._store = store
         self._pipeline = pipeline
         self._notifier = notifier
@@ -176,6 +183,7 @@ class Registrar:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
         _check_executors(manifest)
+        _check_signed(manifest, self._signed_tiers)
         source = check_source(self._store, upload.folder, manifest)
         diff = read_diff(self._store, upload.folder, manifest)
         self._check_data(upload.folder, manifest)
@@ -215,7 +223,7 @@ class Registrar:
             head = self._meta.get(model_key(manifest.model.name))
             version = self._first_head(document, files, upload, submitter, int(head["next"]) if head else 1, at)
             try:
-                self._meta.transact(_creation_writes(manifest, version, head, at))
+                self._meta.transact(_creation_writes(self._attestor, manifest, version, head, at))
             except ConditionFailedError:
                 registered = self._registered(manifest, candidate)
                 if registered:
@@ -230,7 +238,8 @@ class Registrar:
         manifest, candidate = document.manifest, document.candidate_id
         execution = name_execution(manifest.model.name, number, 1, candidate)
         people = manifest.approval.people
-        policy = ApprovalPolicy(manifest.approval.automatic, people.roles if people else (), people.count if people else 0)
+        signed = manifest.approval.signed or manifest.model.risk_tier in self._signed_tiers
+        policy = ApprovalPolicy(manifest.approval.automatic, people.roles if people else (), people.count if people else 0, signed)
         python, platform = self._platform
         return Version(
             model=manifest.model.name,
@@ -266,7 +275,7 @@ class Registrar:
             self._notifier.notify(f"{what}: {registration.state.lower()}", {**status, "manifest": upload.key})
 
 
-def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, Any] | None, at: datetime) -> list[Write]:
+def _creation_writes(attestor: Attestor, manifest: Manifest, version: Version, head: Mapping[str, Any] | None, at: datetime) -> list[Write]:
     model = {
         "model": version.model,
         "owner": manifest.model.owner,
@@ -280,24 +289,8 @@ def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, An
         "gsi_pk": MODELS,
         "gsi_sk": version.model,
     }
-    facts = {
-        "candidate": version.candidate,
-        "revision": manifest.source.revision,
-        "folder": version.folder,
-        "execution": version.execution_id,
-    }
-    transition = {
-        "number": 1,
-        "from": None,
-        "to": {"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value},
-        "kind": "candidate.registered",
-        "principal": version.submitter.to_item(),
-        "reason": "the manifest was uploaded",
-        "at": timestamp(at),
-        "evidence": version.candidate,
-        "version_digest": "",
-        "data": facts,
-    }
+    facts = _registration(manifest, version, at)
+    recorded = record_writes(version, facts, version.submitter, at, attest_move(attestor, version, facts))
     listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
     candidate = {
         "candidate": version.candidate,
@@ -310,9 +303,31 @@ def _creation_writes(manifest: Manifest, version: Version, head: Mapping[str, An
         Put(model_key(version.model), model, When(exists=True, equals={"rev": head["rev"]}) if head else ABSENT),
         Put(candidate_key(version.candidate), candidate),
         Put(version_key(version.model, version.number), {**version.to_item(), **listing}),
-        Put(transition_key(version.model, version.number, 1), transition),
-        outbox_put(Event("candidate.registered", version.reference, 1, at, version.submitter, facts)),
+        *recorded,
     ]
+
+
+def _registration(manifest: Manifest, version: Version, at: datetime) -> MoveFacts:
+    """Return the first move of a version."""
+    return MoveFacts(
+        model=version.model,
+        number=version.number,
+        transition=1,
+        kind="candidate.registered",
+        origin=None,
+        to={"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value},
+        principal=version.submitter.to_item(),
+        reason="the manifest was uploaded",
+        at=timestamp(at),
+        evidence=version.candidate,
+        version_digest="",
+        data={
+            "candidate": version.candidate,
+            "revision": manifest.source.revision,
+            "folder": version.folder,
+            "execution": version.execution_id,
+        },
+    )
 
 
 def _check_executors(manifest: Manifest) -> None:
@@ -329,6 +344,17 @@ def _check_executors(manifest: Manifest) -> None:
     ]
     if problems:
         raise InvalidInputError(problems)
+
+
+def _check_signed(manifest: Manifest, signed_tiers: frozenset[str]) -> None:
+    """Refuse a policy that asks nobody, where the registry wants persons who sign."""
+    tier = manifest.model.risk_tier
+    if manifest.approval.automatic and tier in signed_tiers:
+        raise InvalidInputError.of(
+            "approval.automatic",
+            "signed_tier",
+            f"this registry asks for signed approvals where the risk tier is {tier}, so people have to approve",
+        )
 
 
 def _problems_of(error: AttestryError) -> tuple[Problem, ...]:

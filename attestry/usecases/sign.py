@@ -5,7 +5,7 @@ Rules:
   the delegator.
 - It numbers its predictions 1, 2, 3, ...; a receipt is durable before the caller sees it, and receipts become durable
   in sequence.
-- A key is used for 45 minutes at most and not in the last 5 minutes before its delegation expires.
+- A key is used for 45 minutes at most, and not in the last 5 minutes (of a shorter delegation: twelfth) before its delegation expires.
 - A key of which one receipt could not be written, or may or may not have been, is abandoned: it signs nothing any more.
 - Whether a prediction's payload is captured follows from its receipt, which holds random bytes, so no caller can steer
   it and anyone can recompute it.
@@ -59,6 +59,7 @@ class Delegator(Protocol):
 
         Raises:
             ConflictError: the version does not stand there, or not any more.
+            IntegrityError: what is recorded of its approvals was changed.
             UnavailableError: no answer.
         """
 
@@ -104,6 +105,8 @@ class FunctionDelegator:
         error = answer.get("error") if isinstance(answer, Mapping) else None
         told = error if isinstance(error, Mapping) else {}
         message = str(told.get("message", "the delegate function gave no answer that is understood"))
+        if told.get("code") == IntegrityError.code:
+            raise IntegrityError(message)
         for kind in (ConflictError, NotFoundError, InvalidInputError):
             if told.get("code") == kind.code:
                 raise ConflictError(message)
@@ -168,7 +171,7 @@ class SigningKey:
         """Return whether the key is the one to take for another prediction, with time left to make it."""
         now = self._clock.now().timestamp()
         age_limit = self._issued + ROTATE_AFTER.total_seconds()
-        margin = self._expires - ROTATE_BEFORE_EXPIRY.total_seconds()
+        margin = self._expires - min(ROTATE_BEFORE_EXPIRY.total_seconds(), (self._expires - self._issued) / 12)
         return not self._abandoned and self._sequence < MAX_SEQUENCE and now < min(age_limit, margin)
 
     def sign(self, request: bytes, output: bytes) -> SignedPrediction:

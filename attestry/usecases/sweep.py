@@ -12,7 +12,7 @@ from typing import Any
 from attestry.domain.errors import AttestryError, ConflictError
 from attestry.domain.events import timestamp
 from attestry.domain.names import name_execution
-from attestry.domain.stages import Stage, Status
+from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import Functions, MetaStore, Pipeline
 from attestry.usecases.executions import start_attempt, start_next_attempt
@@ -69,10 +69,15 @@ def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mappin
     waits_for_claim = (
         version.stage is Stage.APPROVAL and version.status is Status.RUNNING and bool(version.approval_policy.get("automatic"))
     )
-    if (decided and version.token) or (waits_for_claim and version.submitter_person is not None):
+    ended = decided or version.standing is Standing.RETIRED
+    if (ended and version.token) or (waits_for_claim and version.submitter_person is not None):
         functions.send(gate_function, {"action": "decided", "model": version.model, "version": version.number})
         return "sent"
-    if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
+    if (
+        version.standing is Standing.RETIRED
+        or version.status in (Status.FAILED, Status.REJECTED)
+        or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED)
+    ):
         return None
     status = pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate))
     if status is None:

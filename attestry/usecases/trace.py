@@ -20,6 +20,7 @@ from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputEr
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest
+from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.delegation import Delegation, verify_delegation
 from attestry.evidence.digests import digest_stream, sha256_hex, tree_digest
 from attestry.evidence.prediction_id import PredictionId
@@ -243,7 +244,29 @@ def _check_record(evidence: Evidence, stage: str, rested_on: set[str]) -> str:
     changed = sorted(k for k, v in planned.items() if record.get(k) != v)
     if changed or sha256_hex(str(row["plan"]).encode()) not in rested_on:
         raise IntegrityError(f"the plan of {stage} that was recorded before it ran differs in {', '.join(changed) or 'its digest'}")
+    if stage == "VALIDATION":
+        _check_criteria(evidence, planned, record, sha256_hex(str(row["plan"]).encode()))
     return f"record {digest[:12]}… is what the transition rests on"
+
+
+def _check_criteria(evidence: Evidence, planned: Mapping[str, Any], record: Mapping[str, Any], plan_sha256: str) -> None:
+    """Check that gates and policy were committed, by an event, before the evaluation ran, and that the version was judged by no others."""
+    criteria = planned.get("criteria")
+    begun = [t for t in evidence.of_kind("TRANSITION#") if t["kind"] == "stage.started" and t["evidence"] == plan_sha256]
+    if not isinstance(criteria, Mapping) or not begun:
+        raise IntegrityError("the rules of VALIDATION were not recorded before it ran")
+    for name in ("gates", "policy"):
+        digest = sha256_hex(canonical_bytes(criteria[name]))
+        if digest != criteria[f"{name}_sha256"] or digest != begun[0]["data"].get(f"{name}_sha256"):
+            raise IntegrityError(f"the {name} of VALIDATION are not those that were committed before it ran")
+    if evidence.manifest is not None and criteria["gates"] != evidence.manifest.to_mapping()["gates"]:
+        raise IntegrityError("the gates that were committed before VALIDATION are not those of the manifest")
+    if criteria["policy"] != evidence.version.approval_policy:
+        raise IntegrityError("the approval policy is not the one that was committed before VALIDATION")
+    limits = {(g["metric"], rule): g[rule] for g in criteria["gates"].get("metrics", []) for rule in ("minimum", "maximum") if rule in g}
+    judged = {(g["name"], g["rule"]): float(g["threshold"]) for g in record["gates"] if g["rule"] in ("minimum", "maximum")}
+    if judged != limits:
+        raise IntegrityError("the version was judged by other thresholds than those that were committed before")
 
 
 def _check_transitions(version: Version, transitions: list[Item]) -> str:

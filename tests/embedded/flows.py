@@ -33,12 +33,14 @@ from botocore.exceptions import ClientError
 
 from attestry.aws.meta_store import DynamoMetaStore
 from attestry.aws.object_store import S3ObjectStore
+from attestry.aws.signer import KmsSigner
 from attestry.client.api import RegistryClient
 from attestry.client.submit import PreparedSubmission, prepare_submission, submit
 from attestry.client.wait import Followed, wait_for_version
 from attestry.domain.version import Version
 from attestry.local.settings import ACCOUNT, REGION
 from attestry.local.stack import LocalStack, Person
+from attestry.usecases.attest import Attestor
 from attestry.usecases.records import load_version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +244,12 @@ class Registry:
     def store(self) -> S3ObjectStore:
         """The model store, as root."""
         return S3ObjectStore(self.aws("s3"), self.bucket)
+
+    def attestor(self, function: str) -> Attestor:
+        """What attests moves with the key of a function, in that function's role."""
+        configuration = self.aws("lambda").get_function_configuration(FunctionName=f"attestry-{function.replace('_', '-')}")
+        key = configuration["Environment"]["Variables"]["ATTESTRY_SIGNING_KEY"]
+        return Attestor(KmsSigner(self.aws("kms", self.as_function(function)), key), self.store)
 
     @property
     def bucket(self) -> str:

@@ -52,6 +52,7 @@ def swapped(registry: Registry, model: str, crowded: Crowded, interrupted: Inter
     """Sixteen deployments at once, of either version, while a consumer predicts."""
     answers: list[Answer] = []
     stop = threading.Event()
+    attestor = registry.attestor("deploy")
 
     def predict() -> None:
         while not stop.is_set():
@@ -62,7 +63,7 @@ def swapped(registry: Registry, model: str, crowded: Crowded, interrupted: Inter
         by, at = registry_principal("test"), datetime.now(UTC)
         try:
             done = swap_pointer(
-                registry.meta, model, number, environment="production", capture_rate="1", by=by, reason="many at once", at=at
+                registry.meta, attestor, model, number, environment="production", capture_rate="1", by=by, reason="many at once", at=at
             )
         except ConflictError as error:
             return error.code

@@ -371,3 +371,40 @@ def test_object_lock_outlives_a_restart(tmp_path: Path) -> None:
         assert refused(s3.delete_object, Bucket="locked", Key="k", VersionId=kept["VersionId"]) == "AccessDenied"
     finally:
         process.stop(data)
+
+
+def test_the_first_row_after_a_restart_reaches_the_function_behind_the_stream(tmp_path: Path) -> None:
+    data, seen = DataDirectory.at(tmp_path / "data"), tmp_path / "seen"
+    source = f"def handler(event, context):\n    for r in event['Records']: print(r['dynamodb']['Keys'], file=open({str(seen)!r}, 'a'))\n"
+    key = data.prepare()
+    bare = BareServer(data, process.start(data, process.free_port(), key), key)
+
+    def put(*names: str) -> None:
+        for name in names:
+            bare.client("dynamodb").put_item(TableName="rows", Item={"pk": {"S": name}})
+
+    def saw(name: str) -> bool:
+        return seen.exists() and name in seen.read_text()
+
+    try:
+        table = bare.client("dynamodb").create_table(
+            TableName="rows",
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+        )["TableDescription"]
+        bare.function("reader", source)
+        wanted = json.dumps({"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": ["first", "second"]}}}})
+        filters = {"Filters": [{"Pattern": wanted}]}
+        create = bare.client("lambda").create_event_source_mapping
+        create(EventSourceArn=table["LatestStreamArn"], FunctionName="reader", StartingPosition="LATEST", FilterCriteria=filters)
+        put("first")
+        wait_for(lambda: saw("first"))
+        process.stop(data)
+        bare = BareServer(data, process.start(data, process.free_port(), key), key)
+        put("second", "third")
+        wait_for(lambda: saw("second"))
+        assert not saw("third")
+    finally:
+        process.stop(data)

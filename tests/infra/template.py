@@ -50,6 +50,11 @@ class Template:
         found = {name: res for name, res in self.raw["Resources"].items() if res["Type"] == kind}
         return {name: self.resolve(res.get("Properties", {})) for name, res in found.items()}
 
+    def raw_of_type(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the properties of the resources of a type as they stand, by logical ID; what names a resource is its logical ID."""
+        found = {name: res for name, res in self.raw["Resources"].items() if res["Type"] == kind}
+        return {name: _named(res.get("Properties", {})) for name, res in found.items()}
+
     def role_policies(self, role_name: str) -> list[dict[str, Any]]:
         """Return the statements of the role with this name."""
         for role in self.of_type("AWS::IAM::Role").values():
@@ -112,6 +117,16 @@ class Template:
             "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{properties.get('LogGroupName')}",
         }
         return places[resource["Type"]] if attribute == "Arn" and resource["Type"] in places else f"{name}.{attribute}"
+
+
+def _named(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return properties in which an ARN of a resource, standing alone, is the resource's logical ID."""
+
+    def name_of(value: Any) -> Any:
+        found = value.get("Fn::GetAtt") if isinstance(value, dict) else None
+        return found[0] if found and found[1] == "Arn" else value
+
+    return {key: name_of(value) for key, value in properties.items()}
 
 
 def listed(value: Any) -> list[Any]:

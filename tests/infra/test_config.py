@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.config import Bundling, Config, ConfigError, RetentionMode
-from infra.functions import specs
+from infra.specs import specs
 
 
 def test_defaults_are_safe() -> None:

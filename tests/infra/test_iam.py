@@ -13,9 +13,11 @@ from attestry.domain.principal import ROLES
 from attestry.usecases.collect import PRIVATE, RECEIPTS
 from infra.api import ROUTES
 from infra.config import Config
-from infra.functions import specs
+from infra.grants import NETWORK_INTERFACE_ACTIONS, WITHOUT_RESOURCE
 from infra.identity import routes_of
-from infra.permissions import NETWORK_INTERFACE_ACTIONS, PERMISSIONS, WITHOUT_RESOURCE
+from infra.keys import ATTESTERS, SIGNING_KEYS
+from infra.permissions import PERMISSIONS
+from infra.specs import specs
 from tests.infra.template import ACCOUNT, REGION, Template, listed
 
 FUNCTIONS = sorted(specs(Config()))
@@ -24,6 +26,10 @@ PARLIAMENT_ACKNOWLEDGED = {
         "RESOURCE_MISMATCH",
         "states:DescribeExecution",
     ): "parliament asks for the ARNs of standard and of express executions at once; ours are standard",
+    (
+        "RESOURCE_MISMATCH",
+        "dynamodb:ListStreams",
+    ): "the policy that AWS itself offers for functions behind a stream gives it on the streams of the table",
     ("RESOURCE_STAR", "ec2:CreateNetworkInterface"): WITHOUT_RESOURCE["ec2:CreateNetworkInterface"],
     ("RESOURCE_STAR", "ec2:DeleteNetworkInterface"): WITHOUT_RESOURCE["ec2:DeleteNetworkInterface"],
     ("UNKNOWN_CONDITION_FOR_ACTION", "lambda:SourceFunctionArn"): "a key that Lambda sets on calls of a function's code to any service",
@@ -44,7 +50,8 @@ def holders(template: Template, action: str) -> set[str]:
 
 def test_every_function_has_its_own_role(template: Template) -> None:
     roles = [function["Role"] for function in template.of_type("AWS::Lambda::Function").values()]
-    assert len(set(roles)) == len(roles) == len(FUNCTIONS) == len(PERMISSIONS)
+    assert len(set(roles)) == len(roles) == len(FUNCTIONS)
+    assert {*PERMISSIONS, "witness"} == set(FUNCTIONS)
 
 
 def test_parliament_finds_nothing_in_any_policy(template: Template) -> None:
@@ -84,17 +91,65 @@ def test_no_role_has_a_managed_policy(template: Template) -> None:
     assert template.of_type("AWS::IAM::Policy") == template.of_type("AWS::IAM::ManagedPolicy") == {}
 
 
-def test_only_the_delegate_function_may_sign(template: Template) -> None:
-    signing = [p for p in template.policies() if p.kind == "key" and any("kms:Sign" in listed(s["Action"]) for s in p.statements)]
-    assert len(signing) == 1
-    signers = [s for s in signing[0].statements if "kms:Sign" in listed(s["Action"])]
-    assert [s["Principal"] for s in signers] == [{"AWS": f"arn:aws:iam::{ACCOUNT}:role/attestry-delegate-function"}]
-    assert signers[0]["Condition"] == {"StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256"}}
-    root = [s for s in signing[0].statements if s["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}]
+def key_policies(template: Template) -> dict[str, list[dict[str, Any]]]:
+    """Return the statements of the signing keys' policies, by alias."""
+    aliases = {str(alias["TargetKeyId"]): str(alias["AliasName"]) for alias in template.raw_of_type("AWS::KMS::Alias").values()}
+    policies = {p.owner: p.statements for p in template.policies() if p.kind == "key"}
+    return {aliases[owner]: found for owner, found in policies.items() if any("kms:Sign" in listed(s["Action"]) for s in found)}
+
+
+def function_role(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/attestry-{name.replace('_', '-')}-function"
+
+
+def principals(statements: list[dict[str, Any]], action: str) -> set[str]:
+    return {str(p) for s in statements if action in listed(s["Action"]) for p in listed(s["Principal"]["AWS"])}
+
+
+@pytest.mark.parametrize("name", sorted(SIGNING_KEYS))
+def test_each_signing_key_signs_for_one_function_in_one_way(template: Template, name: str) -> None:
+    statements = key_policies(template)[f"alias/attestry-{SIGNING_KEYS[name].name}"]
+    signing = [s for s in statements if "kms:Sign" in listed(s["Action"])]
+    assert [s["Principal"] for s in signing] == [{"AWS": function_role(name)}]
+    ledger = name in ("sequence", "witness")
+    how = ("ED25519_SHA_512", "RAW") if ledger else ("ECDSA_SHA_256", "DIGEST")
+    assert signing[0]["Condition"] == {"StringEquals": {"kms:SigningAlgorithm": how[0], "kms:MessageType": how[1]}}
+    root = [s for s in statements if s["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}]
     root_actions = {a for s in root for a in listed(s["Action"])}
     assert not root_actions & {"kms:*", "kms:Sign", "kms:CreateGrant", "kms:ReplicateKey"}
     assert "kms:PutKeyPolicy" in root_actions
+
+
+def test_there_are_no_other_signing_keys_and_no_identity_may_sign(template: Template) -> None:
+    assert set(key_policies(template)) == {f"alias/attestry-{key.name}" for key in SIGNING_KEYS.values()}
     assert holders(template, "kms:Sign") == set()
+    keys = [k for k in template.of_type("AWS::KMS::Key").values() if k.get("KeyUsage") == "SIGN_VERIFY"]
+    assert sorted(k["KeySpec"] for k in keys) == ["ECC_NIST_EDWARDS25519"] * 2 + ["ECC_NIST_P256"] * (len(SIGNING_KEYS) - 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "more"), [("ledger", {"reconcile", "witness"}), ("witness", {"sequence"}), ("delegator", set()), ("attest-gate", set())]
+)
+def test_public_halves_are_read_by_who_checks_signatures(template: Template, key: str, more: set[str]) -> None:
+    (own,) = [name for name, known in SIGNING_KEYS.items() if known.name == key]
+    readers = {own, "bundle", "registry", "root", *more}
+    found = principals(key_policies(template)[f"alias/attestry-{key}"], "kms:GetPublicKey")
+    assert found == {f"arn:aws:iam::{ACCOUNT}:root", *(function_role(reader) for reader in readers)}
+
+
+@pytest.mark.parametrize("name", ATTESTERS)
+def test_who_moves_versions_attests_into_their_evidence_and_signs_with_its_own_key(template: Template, name: str) -> None:
+    patterns = [
+        str(r).split("/", 1)[1]
+        for s in function_statements(template, name)
+        if {"s3:PutObject", "s3:PutObjectRetention"} <= set(listed(s["Action"]))
+        for r in listed(s["Resource"])
+    ]
+    assert any(fnmatchcase(f"{FOLDER}/evidence/attestations/{'0' * 64}.json", pattern) for pattern in patterns)
+    functions = template.raw_of_type("AWS::Lambda::Function").values()
+    (function,) = [f for f in functions if f["FunctionName"] == f"attestry-{name.replace('_', '-')}"]
+    key = template.raw["Resources"][function["Environment"]["Variables"]["ATTESTRY_SIGNING_KEY"]["Fn::GetAtt"][0]]
+    assert key["Properties"]["Description"].endswith(f"by {name}")
 
 
 @pytest.mark.parametrize("action", ["states:SendTaskSuccess", "states:SendTaskFailure"])
@@ -146,11 +201,18 @@ def test_every_function_writes_its_own_log_group_only(template: Template, name: 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_rows_are_limited_by_their_partition_keys(template: Template, name: str) -> None:
     for statement in function_statements(template, name):
-        if any(action.startswith("dynamodb:") for action in listed(statement["Action"])):
+        rows = [str(r) for r in listed(statement["Resource"]) if ":table/" in str(r) and "/stream/" not in str(r)]
+        if rows and any(action.startswith("dynamodb:") for action in listed(statement["Action"])):
             keys = statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
             assert keys
             assert "*" not in listed(keys)
             assert "dynamodb:Scan" not in listed(statement["Action"])
+
+
+def test_the_sequencer_alone_reads_the_stream_which_carries_every_row(template: Template) -> None:
+    roles = template.of_type("AWS::IAM::Role")
+    for action in ("dynamodb:GetRecords", "dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
+        assert {roles[owner]["RoleName"] for owner in holders(template, action)} == {"attestry-sequence-function"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -195,15 +257,87 @@ def test_who_makes_urls_for_scripts_cannot_read_the_holdout_labels(template: Tem
     assert any(fnmatchcase(labels, pattern) for pattern in readable("evaluate"))
 
 
-def test_predict_writes_receipts_and_no_other_row(template: Template) -> None:
-    writes = [s for s in function_statements(template, "predict") if "dynamodb:PutItem" in listed(s["Action"])]
-    assert [s["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] for s in writes] == [["KEY#*"]]
+def written_rows(template: Template, name: str, *actions: str) -> set[str]:
+    """Return the partitions that a function may write."""
+    wanted = set(actions or ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"))
+    writes = [s for s in function_statements(template, name) if wanted & set(listed(s["Action"]))]
+    return {key for s in writes for key in listed(s["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])}
 
 
-def test_registry_reads_and_writes_nothing(template: Template) -> None:
+def objects_of(template: Template, name: str, action: str) -> set[str]:
+    """Return the patterns of objects that a function may do something with."""
+    statements = [s for s in function_statements(template, name) if action in listed(s["Action"])]
+    return {str(r).split("/", 1)[1] for s in statements for r in listed(s["Resource"]) if "/" in str(r)}
+
+
+def test_predict_writes_receipts_and_audits_and_no_other_row(template: Template) -> None:
+    assert written_rows(template, "predict") == {"AUDIT", "KEY#*"}
+
+
+@pytest.mark.parametrize("name", ["registry", "bundle"])
+def test_who_answers_reads_writes_no_row_but_audits(template: Template, name: str) -> None:
     reads = ("Get", "BatchGet", "Query", "List", "Describe", "Decrypt")
-    acts = allowed(function_statements(template, "registry")) - {"logs:CreateLogStream", "logs:PutLogEvents"}
-    assert [action for action in acts if not action.split(":")[1].startswith(reads)] == []
+    assert written_rows(template, name) == {"AUDIT"}
+    own = [s for s in function_statements(template, name) if "dynamodb:PutItem" not in listed(s["Action"])]
+    acts = allowed([s for s in own if not any(":s3:::" in str(r) and "/bundles/" in str(r) for r in listed(s["Resource"]))])
+    left = [a for a in acts - {"logs:CreateLogStream", "logs:PutLogEvents"} if not a.split(":")[1].startswith(reads)]
+    assert set(left) <= {"kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
+
+
+def test_a_bundle_goes_to_scratch_and_nowhere_else(template: Template) -> None:
+    assert objects_of(template, "bundle", "s3:PutObject") == {"bundles/*"}
+    assert objects_of(template, "registry", "s3:PutObject") == set()
+
+
+def test_the_sequencer_takes_from_the_outbox_and_changes_no_record(template: Template) -> None:
+    assert written_rows(template, "sequence", "dynamodb:PutItem", "dynamodb:UpdateItem") == {"CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"}
+    assert written_rows(template, "sequence", "dynamodb:DeleteItem") == {"AUDIT", "OUTBOX"}
+    assert objects_of(template, "sequence", "s3:PutObject") == objects_of(template, "sequence", "s3:GetObject") == {"ledger/*"}
+
+
+def test_only_the_sequencer_deletes_events_and_writes_leaves(template: Template) -> None:
+    for name in FUNCTIONS:
+        assert ("OUTBOX" in written_rows(template, name, "dynamodb:DeleteItem")) == (name == "sequence")
+        assert bool({"LEDGER", "LEAF#*"} & written_rows(template, name)) == (name == "sequence")
+        assert any(pattern.startswith("ledger/") for pattern in objects_of(template, name, "s3:PutObject")) == (name == "sequence")
+        assert any(pattern.startswith("root/") for pattern in objects_of(template, name, "s3:PutObject")) == (name == "root")
+
+
+def test_the_witness_reaches_its_own_table_and_nothing_else(template: Template) -> None:
+    statements = function_statements(template, "witness")
+    reached = {str(r) for s in statements for r in listed(s["Resource"]) if not any(a.startswith("kms:") for a in listed(s["Action"]))}
+    (table,) = [name for name in template.of_type("AWS::DynamoDB::Table") if "Witness" in name]
+    group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/attestry-witness:log-stream:*"
+    assert reached == {f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}", group}
+    for name in FUNCTIONS:
+        used = {str(r) for s in function_statements(template, name) for r in listed(s["Resource"])}
+        assert any(table in r for r in used) == (name == "witness")
+
+
+def test_reconcile_reads_and_writes_findings_only(template: Template) -> None:
+    assert written_rows(template, "reconcile") == {"FINDINGS#*", "OUTBOX", "RECONCILE"}
+    assert objects_of(template, "reconcile", "s3:PutObject") == set()
+
+
+def test_who_signs_artifacts_writes_the_signature_only(template: Template) -> None:
+    statements = function_statements(template, "sign_artifact")
+    assert not any(action.startswith(("dynamodb:", "states:", "lambda:", "sns:")) for action in allowed(statements))
+    assert objects_of(template, "sign_artifact", "s3:PutObject") == {"models/*/evidence/model.sig"}
+
+
+@pytest.mark.parametrize(
+    ("function", "callers"),
+    [("sign_artifact", {"record_stage"}), ("witness", {"sequence"}), ("sequence", set()), ("reconcile", set()), ("operate", {"sweep"})],
+)
+def test_who_may_invoke_what(template: Template, function: str, callers: set[str]) -> None:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-{function.replace('_', '-')}"
+    found = {
+        name
+        for name in FUNCTIONS
+        for s in function_statements(template, name)
+        if "lambda:InvokeFunction" in listed(s["Action"]) and arn in listed(s["Resource"])
+    }
+    assert found == callers
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -235,6 +369,19 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("POST /v1/people", {"admin"}),
         ("GET /v1/people", {"admin", "auditor"}),
         ("GET /v1/predictions/{id}/trace", set(ROLES)),
+        ("GET /v1/predictions/{id}/bundle", set(ROLES) - {"consumer"}),
+        ("GET /v1/models/{model}/versions/{number}/bundle", set(ROLES) - {"consumer"}),
+        ("GET /v1/models/{model}/versions/{number}/packet", set(ROLES) - {"consumer"}),
+        ("GET /v1/findings", set(ROLES) - {"consumer"}),
+        ("GET /v1/lineage", set(ROLES) - {"consumer"}),
+        ("GET /v1/compliance", set(ROLES) - {"consumer"}),
+        ("GET /v1/ledger/file", set(ROLES)),
+        ("GET /v1/root", set(ROLES)),
+        ("GET /v1/root/keys", {"admin"}),
+        ("POST /v1/root", {"admin"}),
+        ("POST /v1/models/{model}/versions/{number}/kill", {"admin", "approver", "deployer"}),
+        ("POST /v1/models/{model}/versions/{number}/retirement", {"admin", "deployer"}),
+        ("POST /v1/models/{model}/capture", {"admin", "deployer"}),
     ],
 )
 def test_who_may_call_what(call: str, roles: set[str]) -> None:
@@ -283,6 +430,14 @@ BATCH = f"{KEY}/000000000001-000000000009"
         f"{FOLDER}/evidence/0.json",
         f"{BATCH}{RECEIPTS}",
         f"{KEY}/delegation.jwt",
+        "ledger/tile/0/x001/067",
+        "ledger/tile/entries/000.p/17",
+        "ledger/checkpoints/000000000123",
+        "ledger/audit/000000000001.jsonl",
+        "root/1.root.json",
+        "root/12.snapshot.json",
+        "root/3.targets.json",
+        f"root/{'0' * 64}.trusted_root.json",
     ],
 )
 def test_what_is_evidence_is_deleted_by_nobody(template: Template, key: str) -> None:
@@ -298,12 +453,35 @@ def test_what_a_person_may_have_erased_is_written_once_but_can_be_deleted(templa
     assert covers(rules["DenyOverwrite"], key)
 
 
+@pytest.mark.parametrize("key", ["ledger/checkpoint", "root/timestamp.json"])
+def test_what_is_replaced_as_the_ledger_grows_cannot_be_deleted(template: Template, key: str) -> None:
+    rules = store_rules(template)
+    assert covers(rules["DenyDelete"], key)
+    assert not covers(rules["DenyOverwrite"], key)
+
+
+@pytest.mark.parametrize(
+    ("sid", "key", "writer"),
+    [("DenyForeignLedger", "ledger/checkpoint", "sequence"), ("DenyForeignRoot", "root/timestamp.json", "root")],
+)
+def test_ledger_and_root_are_written_by_one_function_each_and_by_no_administrator(
+    template: Template, sid: str, key: str, writer: str
+) -> None:
+    rules = store_rules(template)
+    for other in (key, key.replace("checkpoint", "tile/0/000").replace("timestamp", "9.root")):
+        assert covers(rules[sid], other)
+    assert rules[sid]["Principal"] == {"AWS": "*"}
+    assert rules[sid]["Action"] == "s3:PutObject"
+    assert rules[sid]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": function_role(writer)}}
+
+
 def test_the_store_cannot_be_overwritten_or_emptied_by_anybody(template: Template) -> None:
     rules = store_rules(template)
     for sid in ("DenyDelete", "DenyOverwrite"):
         assert rules[sid]["Effect"] == "Deny"
         assert rules[sid]["Principal"] == {"AWS": "*"}
-    assert {r.split("/", 1)[1] for r in rules["DenyOverwrite"]["Resource"]} == {"datasets/*", "environments/*", "models/*", "registered/*"}
+    once = {r.split("/", 1)[1] for r in rules["DenyOverwrite"]["Resource"]}
+    assert {"datasets/*", "environments/*", "models/*", "registered/*", "ledger/tile/*", "ledger/staging/*"} <= once
     assert set(rules["DenyDelete"]["Action"]) == {"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"}
     assert "Condition" not in rules["DenyDelete"]
     assert rules["DenyOverwrite"]["Condition"] == {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}
@@ -316,8 +494,10 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
         "candidates/${aws:userid}/*",
         "datasets/*",
         "environments/*",
+        "ledger/*",
         "models/*",
         "registered/*",
+        "root/*",
     }
     exempt = rule["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]
     assert exempt == [f"arn:aws:iam::{ACCOUNT}:role/attestry-{name}-function" for name in ("uploads", "register")]
@@ -326,6 +506,6 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
 def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> None:
     kinds = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
     policies = [properties["PolicyDocument"] for kind in kinds for properties in template.of_type(kind).values()]
-    assert len(policies) == 10
+    assert len(policies) == 12
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])

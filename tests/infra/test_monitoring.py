@@ -44,9 +44,12 @@ def written_by(
         ("sequence-gaps", "collect", Count.SEQUENCE_GAPS),
         ("keys-not-collected", "collect", Count.KEYS_NOT_COLLECTED),
         ("versions-unmended", "sweep", Count.VERSIONS_UNMENDED),
+        ("ledger-conflicts", "sequence", Count.LEDGER_CONFLICTS),
+        ("ledger-unwitnessed", "sequence", Count.LEDGER_UNWITNESSED),
+        ("findings-opened", "reconcile", Count.FINDINGS_OPENED),
     ],
 )
-def test_one_gap_one_failed_key_or_one_unmended_version_raises_an_alarm(
+def test_one_is_enough_to_raise_the_alarm(
     configuration: str,
     prefix: str,
     name: str,
@@ -63,6 +66,34 @@ def test_one_gap_one_failed_key_or_one_unmended_version_raises_an_alarm(
     assert (alarm["Statistic"], alarm["Threshold"], alarm["EvaluationPeriods"]) == ("Sum", 1, 1)
     assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
     assert alarm["TreatMissingData"] == "notBreaching"
+
+
+@CONFIGURATIONS
+@pytest.mark.parametrize(
+    ("name", "function", "counted", "seconds"),
+    [
+        ("ledger-stalled", "sequence", Count.LEDGER_LEAVES, 300),
+        ("reconciliation-stalled", "reconcile", Count.FINDINGS_OPENED, 3600),
+    ],
+)
+def test_a_function_that_does_not_count_any_more_raises_an_alarm_by_its_silence(
+    configuration: str,
+    prefix: str,
+    name: str,
+    function: str,
+    counted: Count,
+    seconds: int,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = request.getfixturevalue(configuration).template
+    alarm = alarms_of(template)[f"{prefix}-{name}"]
+    watched = (alarm["Namespace"], alarm["MetricName"], dimensions_of(alarm))
+    assert watched == written_by(template, function, counted, capsys, monkeypatch)
+    # A zero that was counted is a sample like any other; only silence has none.
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["EvaluationPeriods"], alarm["Period"]) == ("SampleCount", 1, 3, seconds)
+    assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == ("LessThanThreshold", "breaching")
 
 
 def test_an_execution_that_hangs_raises_an_alarm(template: Template) -> None:
@@ -130,5 +161,5 @@ def test_the_api_s_alarms_count_lines_of_the_access_log(configuration: str, pref
 
 def test_metrics_of_the_registry_name_no_model_and_no_version(template: Template) -> None:
     own = [alarm for alarm in alarms_of(template).values() if alarm["Namespace"] == NAMESPACE]
-    assert len(own) == 5
+    assert len(own) == 10
     assert {name for alarm in own for name in dimensions_of(alarm)} == {"deployment", "service"}

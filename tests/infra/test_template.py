@@ -13,7 +13,7 @@ import pytest
 
 from infra import bundling
 from infra.config import Config
-from infra.functions import specs
+from infra.specs import specs
 from tests.infra.conftest import ROOT, SOURCE_ONLY, Synthesis
 from tests.infra.template import REGION, Template, listed
 
@@ -82,7 +82,8 @@ def test_functions_behind_the_api_end_before_the_gateway_does(template: Template
 def test_events_that_fail_are_kept(template: Template) -> None:
     functions = template.of_type("AWS::Lambda::Function").values()
     queued = {function["FunctionName"] for function in functions if "DeadLetterConfig" in function}
-    assert queued == {f"attestry-{name}" for name in ("collect", "console-decision", "deploy", "register", "sweep")}
+    asynchronous = ("collect", "console-decision", "deploy", "reconcile", "register", "sequence", "sweep")
+    assert queued == {f"attestry-{name}" for name in asynchronous}
     for rule in template.of_type("AWS::Events::Rule").values():
         assert all("DeadLetterConfig" in target for target in rule["Targets"])
 
@@ -158,13 +159,13 @@ def test_settings_reach_the_template(open_network: Synthesis) -> None:
     assert all("ReservedConcurrentExecutions" not in function for function in functions.values())
     read = [r for s in template.role_policies("registry-two-prepare-stage-function") for r in listed(s["Resource"])]
     assert {"arn:aws:s3:::lake-one/*", "arn:aws:s3:::lake-two"} <= set(read)
-    (table,) = template.of_type("AWS::DynamoDB::Table").values()
-    assert table["DeletionProtectionEnabled"] is False
+    assert {table["DeletionProtectionEnabled"] for table in template.of_type("AWS::DynamoDB::Table").values()} == {False}
 
 
 def test_stores_are_as_the_design_says(template: Template) -> None:
     buckets = template.of_type("AWS::S3::Bucket")
     (store,) = [b for name, b in buckets.items() if name.startswith("StoresStore")]
+    assert {rule.get("Prefix") for rule in store["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule} == {"ledger/staging/"}
     assert store["ObjectLockEnabled"] is True
     assert "ObjectLockConfiguration" not in store
     assert store["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
@@ -181,7 +182,7 @@ def test_stores_are_as_the_design_says(template: Template) -> None:
 
 
 def test_the_table_is_as_the_design_says(template: Template) -> None:
-    (table,) = template.of_type("AWS::DynamoDB::Table").values()
+    (table,) = [table for name, table in template.of_type("AWS::DynamoDB::Table").items() if name.startswith("StoresMeta")]
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
@@ -197,8 +198,24 @@ def test_uploads_and_console_decisions_and_the_clock_start_functions(template: T
     rules = list(template.of_type("AWS::Events::Rule").values())
     keys = [k["wildcard"] for r in rules for k in r.get("EventPattern", {}).get("detail", {}).get("object", {}).get("key", [])]
     assert keys == ["candidates/*/manifest.yaml", "candidates/*/manifest.yml", "candidates/*/manifest.json"]
-    assert {rule["ScheduleExpression"] for rule in rules if "ScheduleExpression" in rule} == {"rate(1 minute)", "rate(5 minutes)"}
+    assert {rule["ScheduleExpression"] for rule in rules if "ScheduleExpression" in rule} == {
+        "rate(1 minute)",
+        "rate(5 minutes)",
+        "rate(1 hour)",
+    }
     assert ["StartExecution"] in [r.get("EventPattern", {}).get("detail", {}).get("eventName") for r in rules]
+
+
+def test_the_sequencer_is_woken_by_new_events_alone_and_swept_for_by_the_clock(template: Template) -> None:
+    (mapping,) = template.of_type("AWS::Lambda::EventSourceMapping").values()
+    (pattern,) = mapping["FilterCriteria"]["Filters"]
+    assert json.loads(pattern["Pattern"]) == {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": ["OUTBOX"]}}}}
+    assert mapping["EventSourceArn"].endswith(".StreamArn")
+    assert (mapping["BisectBatchOnFunctionError"], mapping["MaximumRetryAttempts"], mapping["MaximumRecordAgeInSeconds"]) == (False, 2, 60)
+    clocks = [r for r in template.of_type("AWS::Events::Rule").values() if r.get("ScheduleExpression") == "rate(1 minute)"]
+    assert any(":function:attestry-sequence" in target["Arn"] for rule in clocks for target in rule["Targets"])
+    (function,) = [f for f in template.of_type("AWS::Lambda::Function").values() if f["FunctionName"] == "attestry-sequence"]
+    assert function["ReservedConcurrentExecutions"] == 1
 
 
 def test_every_alarm_goes_to_the_topic_and_says_what_it_means(template: Template) -> None:

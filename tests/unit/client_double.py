@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -44,6 +44,7 @@ class ApiDouble(ThreadingHTTPServer):
 
     Attributes:
         answers: `METHOD /path` to its answers in turn; the last one stays.
+        functions: `METHOD /path` to what answers a body, where answers alone do not do.
         asked: every request of the API, in order.
         stored: objects by key.
         registration: what a submission comes to, in turn.
@@ -54,6 +55,7 @@ class ApiDouble(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: dict[str, list[Told]] = {}
+        self.functions: dict[str, Callable[[Any], Told]] = {}
         self.asked: list[Asked] = []
         self.stored: dict[str, bytes] = {}
         self.registration: list[Mapping[str, Any]] = []
@@ -114,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str, body: Any) -> Told:
         route = f"{self.command} {path}"
+        if route in self.server.functions:
+            return self.server.functions[route](body)
         if route in self.server.answers:
             answers = self.server.answers[route]
             return answers.pop(0) if len(answers) > 1 else answers[0]

@@ -53,6 +53,13 @@ class TestSettings:
     def test_tenant_isolation_is_on_unless_it_is_switched_off(self, value: str | None, on: bool) -> None:
         assert Settings({"ATTESTRY_TENANT_ISOLATION": value} if value else {}).tenant_isolation is on
 
+    def test_a_function_attests_with_its_own_key_and_never_without_one(self) -> None:
+        clients = Clients(boto3.Session(region_name="eu-central-1"))
+        world = World(Settings({"ATTESTRY_STORE": "s", "ATTESTRY_SIGNING_KEY": "arn:aws:kms:eu-central-1:123456789012:key/1"}), clients)
+        assert world.attestor is world.attestor
+        with pytest.raises(ConfigurationError, match="ATTESTRY_SIGNING_KEY"):
+            _ = World(Settings({"ATTESTRY_STORE": "s"}), clients).attestor
+
     def test_a_world_makes_only_the_ports_that_are_used(self) -> None:
         session = boto3.Session(region_name="eu-central-1")
         world = World(Settings({"ATTESTRY_TABLE": "t"}), Clients(session))

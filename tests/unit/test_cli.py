@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from attestry.cli.main import make_app
 from tests.unit.client_double import ApiDouble
+from tests.unit.packet_samples import serve_packet
 
 VERSION = {
     "model": "credit-risk",
@@ -93,6 +94,7 @@ def run(api: ApiDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 def script(api: ApiDouble) -> None:
     """Give each reading route an answer."""
+    serve_packet(api)
     api.answer("GET /v1/me", {"login": "dana", "person": None, "roles": ["scientist"]})
     api.answer("GET /v1/models", {"models": [{"model": "credit-risk", "owner": "o", "versions": 2, "purpose": "p"}]})
     api.answer("GET /v1/models/credit-risk", {"model": "credit-risk", "deployed": [{"environment": "production", "number": 1}]})
@@ -103,7 +105,7 @@ def script(api: ApiDouble) -> None:
     api.answer("GET /v1/models/credit-risk/versions/2/logs", {"stage": "TRAINING", "text": "line one\nline \x1b[31mtwo\n"})
     api.answer("GET /v1/predictions/k-1/trace", TRACE)
     api.answer("GET /v1/people", {"people": [{"person": "erin", "name": "", "logins": ["erin"], "added": "a"}]})
-    decided = {"decision": "approve", "complete": True, "approvals": ["erin"], "needed": 1}
+    decided = {"decision": "approve", "complete": True, "approvals": ["erin"], "needed": 1, "signed_by_person": False}
     api.answer("POST /v1/models/credit-risk/versions/2/decision", decided)
     moved = {"model": "credit-risk", "version": 2, "standing": "DEPLOYED", "attempt": 2}
     api.answer("POST /v1/models/credit-risk/versions/2/deployment", moved, 202)
@@ -112,7 +114,8 @@ def script(api: ApiDouble) -> None:
     api.answer("POST /v1/models/credit-risk/rollback", moved)
     prediction = {"prediction_id": "k-1", "model": "credit-risk", "version": 2, "output": [1, 0], "receipt": "a.b.c"}
     api.answer("POST /v1/models/credit-risk/predictions", prediction)
-    api.answer("POST /v1/people", {"person": "erin", "logins": ["erin", "e2"]}, 201)
+    key = {"fingerprint": "SHA256:abc", "added": "2026-01-02T03:04:05Z"}
+    api.answer("POST /v1/people", {"person": "erin", "logins": ["erin", "e2"], "ssh_keys": [key]}, 201)
 
 
 EVERY_VERB = [
@@ -127,6 +130,7 @@ EVERY_VERB = [
     ("trace", "k-1"),
     ("people", "list"),
     ("people", "add", "erin", "--login", "erin", "--login", "e2"),
+    ("packet", "credit-risk@2"),
     ("approve", "credit-risk@2", "--reason", "fine"),
     ("reject", "credit-risk@2", "--reason", "not fine"),
     ("deploy", "credit-risk@2", "--reason", "now", "--no-wait"),
@@ -210,6 +214,7 @@ def test_the_exit_code_of_a_trace_is_its_verdict(api: ApiDouble, run: Run, verdi
     ],
 )
 def test_exit_codes_tell_kinds_of_errors_apart(api: ApiDouble, run: Run, status: int, error: str, code: int) -> None:
+    serve_packet(api)
     api.refuse("POST /v1/models/credit-risk/versions/2/decision", status, error, "the sentence")
     done = run("approve", "credit-risk@2", "--reason", "fine")
     assert done.exit_code == code
@@ -341,6 +346,7 @@ def test_deploy_waits_until_the_version_is_in_place(api: ApiDouble, run: Run, st
 def test_a_partial_approval_says_how_many_are_missing(api: ApiDouble, run: Run) -> None:
     answer = {"decision": "approve", "complete": False, "approvals": ["erin"], "needed": 2}
     api.answer("POST /v1/models/m/versions/1/decision", answer)
+    serve_packet(api, "m", 1)
     assert "1 of 2 approvals" in run("approve", "m@1", "--reason", "x").stdout
 
 

@@ -1,4 +1,4 @@
-"""Collect: every receipt ends in the version's folder once, whatever fails in between."""
+"""Collect: every receipt ends in the version's folder, and under a seal, once, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from attestry.domain.errors import InvalidInputError
+from attestry.domain.stages import Standing
 from attestry.evidence.delegation import verify_delegation
+from attestry.evidence.digests import sha256_hex
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.receipt import verify_receipt
-from attestry.ports import Delete
+from attestry.evidence.seal import Closing, Seal, parse_batch, prove_receipt, verify_batch, verify_closing, verify_sealed
+from attestry.evidence.version_urn import VersionUrn
+from attestry.ports import Delete, Put, When
 from attestry.usecases import collect
-from attestry.usecases.collect import CLOSE_AFTER, Collector, find_receipt
+from attestry.usecases.collect import CLOSE_AFTER, Collector, find_batches, find_receipt
 from attestry.usecases.group_signing import GroupSigner
 from attestry.usecases.sign import OPEN_KEYS, delegation_key, open_key, receipt_key
 from tests.deployed import ENVIRONMENT, MODEL, Scene, make_version
@@ -37,6 +41,10 @@ def sign(scene: Scene, count: int) -> list[str]:
         version_digest=make_version(1).version_digest,
     )
     return [signer.sign(f'{{"n":{n}}}'.encode(), b"[1]", {"login": "ci"}).prediction_id for n in range(count)]
+
+
+def signer_version() -> VersionUrn:
+    return VersionUrn(MODEL, 1, make_version(1).version_digest)
 
 
 def collector(scene: Scene, **changes: Any) -> Collector:
@@ -68,6 +76,31 @@ def archived_numbers(scene: Scene) -> list[int]:
                 assert verify_receipt(entry["receipt"], delegation).prediction_id.sequence == entry["sequence"]
                 numbers.append(entry["sequence"])
     return sorted(numbers)
+
+
+def events(scene: Scene, kind: str) -> list[dict[str, Any]]:
+    found = [json.loads(r["event"]) for k, r in scene.meta.rows.items() if k.partition == "OUTBOX"]
+    return sorted((e for e in found if e["kind"] == kind), key=lambda e: e["sequence"])
+
+
+def seals(scene: Scene) -> list[Seal]:
+    """Return the seals of all events, each checked against its batch object."""
+    found = [Seal.from_event(event) for event in events(scene, "key.sealed")]
+    for seal in found:
+        raw = scene.store.versions[seal.object][0].body
+        assert sha256_hex(raw) == seal.object_sha256
+        verify_batch(raw, seal)
+    return found
+
+
+def close(scene: Scene) -> Closing:
+    """Close the one key, check its seals against its closing, and return this."""
+    scene.clock.advance(hours=2)
+    collector(scene).collect()
+    (event,) = events(scene, "key.closed")
+    closing = Closing.from_event(event)
+    verify_closing(closing, seals(scene))
+    return closing
 
 
 def test_receipts_are_moved_in_batches_named_by_their_range(scene: Scene) -> None:
@@ -152,6 +185,141 @@ def test_a_binary_request_survives_the_way_through_the_batch(scene: Scene) -> No
     assert row["request"] == b"\x00\xff"
 
 
+def test_every_batch_is_sealed_and_each_receipt_has_its_proof(scene: Scene) -> None:
+    ids = sign(scene, 3)
+    assert collector(scene).collect().seals == 1
+    ids += sign(scene, 2)
+    collector(scene).collect()
+    first, second = seals(scene)
+    assert [(s.first, s.last, s.captured, s.model, s.number) for s in (first, second)] == [(1, 3, 3, MODEL, 1), (4, 5, 2, MODEL, 1)]
+    for prediction_id in ids:
+        prediction = PredictionId.parse(prediction_id)
+        (place,) = find_batches(scene.store, make_version(1).folder, prediction)
+        seal = next(s for s in (first, second) if s.covers(prediction))
+        assert (place.key, place.first, place.last) == (seal.object, seal.first, seal.last)
+        receipts = [receipt for _, receipt in parse_batch(scene.store.read(place.key, place.version_id, max_bytes=1 << 20))]
+        index = prediction.sequence - seal.first
+        verify_sealed(receipts[index], prediction, prove_receipt(receipts, index), seal)
+
+
+def test_what_is_not_captured_is_sealed_and_counted_all_the_same() -> None:
+    scene = Scene(capture_rate="0")
+    sign(scene, 5)
+    collector(scene).collect()
+    assert [(s.count, s.captured) for s in seals(scene)] == [(5, 0)]
+    assert close(scene).count == 5
+
+
+def test_a_seal_and_the_count_of_its_batch_are_one_transaction(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 2))
+    scene.faults.clear()
+    scene.faults.fail_before(2, method="transact")
+    collector(scene).collect()
+    assert seals(scene) == []
+    assert scene.meta.rows[open_key(kid)]["collected"] == 0
+    collector(scene).collect()
+    assert [s.count for s in seals(scene)] == [2]
+    assert scene.meta.rows[open_key(kid)]["sealed"] == 1
+
+
+def test_what_a_process_signed_before_it_died_is_sealed_and_its_key_closed(scene: Scene) -> None:
+    acknowledged = sign(scene, 7)
+    scene.faults.fail_after(method="transact", error=Killed())
+    with pytest.raises(Killed):
+        sign(scene, 1)
+    closing = close(scene)
+    assert (closing.last, closing.count, closing.sealed, closing.gaps) == (8, 8, 1, ())
+    assert archived_numbers(scene)[: len(acknowledged)] == [PredictionId.parse(i).sequence for i in acknowledged]
+
+
+@pytest.mark.parametrize("standing", [Standing.RETIRED, Standing.ROLLBACK])
+def test_sealing_goes_on_when_the_version_no_longer_serves(scene: Scene, standing: Standing) -> None:
+    sign(scene, 2)
+    scene.change_version(1, standing=standing)
+    assert collector(scene).collect().receipts == 2
+    assert close(scene).count == 2
+
+
+def test_a_key_that_signed_nothing_is_closed_without_a_seal(scene: Scene) -> None:
+    scene.keys.key_for(signer_version(), ENVIRONMENT)
+    closing = close(scene)
+    assert (closing.last, closing.count, closing.sealed) == (0, 0, 0)
+
+
+def test_rows_deleted_after_their_batch_was_written_are_sealed_from_its_object(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 4))
+    scene.faults.clear()
+    scene.faults.fail_before(2, method="transact", error=Killed())
+    with pytest.raises(Killed):
+        collector(scene).collect()
+    scene.meta._apply([Delete(receipt_key(kid, n)) for n in (1, 3)])
+    assert collector(scene).collect().receipts == 4
+    assert close(scene).count == 4
+    assert archived_numbers(scene) == [1, 2, 3, 4]
+
+
+def test_rows_deleted_before_their_batch_was_written_are_gaps(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 4))
+    scene.faults.clear()
+    scene.faults.fail_after(1, method="transact", error=Killed())
+    with pytest.raises(Killed):
+        collector(scene).collect()
+    scene.meta._apply([Delete(receipt_key(kid, n)) for n in (1, 3)])
+    outcome = collector(scene).collect()
+    assert (outcome.receipts, outcome.gaps) == (2, 2)
+    assert close(scene).gaps == ((1, 1), (3, 3))
+
+
+def test_all_rows_of_a_decided_batch_deleted_do_not_keep_the_key_open(scene: Scene) -> None:
+    sign(scene, 2)
+    scene.faults.clear()
+    scene.faults.fail_after(1, method="transact", error=Killed())
+    with pytest.raises(Killed):
+        collector(scene).collect()
+    expire_rows(scene)
+    assert close(scene).count == 0
+
+
+def test_an_object_laid_over_a_batch_is_not_what_is_sealed(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 2))
+    scene.faults.clear()
+    scene.faults.fail_before(2, method="transact", error=Killed())
+    with pytest.raises(Killed):
+        collector(scene).collect()
+    name = next(k for k in scene.store.versions if k.endswith("2.jsonl"))
+    scene.store.put(name, scene.store.versions[name][0].body.replace(b".", b"_"))
+    scene.meta._apply([Delete(receipt_key(kid, 1))])
+    collector(scene).collect()
+    assert [s.count for s in seals(scene)] == [2]
+
+
+def test_a_row_that_is_no_receipt_stays_one_line_and_does_not_stop_the_others(scene: Scene) -> None:
+    kid = kid_of(sign(scene, 3))
+    row = scene.meta.rows[receipt_key(kid, 2)]
+    scene.meta._apply([Put(receipt_key(kid, 2), {**row, "receipt": 'x","sequence":9}\n{"at":"', "at": '"'}, When())])
+    collector(scene).collect()
+    (seal,) = seals(scene)
+    assert [n for n, _ in parse_batch(scene.store.versions[seal.object][0].body)] == [1, 2, 3]
+
+
+def test_batches_end_at_their_bytes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MAX_BATCH_BYTES", 3000)
+    sign(scene, 10)
+    assert collector(scene).collect().receipts == 10
+    assert len(seals(scene)) > 2
+    assert close(scene).count == 10
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5])
+def test_a_batch_is_read_in_pages(scene: Scene, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(collect, "PAGE_ROWS", page)
+    monkeypatch.setattr(collect, "MAX_BATCH_RECEIPTS", 4)
+    kid = kid_of(sign(scene, 11))
+    scene.meta._apply([Delete(receipt_key(kid, 6))])
+    assert collector(scene).collect().receipts == 10
+    assert [(s.first, s.last) for s in seals(scene)] == [(1, 4), (5, 5), (7, 10), (11, 11)]
+
+
 def test_a_key_is_closed_when_nothing_more_can_be_acknowledged_and_its_count_is_an_event(scene: Scene) -> None:
     kid = kid_of(sign(scene, 4))
     scene.clock.advance(hours=1, seconds=CLOSE_AFTER.total_seconds() - 1)
@@ -214,6 +382,8 @@ def test_a_crash_between_any_two_calls_is_made_good_by_the_next_run(scene: Scene
     assert not [k for k in scene.meta.rows if k.partition == OPEN_KEYS]
     row = scene.meta.rows[delegation_key(kid_of(ids))]
     assert (row["last"], row["count"]) == (len(ids), len(ids))
+    (event,) = events(scene, "key.closed")
+    verify_closing(Closing.from_event(event), seals(scene))
 
 
 def test_of_two_collectors_on_one_key_one_steps_back(scene: Scene) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestry.domain.approvals import ApprovalPolicy
-from attestry.domain.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, UnavailableError
 from attestry.domain.stages import Standing
 from attestry.evidence.delegation import Delegation, jwk_of, verify_delegation
-from attestry.ports import Delete, Key, Put, When
+from attestry.evidence.digests import sha256_hex
+from attestry.evidence.version_urn import VersionUrn
+from attestry.ports import Delete, Key, Put
 from attestry.usecases.delegate import delegate_signing
-from attestry.usecases.records import approval_key, load_version, pointer_key
+from attestry.usecases.ledger_head import leaf_key
+from attestry.usecases.records import approval_key, load_version, pointer_key, transition_key
 from attestry.usecases.sign import delegation_key, open_key
-from tests.deployed import ENVIRONMENT, MODEL, Scene, approval, make_version
+from tests.deployed import ENVIRONMENT, MODEL, Scene, make_version, recorded_approval
 
 
 @pytest.fixture
@@ -31,13 +35,21 @@ def ask(scene: Scene, **changes: Any) -> Delegation:
     return delegate_signing(scene.meta, scene.signer, **{**values, **changes})
 
 
+def delegated(scene: Scene) -> list[dict[str, Any]]:
+    events = [json.loads(r["event"]) for k, r in scene.meta.rows.items() if k.partition == "OUTBOX"]
+    return [e for e in events if e["kind"] == "key.delegated"]
+
+
 def given(scene: Scene) -> list[Key]:
-    return [k for k in scene.meta.rows if k.partition.startswith(("KEY", "OUTBOX"))]
+    keys = [k for k in scene.meta.rows if k.partition.startswith("KEY")]
+    return keys + [Key("OUTBOX", e["id"]) for e in delegated(scene)]
 
 
 def decide(scene: Scene, **changes: Any) -> None:
+    """Record a decision as the registry would have."""
     version = load_version(scene.meta, MODEL, 1)
-    scene.meta._apply([Put(approval_key(MODEL, 1, changes.get("person", "erin")), approval(version, **changes), When())])
+    transition = sum(k.sort.startswith("TRANSITION#") for k in scene.meta.rows) + 1
+    scene.meta._apply(recorded_approval(version, transition, **changes))
 
 
 def test_the_deployed_version_is_delegated_to_and_everything_is_recorded_in_one_transaction(scene: Scene) -> None:
@@ -47,8 +59,10 @@ def test_the_deployed_version_is_delegated_to_and_everything_is_recorded_in_one_
     row = scene.meta.rows[delegation_key(delegation.kid)]
     assert row["delegation"] == delegation.token
     assert scene.meta.rows[open_key(delegation.kid)]["collected"] == 0
-    events = [json.loads(r["event"]) for k, r in scene.meta.rows.items() if k.partition == "OUTBOX"]
-    assert [(e["kind"], e["data"]["kid"]) for e in events] == [("key.delegated", delegation.kid)]
+    assert [(e["data"]["kid"], e["data"]["delegation_sha256"]) for e in delegated(scene)] == [
+        (delegation.kid, sha256_hex(delegation.token.encode()))
+    ]
+    assert delegation.grant.standing == delegated(scene)[0]["data"]["standing"] == "DEPLOYED"
     assert scene.faults.calls.count("MemoryMetaStore.transact") == 1
 
 
@@ -103,6 +117,16 @@ def test_fewer_persons_than_the_policy_asks_for_are_not_enough(scene: Scene) -> 
     with pytest.raises(ConflictError, match="approvals"):
         ask(scene)
     decide(scene, person="farid")
+    assert ask(scene)
+
+
+def test_an_unsigned_approval_does_not_count_where_the_policy_asks_for_signatures(scene: Scene) -> None:
+    policy = ApprovalPolicy(automatic=False, roles=("approver",), count=1, signed=True)
+    scene.change_version(1, approval_policy=policy.to_item())
+    decide(scene)
+    with pytest.raises(ConflictError, match="approvals"):
+        ask(scene)
+    decide(scene, person="farid", signed_by_person=True)
     assert ask(scene)
 
 
@@ -181,7 +205,7 @@ def test_a_pointer_that_keeps_moving_gives_no_delegation(scene: Scene) -> None:
 
 
 def test_a_crash_at_any_call_leaves_nothing_or_everything(scene: Scene) -> None:
-    for n in range(1, 5):
+    for n in range(1, 8):
         for plan in (scene.faults.fail_before, scene.faults.fail_after):
             before = len(given(scene))
             plan(n)
@@ -189,6 +213,94 @@ def test_a_crash_at_any_call_leaves_nothing_or_everything(scene: Scene) -> None:
                 ask(scene)
             assert len(given(scene)) - before in (0, 3)
             assert ask(scene)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"person": "mallory"},
+        {"reason": "other"},
+        {"at": "2026-01-01T00:00:00.000001Z"},
+        {"evidence": "0" * 64},
+        {"transition": 99},
+        {"principal": {}},
+    ],
+    ids=str,
+)
+def test_an_approval_row_that_differs_from_its_transition_is_an_integrity_error(scene: Scene, changes: dict[str, Any]) -> None:
+    scene.meta.rows[approval_key(MODEL, 1, "erin")].update(changes)
+    with pytest.raises(IntegrityError, match="transition"):
+        ask(scene)
+    assert given(scene) == []
+
+
+def test_an_approval_with_its_transition_inserted_by_hand_has_no_event(scene: Scene) -> None:
+    scene.change_version(1, approval_policy=ApprovalPolicy(automatic=False, roles=("approver",), count=2).to_item())
+    scene.meta._apply([*recorded_approval(load_version(scene.meta, MODEL, 1), 1)])
+    scene.meta._apply([w for w in recorded_approval(load_version(scene.meta, MODEL, 1), 7, person="farid") if w.key.partition != "OUTBOX"])
+    with pytest.raises(IntegrityError, match="no event"):
+        ask(scene)
+    assert given(scene) == []
+
+
+def test_a_transition_changed_together_with_its_approval_is_not_what_its_event_tells(scene: Scene) -> None:
+    for key in (approval_key(MODEL, 1, "erin"), transition_key(MODEL, 1, 1)):
+        scene.meta.rows[key]["reason"] = "much better than the last one"
+    with pytest.raises(IntegrityError, match="otherwise"):
+        ask(scene)
+
+
+def test_an_approval_whose_event_is_in_the_ledger_counts_by_the_digest_in_its_index(scene: Scene) -> None:
+    (waiting,) = [k for k in scene.meta.rows if k.partition == "OUTBOX"]
+    row = scene.meta.rows[waiting]
+    scene.meta._apply([Delete(waiting), Put(leaf_key(row["id"]), {"index": 3, "sha256": sha256_hex(row["event"]), "logged": "x"})])
+    assert ask(scene)
+    scene.meta.rows[leaf_key(row["id"])]["sha256"] = "0" * 64
+    with pytest.raises(IntegrityError, match="otherwise"):
+        ask(scene)
+
+
+def test_an_approval_on_another_packet_than_the_version_names_does_not_count(scene: Scene) -> None:
+    scene.change_version(1, packet={"sha256": "1" * 64})
+    with pytest.raises(IntegrityError, match="packet"):
+        ask(scene)
+
+
+def test_a_serving_process_is_told_that_the_record_was_changed(scene: Scene) -> None:
+    scene.meta.rows[approval_key(MODEL, 1, "erin")]["reason"] = "other"
+    version = VersionUrn(MODEL, 1, make_version(1).version_digest)
+    with pytest.raises(IntegrityError):
+        scene.keys.key_for(version, ENVIRONMENT)
+
+
+def test_nothing_is_delegated_from_the_day_of_retirement_on(scene: Scene) -> None:
+    scene.change_version(1, retires_on="2026-01-02")
+    with pytest.raises(ConflictError, match="out of use from 2026-01-02"):
+        ask(scene)
+
+
+@pytest.mark.parametrize(("hour", "seconds"), [(12, 3600), (23, 1800)])
+def test_a_delegation_ends_with_the_day_before_the_retirement(scene: Scene, hour: int, seconds: int) -> None:
+    scene.change_version(1, retires_on="2026-01-03")
+    grant = ask(scene, at=datetime(2026, 1, 2, hour, 30, tzinfo=UTC)).grant
+    assert grant.expires - grant.issued == seconds
+
+
+def test_a_short_delegation_does_not_make_a_process_ask_for_each_prediction(scene: Scene) -> None:
+    scene.change_version(1, retires_on="2026-01-03")
+    scene.clock.at = datetime(2026, 1, 2, 23, 58, tzinfo=UTC)
+    version = VersionUrn(MODEL, 1, make_version(1).version_digest)
+    first = scene.keys.key_for(version, ENVIRONMENT)
+    scene.clock.advance(seconds=100)
+    assert scene.keys.key_for(version, ENVIRONMENT) is first
+    scene.clock.advance(seconds=15)
+    assert scene.keys.key_for(version, ENVIRONMENT) is not first
+
+
+def test_a_killed_version_is_refused_with_who_and_why(scene: Scene) -> None:
+    scene.change_version(1, standing=Standing.RETIRED, retirement={"kind": "version.killed", "by": "erin", "reason": "leaks", "at": "now"})
+    with pytest.raises(ConflictError, match="killed at now by erin: leaks"):
+        ask(scene)
 
 
 def test_the_pointer_row_carries_what_the_delegation_names(scene: Scene) -> None:

@@ -10,10 +10,11 @@ import pytest
 from attestry.domain.errors import AttestryError, ConflictError, IntegrityError, NotFoundError, StageFailedError, UnavailableError
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import EnvironmentRef, FileRef
+from attestry.usecases.attest import Attestor
 from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, roll_back, swap_pointer, warm
 from attestry.usecases.records import load_version, pointer_key
-from tests.fakes import Faults, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
-from tests.versions import AT, ERIN, make_approved, make_version
+from tests.fakes import Faults, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
+from tests.versions import AT, ATTESTOR, ERIN, make_approved, make_version
 
 MODEL = "credit-risk"
 
@@ -23,8 +24,13 @@ def meta() -> MemoryMetaStore:
     return MemoryMetaStore()
 
 
-def put_in_place(meta, number, **kwargs):
-    return swap_pointer(meta, MODEL, number, environment="production", capture_rate="1", by=ERIN, reason="approved", at=AT, **kwargs)
+def put_in_place(meta, number, attestor=ATTESTOR, **kwargs):
+    facts = {"environment": "production", "capture_rate": "1", "by": ERIN, "reason": "approved", "at": AT}
+    return swap_pointer(meta, attestor, MODEL, number, **facts, **kwargs)
+
+
+def latest_transition(meta, number):
+    return meta.query(f"VERSION#{MODEL}#{number}", prefix="TRANSITION#", newest_first=True, limit=1)[0]
 
 
 def standings(meta, *numbers):
@@ -60,9 +66,9 @@ def test_a_rollback_swaps_the_two_and_can_be_undone(meta):
     for number in (1, 2):
         make_approved(meta, number)
         put_in_place(meta, number)
-    roll_back(meta, MODEL, environment="production", by=ERIN, reason="worse in production", at=AT)
+    roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="worse in production", at=AT)
     assert standings(meta, 1, 2) == [Standing.DEPLOYED, Standing.ROLLBACK]
-    roll_back(meta, MODEL, environment="production", by=ERIN, reason="it was the network", at=AT)
+    roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="it was the network", at=AT)
     assert standings(meta, 1, 2) == [Standing.ROLLBACK, Standing.DEPLOYED]
     kinds = [t["kind"] for t in meta.query(f"VERSION#{MODEL}#1", prefix="TRANSITION#")]
     assert kinds[-2:] == ["version.rolled_back", "version.replaced"]
@@ -71,25 +77,25 @@ def test_a_rollback_swaps_the_two_and_can_be_undone(meta):
 def test_a_rollback_brings_back_the_capture_rate_that_the_version_had(meta):
     make_approved(meta, 1)
     make_approved(meta, 2)
-    swap_pointer(meta, MODEL, 1, environment="production", capture_rate="0.25", by=ERIN, reason="first", at=AT)
-    swap_pointer(meta, MODEL, 2, environment="production", capture_rate="1", by=ERIN, reason="second", at=AT)
-    roll_back(meta, MODEL, environment="production", by=ERIN, reason="back", at=AT)
+    swap_pointer(meta, ATTESTOR, MODEL, 1, environment="production", capture_rate="0.25", by=ERIN, reason="first", at=AT)
+    swap_pointer(meta, ATTESTOR, MODEL, 2, environment="production", capture_rate="1", by=ERIN, reason="second", at=AT)
+    roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="back", at=AT)
     assert meta.get(pointer_key(MODEL, "production"))["capture_rate"] == "0.25"
 
 
 def test_without_a_version_before_there_is_nothing_to_roll_back_to(meta):
     with pytest.raises(NotFoundError, match="no version"):
-        roll_back(meta, MODEL, environment="production", by=ERIN, reason="r", at=AT)
+        roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="r", at=AT)
     make_approved(meta, 1)
     put_in_place(meta, 1)
     with pytest.raises(NotFoundError, match="kept for rollback"):
-        roll_back(meta, MODEL, environment="production", by=ERIN, reason="r", at=AT)
+        roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="r", at=AT)
 
 
 @pytest.mark.parametrize("standing", [Standing.CANDIDATE, Standing.REJECTED, Standing.RETIRED])
 def test_a_version_without_approval_is_never_put_in_place(meta, standing):
     make_version(meta, stage=Stage.APPROVAL, standing=standing, approved=standing is Standing.RETIRED)
-    with pytest.raises(ConflictError, match="not approved"):
+    with pytest.raises(ConflictError, match=r"not approved|retired"):
         put_in_place(meta, 1)
     assert meta.get(pointer_key(MODEL, "production")) is None
 
@@ -131,7 +137,8 @@ def test_a_deployment_cut_off_at_any_call_is_finished_by_a_retry(kind):
     tried = 0
     for point in range(1, 60):
         faults = Faults()
-        meta = MemoryMetaStore(faults)
+        meta, store = MemoryMetaStore(faults), MemoryObjectStore(faults)
+        attestor = Attestor(LocalSigner(faults=faults), store)
         for number in (1, 2, 3):
             make_approved(meta, number)
         put_in_place(meta, 1)
@@ -139,27 +146,29 @@ def test_a_deployment_cut_off_at_any_call_is_finished_by_a_retry(kind):
         faults.clear()
         getattr(faults, f"fail_{kind}")(point)
         try:
-            put_in_place(meta, 3)
+            put_in_place(meta, 3, attestor)
         except UnavailableError:
             tried += 1
             assert_one_deployed(meta, (1, 2, 3))
-            put_in_place(meta, 3)
+            put_in_place(meta, 3, attestor)
         else:
             break
         assert standings(meta, 1, 2, 3) == [Standing.APPROVED, Standing.ROLLBACK, Standing.DEPLOYED]
-    assert tried >= 5
+        kept = {key.rpartition("/")[2].removesuffix(".json") for key in store.versions}
+        assert {latest_transition(meta, n)["attestation"]["sha256"] for n in (1, 2, 3)} <= kept
+    assert tried >= 5 + 3 * 2
 
 
 def test_a_deployment_that_fails_leaves_the_pointer_and_names_the_error(meta):
     for number in (1, 2):
         make_approved(meta, number)
     put_in_place(meta, 1)
-    begin_deployment(meta, load_version(meta, MODEL, 2), by=ERIN, reason="go", at=AT)
-    fail_deployment(meta, MODEL, 2, by=ERIN, error="does not load", at=AT)
+    begin_deployment(meta, ATTESTOR, load_version(meta, MODEL, 2), by=ERIN, reason="go", at=AT)
+    fail_deployment(meta, ATTESTOR, MODEL, 2, by=ERIN, error="does not load", at=AT)
     version = load_version(meta, MODEL, 2)
     assert (version.stage, version.status, version.error) == (Stage.DEPLOYMENT, Status.FAILED, "does not load")
     assert meta.get(pointer_key(MODEL, "production"))["number"] == 1
-    begin_deployment(meta, version, by=ERIN, reason="again", at=AT)
+    begin_deployment(meta, ATTESTOR, version, by=ERIN, reason="again", at=AT)
     assert put_in_place(meta, 2).changed
 
 

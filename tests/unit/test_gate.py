@@ -7,41 +7,29 @@ import pytest
 from attestry.domain.approvals import ApprovalPolicy, Verdict
 from attestry.domain.errors import ConflictError
 from attestry.domain.stages import Stage, Standing, Status
-from attestry.usecases.decide import decide_approval
-from attestry.usecases.gate import open_approval, send_on
-from attestry.usecases.records import load_version
 from attestry.usecases.sweep import sweep
-from tests.fakes import MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryPipeline
-from tests.versions import AT, ERIN, make_version
+from tests.approvals import MODEL, ApprovalWorld
+from tests.fakes import MemoryFunctions, MemoryMetaStore, MemoryPipeline
+from tests.versions import AT, ATTESTOR, POLICY, make_version
 
-MODEL = "credit-risk"
 
-
-class World:
-    def __init__(self, policy=None):
-        self.meta, self.pipeline, self.notifier = MemoryMetaStore(), MemoryPipeline(), MemoryNotifier()
-        self.version = make_version(self.meta, **({"policy": policy} if policy else {}))
-        self.pipeline.start(self.version.execution_id, {})
+class World(ApprovalWorld):
+    def __init__(self, policy=POLICY, **changes):
+        super().__init__()
+        self.version = self.judged(policy=policy, **changes)
         self.token = self.pipeline.wait_for_token(self.version.execution_id)
 
     def open(self, token=None):
-        open_approval(self.meta, self.pipeline, self.notifier, model=MODEL, number=1, token=token or self.token, at=AT)
+        return super().open(token=token or self.token)
 
     def approve(self):
-        return decide_approval(self.meta, MODEL, 1, Verdict.APPROVE, reason="good", by=ERIN, at=AT)
-
-    def send(self):
-        return send_on(self.meta, self.pipeline, model=MODEL, number=1, at=AT)
-
-    @property
-    def head(self):
-        return load_version(self.meta, MODEL, 1)
+        return self.decide(reason="good")
 
 
 def test_opening_waits_and_tells_the_approvers():
     world = World()
     world.open()
-    assert (world.head.stage, world.head.status) == (Stage.APPROVAL, Status.RUNNING)
+    assert (world.head().stage, world.head().status) == (Stage.APPROVAL, Status.RUNNING)
     assert world.token in world.pipeline.waiting
     assert world.notifier.messages[0][0] == "credit-risk@1 waits for approval"
 
@@ -67,7 +55,7 @@ def test_an_automatic_policy_sends_at_once():
     world = World(ApprovalPolicy(automatic=True))
     world.open()
     assert world.token in world.pipeline.resumed
-    assert world.head.standing is Standing.APPROVED
+    assert world.head().standing is Standing.APPROVED
 
 
 def test_the_token_of_a_second_attempt_replaces_the_first():
@@ -86,7 +74,7 @@ def test_a_decision_whose_execution_is_gone_starts_the_next_attempt():
     world.pipeline.end(world.version.execution_id, "TIMED_OUT")
     world.approve()
     assert world.send() == "restarted"
-    assert world.head.attempt == 2
+    assert world.head().attempt == 2
     assert any("-2-" in name for name in world.pipeline.executions)
 
 
@@ -102,10 +90,11 @@ def test_a_gate_that_is_opened_after_the_decision_passes_through():
 
 
 def test_a_version_before_its_validation_is_not_opened():
-    meta = MemoryMetaStore()
-    make_version(meta, stage=Stage.TRAINING, status=Status.RUNNING)
+    world = ApprovalWorld()
+    make_version(world.meta, stage=Stage.TRAINING, status=Status.RUNNING)
     with pytest.raises(ConflictError, match="not at its approval"):
-        open_approval(meta, MemoryPipeline(), MemoryNotifier(), model=MODEL, number=1, token="t", at=AT)
+        world.open()
+    assert world.head().packet == {}
 
 
 def test_the_sweeper_sends_on_what_a_crash_left_after_the_decision():
@@ -150,26 +139,22 @@ def test_an_automatic_policy_waits_while_the_submitter_is_unproven_and_goes_on_w
     from attestry.usecases.operate import claim_submission
     from tests.versions import session
 
-    world = World()
-    world.meta, world.pipeline = MemoryMetaStore(), MemoryPipeline()
     unknown = session("scientist", "by-hand")
-    world.version = make_version(world.meta, policy=ApprovalPolicy(automatic=True), submitter=unknown)
-    world.pipeline.start(world.version.execution_id, {})
-    world.token = world.pipeline.wait_for_token(world.version.execution_id)
+    world = World(ApprovalPolicy(automatic=True), submitter=unknown)
     world.open()
     assert world.send() == "waiting"
-    claim_submission(world.meta, MODEL, 1, by=unknown.as_person("dana"), at=AT)
+    claim_submission(world.meta, ATTESTOR, MODEL, 1, by=unknown.as_person("dana"), at=AT)
     assert world.send() == "sent"
-    assert world.head.standing is Standing.APPROVED
+    assert world.head().standing is Standing.APPROVED
 
 
 def test_the_token_of_a_rejection_whose_wait_is_over_is_forgotten():
     world = World()
     world.open()
     world.pipeline.end(world.version.execution_id, "TIMED_OUT")
-    decide_approval(world.meta, MODEL, 1, Verdict.REJECT, reason="no", by=ERIN, at=AT)
+    world.decide(verdict=Verdict.REJECT, reason="no")
     world.send()
-    assert world.head.token == ""
+    assert world.head().token == ""
     assert sweep(world.meta, MemoryFunctions(), world.pipeline, gate_function="gate", at=AT.replace(hour=5))["sent"] == 0
 
 

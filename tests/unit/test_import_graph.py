@@ -18,36 +18,64 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "lambdas" / "requirements.lock"
+OWN_LOCKS = {"sign_artifact": ROOT / "lambdas" / "sign_artifact.requirements.lock"}
+"""Lock files of functions with an archive of their own."""
 
 AWS = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
 SIGNATURES = frozenset({"cryptography", "cffi"})
 EVENTS = frozenset({"rfc8785"})
+TUF = frozenset({"securesystemslib", "tuf"})
+OWN_SIGNATURES = frozenset({"sshsig"})
+"""For functions that take decisions of people, or keep their keys."""
+
 METRICS = frozenset({"aws-lambda-powertools"})
 METRICS = frozenset({"aws-lambda-powertools"})
 """For functions whose start nobody waits for; see attestry/aws/metrics.py."""
+
+MODEL_SIGNING = frozenset(
+    {
+        *(
+            "annotated-types",
+            "blake3",
+            "certifi",
+            "charset-normalizer",
+            "id",
+            "idna",
+            "in-toto-attestation",
+            "model-signing",
+            "platformdirs",
+        ),
+        *("protobuf", "pydantic", "pydantic-core", "pyjwt", "pyopenssl", "requests", "rfc3161-client", "securesystemslib", "sigstore"),
+        *("sigstore-models", "sigstore-rekor-types", "tuf", "typing-inspection"),
+    }
+)
+"""Heavy, and in an archive of its own for that."""
 
 MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py"})
 
 EXPECTED = {
     "build_environment": AWS | SIGNATURES,
     "collect": AWS | SIGNATURES | EVENTS | METRICS,
-    "console_decision": AWS | SIGNATURES | EVENTS,
-    "decide": AWS | SIGNATURES | EVENTS,
+    "console_decision": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
+    "decide": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "delegate": AWS | SIGNATURES | EVENTS,
     "deploy": AWS | SIGNATURES | EVENTS | METRICS,
     "evaluate": AWS | SIGNATURES,
-    "gate": AWS | SIGNATURES | EVENTS,
+    "gate": AWS | SIGNATURES | EVENTS | MANIFESTS | OWN_SIGNATURES,
     "inference": frozenset[str](),
     "operate": AWS | SIGNATURES | EVENTS,
-    "people": AWS | SIGNATURES | EVENTS,
+    "people": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "predict": AWS | SIGNATURES | EVENTS,
     "prepare_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "record_stage": AWS | SIGNATURES | EVENTS | MANIFESTS | METRICS | METRICS,
     "register": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "registry": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "root": AWS | SIGNATURES | EVENTS | TUF,
     "sandbox": frozenset[str](),
+    "sign_artifact": AWS | SIGNATURES | EVENTS | MODEL_SIGNING,
     "sweep": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,
+    "witness": AWS | SIGNATURES | EVENTS,
 }
 """Function to the distributions that its module imports, those that they import themselves included."""
 
@@ -61,7 +89,7 @@ class Refuse:
     "Refuses what is neither the standard library's, nor ours, nor in the lock file."
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in allowed and top not in sys.stdlib_module_names:
+        if top not in allowed and top not in sys.stdlib_module_names and not top.startswith("_sysconfigdata"):
             raise ModuleNotFoundError(f"no module {top} on AWS", name=name)
 
 allowed = {"attestry", "lambdas", *json.loads(sys.argv[2])}
@@ -77,25 +105,29 @@ def normalised(name: str) -> str:
 
 
 @cache
-def distributions() -> dict[str, str]:
+def distributions(lock: Path) -> dict[str, str]:
     """Import name to distribution, of what the lock file names."""
-    locked = {normalised(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", LOCK.read_text(), re.MULTILINE)}
+    locked = {normalised(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock.read_text(), re.MULTILINE)}
     found = {module: {normalised(name) for name in names} for module, names in packages_distributions().items()}
     return {module: next(iter(names & locked)) for module, names in found.items() if names & locked}
+
+
+def lock_of(function: str) -> Path:
+    return OWN_LOCKS.get(function, LOCK)
 
 
 @cache
 def modules_of(function: str) -> frozenset[str]:
     """Return what a fresh interpreter without any environment imports with the function's module."""
-    command = [sys.executable, "-B", "-c", PROGRAM, function, json.dumps(sorted(distributions()))]
+    command = [sys.executable, "-B", "-c", PROGRAM, function, json.dumps(sorted(distributions(lock_of(function))))]
     done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return frozenset(json.loads(done.stdout.splitlines()[-1]))
 
 
 def packages_of(function: str) -> set[str]:
-    tops = {name.partition(".")[0] for name in modules_of(function)}
-    return {distributions()[top] for top in tops if top in distributions()} - BACKPORTS
+    tops, locked = {name.partition(".")[0] for name in modules_of(function)}, distributions(lock_of(function))
+    return {locked[top] for top in tops if top in locked} - BACKPORTS
 
 
 def test_every_function_is_in_the_table() -> None:

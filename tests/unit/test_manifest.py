@@ -176,6 +176,7 @@ def shuffled(value: Any, shuffler: random.Random) -> Any:
         ("deployment.memory_mib", 64, ("deployment.memory_mib", "minimum")),
         ("reproduction", {"bit_equal": False}, ("reproduction.tolerance", "required")),
         ("reproduction", {"bit_equal": True, "tolerance": 1}, ("reproduction.tolerance", "not_with")),
+        ("approval", {"automatic": True, "signed": True}, ("approval.signed", "not_with")),
         ("reproduction.bit_equal", "yes", ("reproduction.bit_equal", "type")),
     ],
 )

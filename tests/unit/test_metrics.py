@@ -19,7 +19,7 @@ from attestry.usecases.sign import receipt_key
 from lambdas import collect, deploy, record_stage, sweep
 from tests.deployed import ENVIRONMENT, MODEL, Scene, make_version
 from tests.fakes import FixedClock, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
-from tests.versions import AT
+from tests.versions import AT, ATTESTOR
 from tests.versions import make_version as put_version
 
 SETTINGS = {"ATTESTRY_GATE_FUNCTION": "gate", "ATTESTRY_INFERENCE_FUNCTION": "inference", "ATTESTRY_PREFIX": "registry-two"}
@@ -138,7 +138,8 @@ def test_a_version_that_could_not_be_mended_is_counted_and_named_in_the_log(
 def test_stages_are_counted_by_stage_and_outcome_and_not_by_version(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
     meta, scratch = MemoryMetaStore(), MemoryObjectStore()
     put_version(meta, stage=Stage.REGISTERED)
-    ports = {"meta": meta, "store": MemoryObjectStore(), "scratch": scratch, "notifier": MemoryNotifier(), "clock": FixedClock()}
+    ports: dict[str, Any] = {"meta": meta, "attestor": ATTESTOR, "store": MemoryObjectStore(), "scratch": scratch}
+    ports |= {"notifier": MemoryNotifier(), "clock": FixedClock()}
     put_world(monkeypatch, record_stage, **ports)
     event = {"model": "credit-risk", "version": 1, "attempt": 1, "stage": "PROCESSING", "error": {"Error": "Broken", "Cause": "no wheel"}}
     assert record_stage.handler(event, None)["outcome"] == "FAILED"
@@ -151,7 +152,8 @@ def test_stages_are_counted_by_stage_and_outcome_and_not_by_version(monkeypatch:
 def test_deployments_are_counted_as_a_stage(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
     meta = MemoryMetaStore()
     put_version(meta, stage=Stage.VALIDATION)
-    put_world(monkeypatch, deploy, meta=meta, store=MemoryObjectStore(), functions=MemoryFunctions(), clock=FixedClock())
+    ports = {"meta": meta, "attestor": ATTESTOR, "store": MemoryObjectStore(), "functions": MemoryFunctions(), "clock": FixedClock()}
+    put_world(monkeypatch, deploy, **ports)
     assert deploy.handler({"model": "credit-risk", "version": 1, "attempt": 1}, None)["outcome"] == "FAILED"
     document = written.take()
     assert (document["StagesEnded"], document["stage"], document["outcome"]) == ([1], "DEPLOYMENT", "FAILED")

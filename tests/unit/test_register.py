@@ -11,6 +11,7 @@ from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.usecases.records import OUTBOX, upload_key
 from attestry.usecases.register import UploadedManifest
 from attestry.usecases.upload import submission_status
+from tests.attestations import attested
 from tests.fakes import Faults
 from tests.flow import DATA, Flow, example_manifest, example_source, tar_gz
 from tests.versions import DANA, ERIN, session
@@ -120,7 +121,8 @@ def test_a_registration_killed_at_any_call_is_finished_by_the_next_delivery(kind
         assert len(flow.pipeline.executions) == 1
         assert [m["next"] for m in flow.meta.list_collection("MODELS")] == [2]
         assert status_of(flow, upload)["version"] == 1
-    assert tried >= 12
+        attested(flow.meta, flow.store, flow.mover, "tumour-diagnosis", 1)
+    assert tried >= 14
 
 
 def test_a_manifest_that_breaks_rules_is_refused_with_every_field():
@@ -276,7 +278,7 @@ def test_the_folder_is_named_as_configured(naming, ending):
     from tests.flow import PLATFORM
 
     flow = Flow()
-    flow.registrar = Registrar(flow.meta, flow.store, flow.pipeline, flow.notifier, PLATFORM, FolderNaming(naming))
+    flow.registrar = Registrar(flow.meta, flow.attestor, flow.store, flow.pipeline, flow.notifier, PLATFORM, FolderNaming(naming))
     version = flow.register_example()
     assert version.folder == f"models/tumour-diagnosis/1-{ending or version.execution_id}"
 

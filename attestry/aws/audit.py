@@ -1,0 +1,62 @@
+"""Notes down audited acts as rows, for the functions that serve the API.
+
+A note that cannot be written is logged and changes nothing else: neither the answer nor the error that is being answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from attestry.domain.audit import AUDIT, AuditedAct, Outcome, Tally
+from attestry.domain.errors import AttestryError
+from attestry.domain.principal import principal_from_request_context
+from attestry.ports import Clock, Key, MetaStore, Put, When
+
+if TYPE_CHECKING:
+    from attestry.aws.http import Request
+
+logger = logging.getLogger(__name__)
+
+
+class AuditNotes:
+    """The audited acts of one process.
+
+    Args:
+        meta: the table.
+        clock: the time.
+        account: the registry's account.
+        prefix: prefix of the registry's role names.
+    """
+
+    def __init__(self, meta: MetaStore, clock: Clock, *, account: str, prefix: str) -> None:
+        self._meta = meta
+        self._clock = clock
+        self._account = account
+        self._prefix = prefix
+        self._tally = Tally()
+
+    def allowed(self, request: Request, act: str, on: str) -> None:
+        """Note that the caller was given something to read.
+
+        Args:
+            request: the request.
+            act: name of the act, for example `prediction.trace`.
+            on: what was read.
+        """
+        self._note(request, act, on, Outcome.ALLOWED, "")
+
+    def denied(self, request: Request, error: AttestryError) -> None:
+        """Note that the caller was refused."""
+        on = ", ".join(f"{name}={value}" for name, value in sorted(request.parameters.items()))
+        self._note(request, request.route, on, Outcome.DENIED, error.code)
+
+    def _note(self, request: Request, act: str, on: str, outcome: Outcome, reason: str) -> None:
+        try:
+            principal = principal_from_request_context(request.context, account=self._account, prefix=self._prefix)
+            row = self._tally.count(AuditedAct(principal, act, on, outcome, reason), self._clock.now())
+            if row is not None:
+                # The row is this process's own, so there is nothing to be lost by writing over it.
+                self._meta.transact([Put(Key(AUDIT, row.sort), row.item, When())])
+        except Exception:
+            logger.exception("an audited act could not be noted down", extra={"act": act, "outcome": outcome.value})

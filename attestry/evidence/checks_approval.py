@@ -1,0 +1,154 @@
+"""Steps of a verification: who approved a version, on what, under which policy, and what it stood as when a key was delegated.
+
+Rules:
+
+- The policy is the manifest's, or stricter: a registry may ask for signatures where the manifest does not. It was logged
+  before the evaluation and stands in the packet.
+- Every decision rests on the packet that was frozen when the approval opened, and names version digest, stage, policy,
+  packet and the transition that opened it, so that it serves nowhere else.
+- Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. A
+  decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
+- An approver's own signature makes it `signed by person`; else it is `recorded by registry`. Where the policy asks for
+  signatures, each approval needs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attestry.domain.approvals import ApprovalPolicy, is_met
+from attestry.domain.errors import IntegrityError
+from attestry.evidence.case import Attested, Case, Entry
+from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
+from attestry.evidence.checks_version import policy_of
+from attestry.evidence.digests import sha256_hex
+from attestry.evidence.packet import Packet
+from attestry.evidence.predicates import read_move
+
+_PEOPLE: Final = frozenset({"decide", "console_decision"})
+_BY_POLICY: Final = "gate"
+_DECISIONS: Final = ("approval.given", "version.approved", "version.rejected")
+
+
+def check_approvals(case: Case) -> str:
+    """Verify packet, policy and every decision."""
+    opened = case.moved("stage.started", "APPROVAL")
+    decisions = [m for m in case.need_moves() if m.entry.kind in _DECISIONS and m.entry.stage == "APPROVAL"]
+    if not opened:
+        if decisions or any(case.moved(kind) for kind in DEPLOYMENTS):
+            raise IntegrityError("the version was decided on, or deployed, although its approval was never opened")
+        return "the approval has not been opened"
+    if len(opened) != 1:
+        raise IntegrityError("the approval was opened more than once")
+    judged: Mapping[str, Any] = case.records.get("VALIDATION", {}).get("criteria", {})
+    policy = policy_of(case.need_manifest(), logged=judged.get("policy_sha256"))
+    packet = _check_packet(case, opened[0].entry, policy)
+    case.packet = packet.content
+    told = [_check_decision(case, move, opened[0].entry, packet, policy) for move in decisions]
+    approving = [str(m.entry.data["person"]) for m in decisions if m.entry.data["decision"] == "approve"]
+    if len(set(approving)) != len(approving):
+        raise IntegrityError("one person approved twice")
+    approved = case.moved("version.approved")
+    if approved and not (policy.automatic or is_met(policy, approving)):
+        raise IntegrityError(f"the policy asks for {policy.count} approvals; there are {len(approving)}")
+    if any(case.moved(kind) for kind in DEPLOYMENTS) and not approved:
+        raise IntegrityError("the version was deployed without an approval")
+    _refuse_strange_signatures(case)
+    case.facts |= {"approvals": told, "submitted_by": sorted(submitters_of(case))}
+    names = [f"{t['person']} ({t['grade']})" for t in told if t["decision"] == "approve"]
+    return f"approved by {', '.join(names)} on packet {packet.sha256[:16]}" if approved else "not approved"
+
+
+def submitters_of(case: Case) -> set[str]:
+    """Return who stands behind the candidate: the person who submitted it, or who claimed the submission later."""
+    moves = [m.entry for m in case.need_moves() if m.entry.kind in (REGISTERED, "submission.claimed")]
+    return {str(m.event["principal"]["person"]) for m in moves if m.event["principal"]["person"]}
+
+
+def _check_packet(case: Case, opened: Entry, policy: ApprovalPolicy) -> Packet:
+    raw, index = case.need("version/packet.json"), case.need_bundle().index
+    if sha256_hex(raw) != opened.data["evidence"]:
+        raise IntegrityError("the packet is not the one that was frozen when the approval opened")
+    packet = Packet.parse(raw)
+    said, validation = packet.content, case.records.get("VALIDATION", {})
+    expected: dict[str, Any] = {
+        "model": index.model,
+        "number": index.number,
+        "version_digest": index.version_digest,
+        "candidate": str(case.need_moves()[0].entry.data["candidate"]),
+        "transition": opened.sequence,
+        "policy": policy.to_item(),
+        "policy_sha256": policy.digest,
+        "metrics": validation.get("metrics"),
+        "gates": validation.get("gates"),
+    }
+    wrong = sorted(name for name, value in expected.items() if said[name] != value)
+    if wrong:
+        raise IntegrityError(f"the packet shows another {wrong[0]} than the evidence")
+    if opened.data.get("policy_sha256") != policy.digest:
+        raise IntegrityError("the approval was opened under another policy than the manifest's")
+    ended = {m.entry.data["evidence"] for m in case.need_moves() if m.entry.kind.startswith(("stage.", "version."))}
+    if any(record["sha256"] not in ended for record in said["records"]):
+        raise IntegrityError("the packet rests on the record of a stage that no move names")
+    return packet
+
+
+def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, policy: ApprovalPolicy) -> dict[str, Any]:
+    entry, data = move.entry, move.entry.data
+    principal: Mapping[str, Any] = entry.event["principal"]
+    _, content = read_move(move.statement)
+    where = f"the decision of {data.get('person')}"
+    verdict = "reject" if entry.kind == "version.rejected" else "approve"
+    facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *(("signature",) if data.get("signed_by_person") else ())}
+    expected = {
+        **{name: data[name] for name in facts},
+        "stage": "APPROVAL",
+        "version_digest": case.need_bundle().index.version_digest,
+        "policy": policy.to_item(),
+        "packet_sha256": packet.sha256,
+    }
+    if content != expected:
+        raise IntegrityError(f"{where} is about another version, packet, policy or stage than this one, or says it otherwise")
+    named = (data["decision"], data["evidence"], data["policy_sha256"], data["opened"])
+    if named != (verdict, packet.sha256, policy.digest, opened.sequence):
+        raise IntegrityError(f"{where} does not name this packet, policy and opening")
+    if not opened.comes_before(entry):
+        raise IntegrityError(f"{where} was logged before the approval was opened")
+    if policy.automatic:
+        if move.function != _BY_POLICY or principal["issuer"] != "attestry" or data["person"] != principal["login"]:
+            raise IntegrityError(f"{where} stands under a policy that approves by itself, and is not the policy's")
+        return {"person": data["person"], "decision": verdict, "grade": "policy", "leaf": entry.index, "at": entry.at}
+    if move.function not in _PEOPLE or data["person"] != principal["person"] or not data["person"]:
+        raise IntegrityError(f"{where} was not taken from that person")
+    if data["person"] in submitters_of(case):
+        raise IntegrityError(f"{data['person']} submitted the candidate and decided on it")
+    if not set(principal["roles"]) & set(policy.roles):
+        raise IntegrityError(f"{where} was made in none of the roles {', '.join(policy.roles)}")
+    grade = _check_signature(case, entry, packet, policy, verdict)
+    return {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
+
+
+def _check_signature(case: Case, entry: Entry, packet: Packet, policy: ApprovalPolicy, verdict: str) -> str:
+    person = str(entry.data["person"])
+    if not entry.data["signed_by_person"]:
+        if policy.signed and verdict == "approve":
+            raise IntegrityError(f"the policy asks for the own signature of {person}, and there is none")
+        return "recorded by registry"
+    from attestry.evidence.ssh_signature import signing_key, verify_approval
+
+    recorded = entry.data["signature"]
+    armored = case.need(f"signatures/{person}.sig")
+    if verdict != "approve" or sha256_hex(armored) != recorded["sha256"]:
+        raise IntegrityError(f"signatures/{person}.sig is not the signature that the decision names")
+    key = signing_key(armored)
+    if key.fingerprint != recorded["fingerprint"]:
+        raise IntegrityError(f"signatures/{person}.sig is by another key than the one that was registered for {person}")
+    verify_approval(armored, packet.sha256, [key.text])
+    return "signed by person"
+
+
+def _refuse_strange_signatures(case: Case) -> None:
+    strange = sorted(set(case.need_bundle().names("signatures/")) - case.taken)
+    if strange:
+        raise IntegrityError(f"{strange[0]} is there, and no decision names it")

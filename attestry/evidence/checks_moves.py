@@ -1,0 +1,152 @@
+"""Steps of a verification: the moves of a version, each attested by the function that may make it.
+
+Rules:
+
+- The numbers run from 1 without a gap, each move begins where the one before ended, and each does what its kind says:
+  nothing but an approval makes a version APPROVED, nothing but a deployment DEPLOYED.
+- Each event names an attestation that is there; no attestation is there that no event names.
+- An attestation counts by a key that the trusted root names, valid at the ledger time of the event, of a function that
+  may make such a move at that stage; and it says what the event says.
+- All events that name a version digest name the same, that of the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attestry.domain.errors import IntegrityError
+from attestry.evidence.case import Attested, Case, Entry
+from attestry.evidence.digests import sha256_hex
+from attestry.evidence.dsse import read_envelope, verify_envelope
+from attestry.evidence.predicates import MoveFacts, check_attestation
+from attestry.evidence.statement import Statement
+from attestry.evidence.trusted_root import require_may_sign
+from attestry.evidence.verdict import Found, MissingError, Outcome
+
+REGISTERED: Final = "candidate.registered"
+ENDS: Final = ("version.killed", "version.retired")
+DEPLOYMENTS: Final = ("version.deployed", "version.rolled_back")
+
+_SAME: Final = None
+_AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
+    REGISTERED: ("SUCCEEDED", "CANDIDATE"),
+    "stage.started": ("RUNNING", _SAME),
+    "stage.succeeded": ("SUCCEEDED", _SAME),
+    "stage.failed": ("FAILED", _SAME),
+    "version.rejected": ("REJECTED", "REJECTED"),
+    "approval.given": ("RUNNING", _SAME),
+    "version.approved": ("SUCCEEDED", "APPROVED"),
+    "version.deployed": ("SUCCEEDED", "DEPLOYED"),
+    "version.rolled_back": ("SUCCEEDED", "DEPLOYED"),
+    "version.replaced": (_SAME, "ROLLBACK"),
+    "version.released": (_SAME, "APPROVED"),
+    "version.killed": (_SAME, "RETIRED"),
+    "version.retired": (_SAME, "RETIRED"),
+    "retirement.scheduled": (_SAME, _SAME),
+    "submission.claimed": (_SAME, _SAME),
+}
+"""Kind of a move to the status and the standing after it."""
+
+_BEFORE: Final[Mapping[str, frozenset[str]]] = {
+    "version.approved": frozenset({"CANDIDATE"}),
+    "approval.given": frozenset({"CANDIDATE"}),
+    "version.deployed": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
+    "version.rolled_back": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
+    "version.replaced": frozenset({"DEPLOYED", "ROLLBACK"}),
+    "version.released": frozenset({"ROLLBACK"}),
+}
+"""Kind of a move to the standings that it may begin at, where not any."""
+
+
+def check_moves(case: Case) -> Found | str:
+    """Verify the chain of moves and the attestation of each."""
+    index = case.need_bundle().index
+    allowed = {index.reference, _key_subject(case)}
+    strangers = [e for e in case.entries if e.subject not in allowed]
+    if strangers:
+        raise IntegrityError(f"the bundle holds an event about {strangers[0].subject}")
+    entries = sorted((e for e in case.entries if e.subject == index.reference), key=lambda e: e.sequence)
+    if not entries:
+        raise MissingError(f"no move of {index.reference} is in the bundle")
+    missing = sorted(set(range(1, entries[-1].sequence + 1)) - {e.sequence for e in entries})
+    if len({e.sequence for e in entries}) != len(entries):
+        raise IntegrityError("two moves have the same number")
+    _check_chain(entries, gaps=bool(missing))
+    _check_digests(entries, index.version_digest)
+    if missing:
+        raise MissingError(f"move {missing[0]} of {index.reference} is not in the bundle")
+    candidate = str(entries[0].data["candidate"])
+    absent = [e for e in entries if f"attestations/{e.data['attestation']}.json" not in case.need_bundle().files]
+    case.moves = tuple(_attested(case, e, candidate) for e in entries if e not in absent)
+    strange = sorted(set(case.need_bundle().names("attestations/")) - case.taken)
+    if strange:
+        raise IntegrityError(f"{strange[0]} is there, and no event names it")
+    if absent:
+        raise MissingError(f"the attestation of move {absent[0].sequence} ({absent[0].kind}) is not in the bundle")
+    pending = [e for e in entries if e.index is None]
+    told = f"{len(entries)} moves, each attested by the function that may make it"
+    if pending:
+        return Found(Outcome.PENDING, f"{told}; {len(pending)} are not in the ledger yet, from {pending[0].kind} on")
+    return told
+
+
+def _attested(case: Case, entry: Entry, candidate: str) -> Attested:
+    sha256 = str(entry.data["attestation"])
+    data = case.need(f"attestations/{sha256}.json")
+    if sha256_hex(data) != sha256:
+        raise IntegrityError(f"attestations/{sha256}.json has another digest than its name")
+    try:
+        key = case.need_root().signer(read_envelope(data).keyid, entry.at)
+        require_may_sign(key.name, entry.kind, entry.stage)
+        statement = Statement.parse(verify_envelope(data, key.der))
+        check_attestation(statement, entry.event, candidate=candidate)
+    except IntegrityError as error:
+        raise IntegrityError(f"move {entry.sequence} ({entry.kind}): {error.message}") from error
+    return Attested(entry, statement, key.name)
+
+
+def _check_chain(entries: list[Entry], *, gaps: bool) -> None:
+    before: Entry | None = None
+    for entry in entries:
+        move, _ = MoveFacts.from_event(entry.event)
+        where = f"move {entry.sequence} ({entry.kind})"
+        follows = before is not None and before.sequence + 1 == entry.sequence
+        if (entry.sequence == 1) != (entry.kind == REGISTERED) or (entry.sequence == 1) != (move.origin is None):
+            raise IntegrityError(f"{where} is no beginning, or no continuation")
+        if before is not None and follows and dict(move.origin or {}) != dict(before.data["to"]):
+            raise IntegrityError(f"{where} does not begin where move {before.sequence} ended")
+        if before is not None and before.kind in ENDS and entry.kind != "version.killed":
+            raise IntegrityError(f"{where} comes after the version had ended with {before.kind}")
+        if not follows and before is not None and not gaps:
+            raise IntegrityError(f"{where} does not follow move {before.sequence}")
+        _check_kind(where, entry.kind, move.origin or {}, move.to)
+        before = entry
+
+
+def _check_kind(where: str, kind: str, origin: Mapping[str, Any], to: Mapping[str, Any]) -> None:
+    if kind not in _AFTER:
+        raise IntegrityError(f"{where}: no version moves like this")
+    status, standing = _AFTER[kind]
+    if kind in ENDS and origin.get("status") == "RUNNING":
+        status = "FAILED"  # a stage that runs ends with the version
+    expected = {"status": status or origin.get("status"), "standing": standing or origin.get("standing")}
+    if set(to) != {"stage", "status", "standing"} or {k: to[k] for k in expected} != expected:
+        raise IntegrityError(
+            f"{where} leads to {to.get('status')}, {to.get('standing')}; it may lead to {' '.join(map(str, expected.values()))}"
+        )
+    if kind in _BEFORE and origin.get("standing") not in _BEFORE[kind]:
+        raise IntegrityError(f"{where} cannot begin at {origin.get('standing')}")
+
+
+def _check_digests(entries: list[Entry], version_digest: str) -> None:
+    named = {str(e.data["version_digest"]) for e in entries} - {""}
+    if named and named != {version_digest}:
+        raise IntegrityError(f"the moves name the version digest {', '.join(sorted(named))}, the bundle {version_digest or 'none'}")
+    if version_digest and not named:
+        raise MissingError("no move names the version digest: TRAINING has not succeeded, as far as the bundle tells")
+
+
+def _key_subject(case: Case) -> str:
+    index = case.need_bundle().index
+    return f"key/{index.subject.rpartition('-')[0]}" if index.kind == "prediction" else ""

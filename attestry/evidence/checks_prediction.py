@@ -1,0 +1,209 @@
+"""Steps of a verification: from a receipt to the version that was in place.
+
+Rules:
+
+- The delegation is signed by a delegator that the trusted root names, valid at the ledger time of the delegation's event;
+  the event names the token by its SHA-256.
+- In the order of the ledger, the last move of the version before the delegation left it DEPLOYED in that environment. An
+  order within one batch says nothing, since its events were committed at almost the same time by clocks that may differ:
+  a deployment that was logged with the delegation counts as before it, an end of the version as well.
+- The receipt is the delegated key's, within the delegation's time, for this version, and not from after its end.
+- The receipt is under a seal that is in the ledger, at the place that its number gives it. A key that was closed without
+  such a seal shows that the receipt was withheld from the seals, or made afterwards.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from attestry.domain.errors import IntegrityError
+from attestry.evidence.case import Case, Entry
+from attestry.evidence.checks_moves import DEPLOYMENTS, ENDS
+from attestry.evidence.delegation import read_unverified_delegation, verify_delegation
+from attestry.evidence.digests import sha256_hex
+from attestry.evidence.receipt import check_output, check_request, verify_receipt
+from attestry.evidence.seal import CLOSED, SEALED, Closing, ReceiptProof, Seal, verify_sealed
+from attestry.evidence.verdict import Found, MissingError, Outcome
+
+DELEGATED: Final = "key.delegated"
+CLOCKS_DIFFER_MS: Final = 60_000
+"""How much later than the recorded end of a version a receipt may be dated, by the clock of another process."""
+
+
+def check_delegation(case: Case, *, alone: bool = False) -> Found | str:
+    """Verify the delegation, and that its event is in the ledger.
+
+    Args:
+        case: the case.
+        alone: there is no ledger to look in; the delegator's key is then judged at the time that the delegation claims.
+    """
+    index = case.need_bundle().index
+    token = _text(case.need("prediction/delegation.jwt"), "delegation")
+    claimed = read_unverified_delegation(token).grant
+    events = case.events(DELEGATED, f"key/{index.subject.rpartition('-')[0]}")
+    entry = events[0] if events else None
+    at = entry.at if entry else _moment(claimed.issued)
+    delegation = verify_delegation(token, case.need_root().delegator(claimed.issuer, at).der)
+    grant = delegation.grant
+    if delegation.kid != index.subject.rpartition("-")[0]:
+        raise IntegrityError("the delegation is of another key than the prediction's")
+    if (grant.version.model, grant.version.number, grant.version.digest) != (index.model, index.number, index.version_digest):
+        raise IntegrityError(f"the delegation is for {grant.version}, not for this version")
+    case.delegation, case.delegated = delegation, entry
+    if entry is None and alone:
+        return Found(
+            Outcome.PENDING, f"for {grant.version.reference}, {grant.standing} in {grant.environment}; not looked up in the ledger"
+        )
+    if entry is None:
+        raise MissingError("the event of the delegation is not in the bundle")
+    expected = {
+        "kid": delegation.kid,
+        "delegation_sha256": sha256_hex(token.encode()),
+        "version": str(grant.version),
+        "environment": grant.environment,
+        "standing": grant.standing,
+        "expires": grant.expires,
+        "delegator": grant.issuer,
+    }
+    wrong = sorted(name for name, value in expected.items() if entry.data.get(name) != value)
+    if wrong:
+        raise IntegrityError(f"the event of the delegation names another {wrong[0]} than the delegation")
+    told = f"key {delegation.kid[:12]} may sign for {grant.version.reference}, {grant.standing} in {grant.environment}, {entry.place}"
+    return Found(Outcome.PENDING, told) if entry.index is None else told
+
+
+def check_standing(case: Case) -> Found | str:
+    """Verify that the version stood where the delegation says when it was delegated to."""
+    grant, delegated = case.need_delegation().grant, case.delegated
+    if delegated is None:
+        raise MissingError("without the event of the delegation its place among the moves is not known")
+    moves = [m.entry for m in case.need_moves()]
+    before = [m for m in moves if _precedes(m, delegated)]
+    deployments = [m for m in before if m.kind in DEPLOYMENTS]
+    if not deployments:
+        raise IntegrityError(f"the version was not deployed before the delegation ({delegated.place})")
+    last, deployed = before[-1], deployments[-1]
+    if last.data["to"]["standing"] != grant.standing:
+        raise IntegrityError(f"the version stood {last.data['to']['standing']} ({last.kind}, {last.place}) when it was delegated to")
+    if deployed.data.get("environment") != grant.environment:
+        raise IntegrityError(f"the version was deployed in {deployed.data.get('environment')}, the delegation is for {grant.environment}")
+    size = case.checkpoint.size if case.checkpoint else 0
+    for later in (m for m in moves if m.kind in ENDS):
+        told = f"{later.kind} by {later.event['principal']['person']}: {later.data['reason']}"
+        case.notes.append(f"LATER REVOKED, as of checkpoint {size}: {told} ({later.place})")
+    case.facts["standing_now"] = moves[-1].data["to"]["standing"]
+    told = f"{deployed.kind} by {deployed.event['principal']['person'] or deployed.event['principal']['login']}, {deployed.place}"
+    return f"{grant.standing} when delegated to: {told}"
+
+
+def check_receipt(case: Case) -> str:
+    """Verify the receipt under the delegation."""
+    index, delegation = case.need_bundle().index, case.need_delegation()
+    receipt = verify_receipt(_text(case.need("prediction/receipt.jws"), "receipt"), delegation)
+    if str(receipt.prediction_id) != index.subject:
+        raise IntegrityError(f"the receipt is of the prediction {receipt.prediction_id}")
+    for end in (m.entry for m in case.moves if m.entry.kind in ENDS):
+        if receipt.time_ms > _milliseconds(str(end.event["at"])) + CLOCKS_DIFFER_MS:
+            raise IntegrityError(f"the receipt is from after the end of the version ({end.kind}, {end.place})")
+    case.receipt = receipt
+    at = _moment(receipt.time_ms / 1000)
+    case.facts["prediction"] = {
+        "id": str(receipt.prediction_id),
+        "signed_at": at,
+        "version": str(receipt.version),
+        "output": receipt.output,
+        "output_sha256": receipt.output_sha256,
+        "request_sha256": receipt.request_sha256,
+    }
+    return f"prediction {receipt.prediction_id.sequence} of its key, signed at {at} by the process's clock"
+
+
+def check_seal(case: Case) -> Found | str:
+    """Verify that the receipt is under a seal that is in the ledger."""
+    receipt = case.need_receipt()
+    prediction = receipt.prediction_id
+    subject = f"key/{prediction.kid}"
+    closings = [(e, Closing.from_event(e.event)) for e in case.events(CLOSED, subject)]
+    seals = [(e, Seal.from_event(e.event)) for e in case.events(SEALED, subject)]
+    _check_kinds(case, subject)
+    covering = [(e, s) for e, s in seals if s.covers(prediction)]
+    raw = case.take("prediction/proof.json")
+    for _, closing in closings:
+        missing = any(first <= prediction.sequence <= last for first, last in closing.gaps)
+        if prediction.sequence > closing.last or missing:
+            raise IntegrityError("the key was closed without this number: the receipt was withheld from the seals, or made afterwards")
+    if len(seals) != len(covering):
+        raise IntegrityError("the bundle holds the seal of other predictions")
+    if not covering:
+        if raw is not None:
+            raise MissingError("the event of the seal that the proof is for is not in the bundle")
+        if closings:
+            raise MissingError("the key is closed, and its seal over this prediction is not in the bundle")
+        return Found(Outcome.PENDING, "not sealed yet")
+    if len(covering) > 1:
+        raise IntegrityError("two seals cover the prediction")
+    entry, seal = covering[0]
+    if (seal.model, seal.number) != (receipt.version.model, receipt.version.number):
+        raise IntegrityError(f"the seal is for {seal.model}@{seal.number}")
+    if raw is None:
+        raise MissingError("prediction/proof.json is not in the bundle")
+    verify_sealed(receipt.token.encode(), prediction, ReceiptProof.parse(raw), seal)
+    closed = (
+        f"key closed at {closings[0][1].last} with {closings[0][1].count} receipts"
+        if closings
+        else "key not closed as far as the bundle tells"
+    )
+    told = f"sealed with {seal.first} to {seal.last}, {entry.place}; {closed}"
+    return Found(Outcome.PENDING, told) if entry.index is None else told
+
+
+def check_payload(case: Case) -> str:
+    """Verify request and output against the receipt, where the bundle holds them."""
+    receipt = case.need_receipt()
+    request, salt, output = (case.take(f"prediction/{name}") for name in ("request.bin", "salt.txt", "output.json"))
+    told = []
+    if request is not None and salt is None:
+        raise MissingError("the request is there, and the salt to check it with is not")
+    if salt is not None:
+        if request is None:
+            raise IntegrityError("the bundle holds a salt without a request")
+        check_request(receipt, _text(salt, "salt"), request)
+        told.append("request")
+    if output is not None:
+        check_output(receipt, output)
+        told.append("output")
+    if not told:
+        return "no payload in this bundle" + ("" if receipt.output is None else "; the receipt holds the output")
+    return f"{' and '.join(told)} are those of the receipt"
+
+
+def _precedes(move: Entry, delegated: Entry) -> bool:
+    if move.comes_before(delegated):
+        return True
+    same_batch = move.at == delegated.at and move.index is not None and delegated.index is not None
+    return same_batch and move.kind in DEPLOYMENTS
+
+
+def _check_kinds(case: Case, subject: str) -> None:
+    kinds = [e.kind for e in case.entries if e.subject == subject]
+    strange = sorted(set(kinds) - {DELEGATED, SEALED, CLOSED})
+    if strange:
+        raise IntegrityError(f"the bundle holds the event {strange[0]} of the key")
+
+
+def _text(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"the {name} is no text") from error
+
+
+def _moment(seconds: float) -> str:
+    from datetime import UTC
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _milliseconds(at: str) -> int:
+    return int(datetime.fromisoformat(at).timestamp() * 1000)

@@ -1,0 +1,327 @@
+"""REPORT.md: how a version was trained, on what data, how it was approved and promoted, for people who read no JSON.
+
+Rules:
+
+- The report follows from the other files of the bundle and from nothing else, so that a verifier can write it anew and
+  refuse one that says something else. It is no evidence itself and says so. Another text needs another `FORMAT` of the bundle.
+- Every section names the files that its facts come from.
+- Texts that people wrote are shown without characters by which they could pass for the report's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from attestry.evidence.bundle import BundleIndex
+
+NOTHING: Final = "-"
+_SPECIAL: Final = frozenset("\\`*_{}[]<>#|~")
+_HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+"""Control characters, and characters that are not seen or change the order of others. Spelled out, since what Python takes for
+printable changes with its version."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the documents in a bundle are written from: its files, read but not verified."""
+
+    index: BundleIndex
+    files: Mapping[str, bytes]
+
+    @cached_property
+    def leaves(self) -> list[tuple[int | None, str, Mapping[str, Any]]]:
+        """Return index, ledger time and event of every leaf, then the events that are not in the ledger yet."""
+        found: list[tuple[int | None, str, Mapping[str, Any]]] = []
+        for name in sorted(self.files):
+            if name.startswith("ledger/leaves/"):
+                leaf = self.json(name)
+                found.append((int(name[-17:-5]), str(leaf["logged"]), leaf["event"]))
+        found += [(None, "not yet", self.json(name)) for name in sorted(self.files) if name.startswith("ledger/pending/")]
+        return found
+
+    @cached_property
+    def moves(self) -> list[tuple[int | None, str, Mapping[str, Any]]]:
+        """Return the moves of the version, by their number."""
+        return sorted((row for row in self.leaves if row[2]["subject"] == self.index.reference), key=lambda row: int(row[2]["sequence"]))
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """Return the manifest, or an empty mapping."""
+        return self.json("version/manifest.json")
+
+    @cached_property
+    def packet(self) -> Mapping[str, Any]:
+        """Return the decision packet, or an empty mapping."""
+        return self.json("version/packet.json")
+
+    def json(self, name: str) -> Mapping[str, Any]:
+        """Return a JSON object of the bundle; an empty one where there is none."""
+        value = json.loads(self.files[name]) if name in self.files else {}
+        return value if isinstance(value, Mapping) else {}
+
+    def record(self, stage: str) -> Mapping[str, Any]:
+        """Return the latest record of a stage, or an empty mapping."""
+        names = [n for n in self.files if n.startswith(f"version/records/{stage}-")]
+        return self.json(max(names, key=lambda n: int(n.rpartition("-")[2].removesuffix(".json")))) if names else {}
+
+    def moves_of(self, *kinds: str, stage: str | None = None) -> list[tuple[int | None, str, Mapping[str, Any]]]:
+        """Return the moves of some kinds, to a stage where one is given."""
+        return [row for row in self.moves if row[2]["kind"] in kinds and stage in (None, row[2]["data"]["to"]["stage"])]
+
+
+def render_report(index: BundleIndex, files: Mapping[str, bytes]) -> str:
+    """Return REPORT.md.
+
+    Args:
+        index: what the bundle is.
+        files: its files; README.md and REPORT.md are not looked at.
+    """
+    sources = Sources(index, files)
+    sections = [
+        _head(sources),
+        _summary(sources),
+        *([_prediction(sources)] if index.kind == "prediction" else []),
+        _data(sources),
+        _code(sources),
+        _training(sources),
+        _judgement(sources),
+        _approval(sources),
+        _promotion(sources),
+        _limits(),
+    ]
+    return "\n".join(sections)
+
+
+def _head(s: Sources) -> str:
+    what = f"prediction `{s.index.subject}`" if s.index.kind == "prediction" else f"version {s.index.reference}"
+    return (
+        f"# Evidence report: {what}\n\n"
+        f"This report retells the evidence in this bundle in plain words. It is not evidence itself: a verifier writes it anew from the\n"
+        f"signed files and refuses the bundle if it says anything else. Whether the signatures hold is what the verifier tells:\n\n"
+        f"    attestry-verify BUNDLE.zip --root ROOT.json\n\n"
+        f"`README.md` gives the commands to check each part with other tools.\n"
+    )
+
+
+def _summary(s: Sources) -> str:
+    about = s.manifest.get("model", {})
+    last = s.moves[-1] if s.moves else None
+    to = last[2]["data"]["to"] if last else {}
+    rows = [
+        ("Model", plain(s.index.model)),
+        ("Purpose, as its owner states it", plain(about.get("purpose"))),
+        ("Owner, team, risk tier", ", ".join(plain(about.get(k)) for k in ("owner", "team", "risk_tier"))),
+        ("Version", f"{s.index.number}"),
+        ("Version digest", f"`{s.index.version_digest or NOTHING}`"),
+        ("Submitted by", "; ".join(_who(e) for _, _, e in s.moves_of("candidate.registered", "submission.claimed")) or NOTHING),
+        ("Approved by", "; ".join(_who(e) for _, _, e in s.moves_of("approval.given", "version.approved")) or "nobody"),
+        ("Put in place by", "; ".join(_who(e) for _, _, e in s.moves_of("version.deployed", "version.rolled_back")) or "nobody"),
+        (
+            "Standing, as far as this bundle tells",
+            f"{to.get('standing', NOTHING)} ({to.get('stage', NOTHING)} {to.get('status', NOTHING)})",
+        ),
+    ]
+    ended = s.moves_of("version.killed", "version.retired")
+    if ended:
+        rows.append(("Revoked", "; ".join(f"{e['kind']} by {_who(e)} at {at}: {plain(e['data']['reason'])}" for _, at, e in ended)))
+    return _section("In short", _table(("", ""), rows), "version/manifest.json", "ledger/leaves/")
+
+
+def _prediction(s: Sources) -> str:
+    from attestry.evidence.compact_jws import read_unverified
+
+    claims = json.loads(read_unverified(s.files["prediction/receipt.jws"].decode(), name="receipt").payload)
+    delegated = [(n, at, e) for n, at, e in s.leaves if e["kind"] == "key.delegated"]
+    sealed = [(n, at, e) for n, at, e in s.leaves if e["kind"] == "key.sealed"]
+    rows = [
+        ("Prediction", f"`{plain(claims.get('prediction_id'))}`"),
+        ("Signed at, by the clock of the serving process", _milliseconds(claims.get("time_ms"))),
+        ("Made by", f"`{plain(claims.get('version'))}`"),
+        ("Number under its key", plain(claims.get("sequence"))),
+        ("Answer", plain(claims["output"]) if "output" in claims else f"SHA-256 `{plain(claims.get('output_sha256'))}`"),
+        ("Salted digest of the request", f"`{plain(claims.get('request_sha256'))}`"),
+        ("Key delegated", "; ".join(_place(n, at) for n, at, _ in delegated) or "no event in this bundle"),
+        ("Sealed", "; ".join(f"{_place(n, at)}, numbers {e['data']['first']} to {e['data']['last']}" for n, at, e in sealed) or "not yet"),
+    ]
+    return _section("The prediction", _table(("", ""), rows), "prediction/", "ledger/leaves/")
+
+
+def _data(s: Sources) -> str:
+    data, record = s.manifest.get("data", {}), s.record("PROCESSING")
+    sources = [
+        (plain(d.get("name")), plain(d.get("origin")), plain(d.get("licence")), plain(d.get("uri")), f"`{plain(d.get('sha256'))}`")
+        for d in data.get("source", [])
+    ]
+    counts = record.get("data", {}).get("rows", {})
+    made = [
+        (plain(o["name"]), plain(counts.get({"training": "train"}.get(o["name"], o["name"]))), f"`{plain(o['digest'])}`")
+        for o in record.get("outputs", [])
+    ]
+    steps = [(plain(p.get("name")), plain(p.get("script")), plain(p.get("description"))) for p in data.get("preparation", [])]
+    body = (
+        "Source data, by the word of who submitted the candidate as to origin and licence; the digests were computed by the registry:\n\n"
+        + _table(("name", "origin", "licence", "from", "SHA-256"), sources)
+        + "\n\nPrepared data sets, as the registry digested them after PROCESSING:\n\n"
+        + _table(("data set", "rows", "digest"), made)
+        + f"\n\nLabel: {plain(data.get('label', {}).get('column'))}."
+        + ("\n\nPreparation steps as the manifest lists them:\n\n" + _table(("step", "script", "what"), steps) if steps else "")
+    )
+    return _section("On what data", body, "version/manifest.json", "version/records/")
+
+
+def _code(s: Sources) -> str:
+    source, environment = s.manifest.get("source", {}), s.record("TRAINING").get("environment", {})
+    dirty = source.get("dirty")
+    rows = [
+        ("Repository, revision (the submitter's word)", f"{plain(source.get('repository'))} at `{plain(source.get('revision'))}`"),
+        ("Author of the commit (the submitter's word)", plain(source.get("author"))),
+        ("Source archive, SHA-256", f"`{plain(source.get('sha256'))}`"),
+        ("Changes beyond the revision", f"SHA-256 of the difference `{plain(dirty.get('diff_sha256'))}`" if dirty else "none"),
+        ("Environment", f"Python {plain(environment.get('python'))}, lock file `{plain(environment.get('lock_sha256'))}`"),
+        ("Packages", ", ".join(plain(p) for p in environment.get("packages", [])) or NOTHING),
+    ]
+    return _section("With what code", _table(("", ""), rows), "version/manifest.json", "version/records/")
+
+
+def _training(s: Sources) -> str:
+    rows = []
+    for stage in ("PROCESSING", "TRAINING", "VALIDATION"):
+        r = s.record(stage)
+        if r:
+            resources = r["resources"]["configured"]
+            rows.append(
+                (
+                    stage,
+                    plain(r["code"]["script"]),
+                    plain(r["started"]),
+                    plain(r["ended"]),
+                    plain(r["outcome"]),
+                    f"{plain(r['executor'])}, {plain(resources.get('memory_mib'))} MiB, {plain(resources.get('vcpu'))} vCPU",
+                    plain(r["attempt"]),
+                )
+            )
+    parameters = [(plain(k), plain(v)) for k, v in sorted(s.record("TRAINING").get("parameters", {}).items())]
+    failed = [(plain(e["data"]["to"]["stage"]), at, plain(e["data"]["reason"])) for _, at, e in s.moves_of("stage.failed")]
+    body = _table(("stage", "script", "began", "ended", "outcome", "ran on", "attempt"), rows) + "\n\nHyperparameters of the training:\n\n"
+    body += _table(("name", "value"), parameters)
+    if failed:
+        body += "\n\nAttempts that failed before:\n\n" + _table(("stage", "logged", "why"), failed)
+    return _section("How it was trained", body, "version/records/", "attestations/ (SLSA provenance)")
+
+
+def _judgement(s: Sources) -> str:
+    record = s.record("VALIDATION")
+    started = s.moves_of("stage.started", stage="VALIDATION")
+    ended = s.moves_of("stage.succeeded", "version.rejected", stage="VALIDATION")
+    metrics = [(plain(k), plain(v)) for k, v in sorted(record.get("metrics", {}).items())]
+    gates = [
+        (
+            plain(g["name"]),
+            plain(g["rule"]),
+            plain(g["threshold"]),
+            plain(g["value"]),
+            "passed" if g["passed"] else "FAILED",
+            plain(g["reason"]),
+        )
+        for g in record.get("gates", [])
+    ]
+    first = "; ".join(_place(n, at) for n, at, _ in started) or "never"
+    last = "; ".join(_place(n, at) for n, at, _ in ended) or "not yet"
+    body = (
+        f"The rules were fixed before the evaluation: they were logged at {first}; the result at {last}.\n"
+        f"The registry computed the metrics itself, on {plain(record.get('rows'))} rows of the hold-out, which training never received.\n\n"
+        + _table(("metric", "value"), metrics)
+        + "\n\n"
+        + _table(("gate", "rule", "threshold", "value", "result", "in words"), gates)
+    )
+    if record.get("compared_with"):
+        body += f"\n\nCompared with {plain(record['compared_with'])}, which stood deployed then."
+    return _section("How it was judged", body, "version/records/", "attestations/ (test result)")
+
+
+def _approval(s: Sources) -> str:
+    policy = s.packet.get("policy", {})
+    if not policy:
+        return _section("How it was approved", "Its approval has not been opened.", "ledger/leaves/")
+    if policy.get("automatic"):
+        asks = "The policy asks for no person: what passes all gates is approved."
+    else:
+        signed = ", each with a signature of their own" if policy.get("signed") else ""
+        roles = " or ".join(plain(r) for r in policy.get("roles", []))
+        asks = f"The policy asks for {plain(policy.get('count'))} of: {roles}{signed}; never who submitted the candidate."
+    decisions = []
+    for n, at, e in s.moves_of("approval.given", "version.approved", "version.rejected", stage="APPROVAL"):
+        data = e["data"]
+        grade = "signed by person" if data.get("signed_by_person") else "recorded by registry"
+        roles = ", ".join(plain(r) for r in e["principal"]["roles"])
+        decisions.append((_who(e), roles or "policy", plain(data.get("decision")), plain(data["reason"]), _place(n, at), grade))
+    packets = sorted({str(e["data"]["evidence"]) for _, _, e in s.moves_of("stage.started", stage="APPROVAL")})
+    body = f"{asks}\n\nWhat was decided on is frozen in the decision packet, SHA-256 `{plain(', '.join(packets))}`.\n\n" + _table(
+        ("who", "as", "decision", "reason", "logged", "how it is recorded"), decisions
+    )
+    findings = s.packet.get("findings", [])
+    if findings:
+        body += f"\n\nWhen the approval opened, {len(findings)} findings of reconciliation were open; the packet lists them."
+    return _section("How it was approved", body, "version/packet.json", "signatures/", "attestations/ (approval)")
+
+
+def _promotion(s: Sources) -> str:
+    rows = []
+    for n, at, e in s.moves:
+        to = e["data"]["to"]
+        state = f"{plain(to['stage'])} {plain(to['status'])}, {plain(to['standing'])}"
+        rows.append((plain(e["sequence"]), plain(e["kind"]), state, _who(e), plain(e["data"]["reason"]), _place(n, at)))
+    body = "Every move of the version, in order:\n\n" + _table(("no.", "what", "state after", "by", "reason", "logged"), rows)
+    return _section("How it was promoted", body, "ledger/leaves/", "attestations/ (transition, deployment)")
+
+
+def _limits() -> str:
+    return _section(
+        "What this does not show",
+        "- Whether the answer was right. It shows what was answered, by what, and on whose approval.\n"
+        "- What a submitter stated is kept as stated: origin and licence of data, author and revision of the code. The digests are the\n"
+        "  registry's own.\n"
+        "- The bundle shows the ledger up to its checkpoint, and of it the events that it contains. A revocation that was logged later,\n"
+        "  or that the bundle's maker left out, is found by following the ledger: `attestry ledger verify`, or a newer bundle.\n"
+        "- The time of a prediction is the clock of the process that signed it, held between the bounds of its delegation.\n"
+        "- Who owns the registry's account and every witness of its ledger could have made all of this. A witness outside that account\n"
+        "  rules that out from its first cosignature on; the verifier names it, or says `self-witnessed`.",
+    )
+
+
+def plain(value: Any) -> str:
+    """Return a value as text that carries no markup and stays in its line."""
+    if value is None or value == "":
+        return NOTHING
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in _HIDDEN.sub(" ", text))
+
+
+def _who(event: Mapping[str, Any]) -> str:
+    principal = event["principal"]
+    return plain(principal.get("person") or principal.get("login"))
+
+
+def _place(index: int | None, at: str) -> str:
+    return "not in the ledger yet" if index is None else f"leaf {index}, {at}"
+
+
+def _milliseconds(value: Any) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(int(value) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _section(title: str, body: str, *files: str) -> str:
+    source = f"\n\n*From: {', '.join(files)}*" if files else ""
+    return f"## {title}\n\n{body}{source}\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)

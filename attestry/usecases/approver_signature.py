@@ -1,0 +1,83 @@
+"""An approver's own signature: checked against the person's registered keys, and kept beside the packet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attestry.domain.approvals import Verdict
+from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
+from attestry.domain.version import Version
+from attestry.evidence.packet import signature_key
+from attestry.evidence.ssh_signature import NAMESPACE, verify_approval
+from attestry.ports import Check, MetaStore, ObjectStore, When, Write
+from attestry.usecases.records import person_key
+
+
+@dataclass(frozen=True)
+class OwnSignature:
+    """A person's signature over a packet.
+
+    Attributes:
+        sha256: digest of the signature's file, hex.
+        key: object key.
+        version_id: S3 version ID.
+        fingerprint: of the SSH key that made it.
+        key_added: when that key was registered for the person, RFC 3339.
+    """
+
+    sha256: str
+    key: str
+    version_id: str
+    fingerprint: str
+    key_added: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return what the event says of it."""
+        return {"sha256": self.sha256, "fingerprint": self.fingerprint, "key_added": self.key_added}
+
+    def to_item(self) -> dict[str, str]:
+        """Return the signature as the decision's row holds it."""
+        return {**self.facts, "key": self.key, "version_id": self.version_id}
+
+
+def check_is_approval(verdict: Verdict) -> None:
+    """Refuse a signature that comes with a rejection: in its namespace it says "approved", whatever stands beside it.
+
+    Raises:
+        InvalidInputError: the verdict is not to approve.
+    """
+    if verdict is not Verdict.APPROVE:
+        raise InvalidInputError.of("signature", "approval_only", f"a signature in the namespace {NAMESPACE} approves; a rejection has none")
+
+
+def take_signature(
+    meta: MetaStore, store: ObjectStore, version: Version, person: str, packet_sha256: str, armored: bytes
+) -> tuple[OwnSignature, tuple[Write, ...]]:
+    """Verify a person's signature over the version's packet, and keep it, write-once and retained.
+
+    Returns:
+        The signature, and the condition under which it counts: the person's row is still the one whose keys were read.
+
+    Raises:
+        ForbiddenError: no SSH key is registered for the person.
+        InvalidInputError, IntegrityError: see `verify_approval`.
+        ConflictError: another signature of the person over this packet is kept already.
+    """
+    row = meta.get(person_key(person)) or {}
+    keys: Mapping[str, Any] = row.get("ssh_keys_added") or {}
+    if not row.get("ssh_keys"):
+        raise ForbiddenError(
+            f"no SSH key is registered for {person}; an admin adds it: attestry people add {person} --ssh-key ~/.ssh/id_ed25519.pub"
+        )
+    signer = verify_approval(armored, packet_sha256, row["ssh_keys"])
+    try:
+        kept = store.put_new(signature_key(version.folder, person), armored, content_type="text/plain; charset=us-ascii", retain=True)
+    except IntegrityError as error:
+        raise ConflictError(
+            f"another signature of {person} over the packet of {version.reference} is kept already; sign with the key of the first try"
+        ) from error
+    own = OwnSignature(kept.sha256, kept.key, kept.version_id, signer.fingerprint, str(keys.get(signer.fingerprint, "")))
+    return own, (Check(person_key(person), When(exists=True, equals={"rev": row["rev"]})),)

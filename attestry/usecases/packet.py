@@ -1,0 +1,56 @@
+"""The decision packet of a version: read back and checked, for who decides and for who shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attestry.domain.errors import IntegrityError, NotFoundError
+from attestry.domain.version import Version
+from attestry.evidence.packet import MAX_PACKET_BYTES, Packet, page_key
+from attestry.ports import MetaStore, ObjectStore
+from attestry.usecases.records import load_version
+
+PAGE_SECONDS = 15 * 60
+
+
+def show_packet(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
+    """Return a version's decision packet as exactly the text that was digested, and a URL of the page that shows it.
+
+    Raises:
+        NotFoundError: no such version, or its approval has not been opened yet.
+        IntegrityError: the stored packet is not the one that the version names.
+    """
+    version = load_version(meta, model, number)
+    if not version.packet:
+        raise NotFoundError(
+            f"{version.reference} has no decision packet: it is in {version.stage} {version.status}, "
+            "and the packet is frozen when its approval opens"
+        )
+    place = version.packet
+    packet = load_packet(store, version)
+    page = page_key(version.folder, int(place["transition"]))
+    return {
+        "model": model,
+        "version": number,
+        "sha256": packet.sha256,
+        "key": place["key"],
+        "version_id": place["version_id"],
+        "transition": place["transition"],
+        "content": packet.raw.decode(),
+        "page": {"sha256": place["page_sha256"], "url": store.presign_get(page, None, seconds=PAGE_SECONDS)},
+    }
+
+
+def load_packet(store: ObjectStore, version: Version) -> Packet:
+    """Return the packet that the version names.
+
+    Raises:
+        IntegrityError: the stored bytes have another digest, or speak of another version.
+        NotFoundError: the recorded S3 version is gone.
+    """
+    place = version.packet
+    packet = Packet.parse(store.read(place["key"], place["version_id"], max_bytes=MAX_PACKET_BYTES))
+    of = (packet.reference, packet.content["version_digest"], packet.content["transition"])
+    if packet.sha256 != place["sha256"] or of != (version.reference, version.version_digest, place["transition"]):
+        raise IntegrityError(f"the decision packet of {version.reference} is not the one that was frozen")
+    return packet

@@ -1,0 +1,133 @@
+"""Reconcile a model: its head, and its pointers with the versions and events that they rest on.
+
+Each version's own standing is compared with the ledger where the version is examined; here the pointers have to be what these say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from attestry.domain.stages import Standing
+from attestry.evidence.leaf import event_id, parse_event
+from attestry.ports import Item, Key, MetaStore
+from attestry.usecases.capture import SET
+from attestry.usecases.findings import Observed
+from attestry.usecases.ledger_bytes import LedgerBytes
+from attestry.usecases.pointer import KILLED, RETIRED, kept_in, number_in
+from attestry.usecases.records import OUTBOX, model_key, transition_key, version_key
+
+DEPLOYED: Final = ("version.deployed", "version.rolled_back")
+_LOOK_BACK: Final = 40
+"""How many changes of a pointer back the last change of its capture rate is looked for."""
+
+_COPIED: Final = ("version_digest", "execution_id", "folder")
+
+
+class ModelExaminer:
+    """Examines models.
+
+    Args:
+        meta: the table.
+        ledger: what the ledger says.
+    """
+
+    def __init__(self, meta: MetaStore, ledger: LedgerBytes) -> None:
+        self._meta = meta
+        self._ledger = ledger
+
+    def examine(self, model: str) -> list[Observed]:
+        """Return what is not as the registry left it.
+
+        Raises:
+            UnavailableError: a service did not answer.
+        """
+        rows = {str(row["sk"]): row for row in self._meta.query(model_key(model).partition)}
+        heads = self._meta.list_collection(f"VERSIONS#{model}")
+        # The index is behind at times; what is compared is read again where it counts.
+        current = self._meta.get_many([version_key(model, int(h["number"])) for h in heads][:100]) if heads else {}
+        versions = [current.get(version_key(model, int(h["number"])), h) for h in heads]
+        where = model_key(model).partition
+        observed: list[Observed] = []
+        head, last = rows.get("HEAD"), max((int(v["number"]) for v in versions), default=0)
+        if head is None:
+            observed.append(Observed("model.deleted", f"{where}/HEAD", model, "nothing"))
+        elif int(head.get("next") or 0) <= last:
+            observed.append(Observed("model.next", f"{where}/HEAD", f"more than {last}", str(head.get("next"))))
+        pointers = {sort.removeprefix("POINTER#"): row for sort, row in rows.items() if sort.startswith("POINTER#")}
+        observed += _places(where, pointers, versions)
+        for environment, pointer in pointers.items():
+            observed += self._pointer(model, environment, pointer)
+        return observed
+
+    def _pointer(self, model: str, environment: str, pointer: Item) -> Iterable[Observed]:
+        where, number = f"{model_key(model).partition}/POINTER#{environment}", number_in(pointer)
+        if number is None:
+            yield from self._vacancy(model, environment, pointer, where)
+            return
+        version = self._meta.get(version_key(model, number)) or {}
+        if Standing.DEPLOYED.value != version.get("standing"):
+            return
+        transitions = self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#", newest_first=True)
+        moved = next((t for t in transitions if t.get("kind") in DEPLOYED), None)
+        if moved is None or moved["data"].get("environment") != environment:
+            yield Observed("pointer.without_event", where, f"a deployment of {model}@{number} in {environment}", "none")
+            return
+        for name, value in {**{n: version.get(n) for n in _COPIED}, "at": moved["at"], "by": moved["principal"]}.items():
+            if pointer.get(name) != value:
+                yield Observed(f"pointer.{name}", where, str(value), str(pointer.get(name)))
+        rate = self._rate(model, environment, pointer, moved)
+        if not _same_rate(pointer.get("capture_rate"), rate):
+            yield Observed("pointer.capture_rate", where, rate, str(pointer.get("capture_rate")))
+
+    def _vacancy(self, model: str, environment: str, pointer: Item, where: str) -> Iterable[Observed]:
+        told: Mapping[str, Any] = pointer.get("vacant") or {}
+        number = int(told.get("number") or 0)
+        transitions = self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#")
+        moved = next((t for t in transitions if t.get("kind") in (KILLED, RETIRED) and environment in t["data"].get("vacated", [])), None)
+        said = {name: told.get(name) for name in ("kind", "reason", "at")}
+        if moved is None or said != {name: moved[name] for name in said}:
+            yield Observed("pointer.without_event", where, "a kill or retirement that emptied it", str(dict(told)))
+
+    def _rate(self, model: str, environment: str, pointer: Item, deployed: Mapping[str, Any]) -> str:
+        """Return the capture rate that was set last for what is deployed."""
+        rev, subject = int(pointer["rev"]), f"{model}/{environment}"
+        ids = {event_id(SET, subject, n): n for n in range(rev, max(0, rev - _LOOK_BACK), -1)}
+        events = [leaf.event for leaf in self._ledger.find(list(ids)).values()]
+        told: Mapping[str, Any] = pointer.get("capture") or {}
+        for n, id_ in ((n, id_) for id_, n in ids.items()):
+            row = self._meta.get(Key(OUTBOX, f"{told.get('at')}#{id_[:32]}")) if told and n == rev else None
+            if row is not None:
+                events.append(parse_event(row["event"]))
+        since = [e for e in events if str(e["at"]) >= str(deployed["at"]) and e["data"]["number"] == number_in(pointer)]
+        return str(max(since, key=lambda e: int(e["sequence"]))["data"]["rate"] if since else deployed["data"].get("capture_rate"))
+
+
+def _places(where: str, pointers: Mapping[str, Item], versions: Sequence[Mapping[str, Any]]) -> Iterable[Observed]:
+    """Compare what pointers name with what versions stand as."""
+    for standing, named in ((Standing.DEPLOYED, number_in), (Standing.ROLLBACK, kept_in)):
+        for environment in sorted({*pointers, *(str(v.get("deployment_environment")) for v in versions if v.get("standing") == standing)}):
+            stand = sorted(int(v["number"]) for v in versions if v.get("standing") == standing and _place_of(v) == environment)
+            pointer = pointers.get(environment)
+            given = [n for n in [named(pointer)] if n is not None]
+            if pointer is None and stand and standing is Standing.DEPLOYED:
+                yield Observed("pointer.deleted", f"{where}/POINTER#{environment}", f"version {stand[0]}", "nothing")
+            elif pointer is not None and stand != given:
+                what = "pointer.moved" if standing is Standing.DEPLOYED else "pointer.previous"
+                yield Observed(what, f"{where}/POINTER#{environment}", f"version {_numbers(stand)}", f"version {_numbers(given)}")
+
+
+def _place_of(version: Mapping[str, Any]) -> str:
+    return str(version.get("deployment_environment") or "production")
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(str(n) for n in numbers) or "none"
+
+
+def _same_rate(given: Any, expected: str) -> bool:
+    try:
+        return Decimal(str(given)) == Decimal(expected)
+    except InvalidOperation:
+        return False

@@ -1,0 +1,306 @@
+"""Reconcile a version: its rows with what the ledger says was done, and its objects with what the rows name.
+
+Rules:
+- A transition is made into its event again; the event has to be, byte for byte, in the ledger or on its way there.
+- The head is what the transitions, as far as they hold, make of it, and what the records that they rest on say.
+- A decision, and the record of a run, has the transition that it was written with, and the other way round.
+- Each object that a row names lies on top, in its recorded S3 version; below `frozen/` there is nothing else.
+- What rests on a row that is itself found wrong is not judged again: one edit is one finding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from attestry.domain.errors import AttestryError
+from attestry.domain.events import Event
+from attestry.domain.version import Version
+from attestry.evidence.artifact_manifest import ArtifactManifest
+from attestry.evidence.digests import sha256_hex, tree_digest
+from attestry.evidence.leaf import event_id
+from attestry.evidence.trusted_root import MAY_SIGN
+from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.findings import Observed
+from attestry.usecases.ledger_bytes import LedgerBytes
+from attestry.usecases.pointer import KILLED, RETIRED
+from attestry.usecases.recorded import decision_problem, event_digest, event_of_transition
+from attestry.usecases.records import version_key
+
+MAX_ARTIFACT_MANIFEST_BYTES: Final = 4 << 20
+SCRIPTS: Final = ("PROCESSING", "TRAINING", "VALIDATION")
+KINDS: Final = tuple(sorted({kind for kinds in MAY_SIGN.values() for kind in kinds}))
+_ENDED = {"stage.succeeded": "SUCCEEDED", "stage.failed": "FAILED", "version.rejected": "REJECTED"}
+
+
+@dataclass
+class _Rows:
+    """The rows of a version, and which of its transitions hold."""
+
+    reference: str
+    partition: str
+    head: Item | None
+    transitions: dict[int, Item]
+    stages: dict[str, Item]
+    approvals: list[Item]
+    holding: list[Item] = field(default_factory=list)
+
+    def where(self, sort: str) -> str:
+        return f"{self.partition}/{sort}"
+
+
+class VersionExaminer:
+    """Examines versions.
+
+    Args:
+        meta: the table.
+        store: the model store.
+        ledger: what the ledger says.
+    """
+
+    def __init__(self, meta: MetaStore, store: ObjectStore, ledger: LedgerBytes) -> None:
+        self._meta = meta
+        self._store = store
+        self._ledger = ledger
+
+    def examine(self, model: str, number: int) -> list[Observed]:
+        """Return what is not as the registry left it.
+
+        Raises:
+            UnavailableError: a service did not answer.
+        """
+        rows = self._read(model, number)
+        observed = self._transitions(model, number, rows)
+        if rows.head is None:
+            told = bool(rows.transitions) or bool(self._ledger.find([event_id("candidate.registered", rows.reference, 1)]))
+            return [*observed, *([Observed("head.deleted", rows.where("HEAD"), rows.reference, "nothing")] if told else [])]
+        try:
+            version = Version.from_item(rows.head)
+        except (KeyError, TypeError, ValueError) as error:
+            return [*observed, Observed("head.changed", rows.where("HEAD"), "a version", f"{type(error).__name__}: {error}")]
+        whole = not observed
+        observed += list(_stage_rows(rows))
+        observed += list(_decisions(version, rows))
+        if whole:
+            observed += list(_head(version, rows))
+            observed += list(self._files(version, rows))
+        return observed
+
+    def _read(self, model: str, number: int) -> _Rows:
+        partition = version_key(model, number).partition
+        rows = {str(row["sk"]): row for row in self._meta.query(partition)}
+        transitions = {int(s.removeprefix("TRANSITION#")): r for s, r in rows.items() if s[11:].isdigit() and s.startswith("TRANSITION#")}
+        stages = {s: r for s, r in rows.items() if s.startswith("STAGE#")}
+        approvals = [r for s, r in rows.items() if s.startswith("APPROVAL#")]
+        return _Rows(f"{model}@{number}", partition, rows.get("HEAD"), transitions, stages, approvals)
+
+    def _transitions(self, model: str, number: int, rows: _Rows) -> list[Observed]:
+        observed: list[Observed] = []
+        events: dict[int, Event] = {}
+        for n, row in sorted(rows.transitions.items()):
+            try:
+                events[n] = event_of_transition(model, number, row)
+            except AttestryError as error:
+                observed.append(Observed("transition.changed", rows.where(str(row["sk"])), "a transition", error.message))
+        written = self._ledger.digests(list(events.values()))
+        for n, event in events.items():
+            there, given = written.get(event.event_id), event_digest(event)
+            where = rows.where(str(rows.transitions[n]["sk"]))
+            if there is None or event.sequence != n:
+                observed.append(Observed("transition.without_event", where, "an event that tells of it", f"none of {event.kind}"))
+            elif there != given:
+                observed.append(Observed("transition.changed", where, f"the event of SHA-256 {there}", f"a row that makes {given or 'none'}"))
+            else:
+                rows.holding.append(rows.transitions[n])
+        last = max([*rows.transitions, int((rows.head or {}).get("transition") or 0)], default=0)
+        missing = [n for n in range(1, last + 1) if n not in rows.transitions]
+        while rows.transitions or rows.head:
+            # A history that was cut off at its end, with the head set back, still has its events.
+            if not self._ledger.find([event_id(kind, rows.reference, last + 1) for kind in KINDS]):
+                break
+            last += 1
+            missing.append(last)
+        return observed + [Observed("transition.deleted", rows.where(f"TRANSITION#{n:06d}"), f"transition {n}", "nothing") for n in missing]
+
+    def _files(self, version: Version, rows: _Rows) -> Iterable[Observed]:
+        frozen = {f.key: f.version_id for f in (*version.frozen, *((version.artifact,) if version.artifact else ()))}
+        if frozen:
+            yield from compare_objects(self._store, f"{version.folder}/frozen/", frozen, closed=True)
+        named = {str(t["attestation"]["key"]): str(t["attestation"]["version_id"]) for t in rows.holding}
+        if version.packet:
+            named[str(version.packet["key"])] = str(version.packet["version_id"])
+        for folder in sorted({key.partition("/evidence/")[0] for key in named}):
+            below = {key: at for key, at in named.items() if key.startswith(f"{folder}/evidence/")}
+            yield from compare_objects(self._store, f"{folder}/evidence/", below)
+        for row in rows.stages.values():
+            if row.get("record_key"):
+                key = str(row["record_key"])
+                yield from compare_objects(self._store, key, {key: str(row["record_version_id"])})
+        if version.artifact is not None:
+            yield from self._artifact(version, rows)
+
+    def _artifact(self, version: Version, rows: _Rows) -> Iterable[Observed]:
+        """Compare the head with the artifact manifest, whose digest the ledger has."""
+        artifact, where = version.artifact, rows.where("HEAD")
+        if artifact is None:
+            return
+        try:
+            raw = self._store.read(artifact.key, artifact.version_id, max_bytes=MAX_ARTIFACT_MANIFEST_BYTES)
+            manifest = ArtifactManifest.from_bytes(raw) if sha256_hex(raw) == version.version_digest else None
+        except AttestryError as error:
+            yield Observed("head.artifact", where, version.version_digest, error.message)
+            return
+        if manifest is None:
+            yield Observed("head.artifact", where, version.version_digest, f"an artifact manifest of SHA-256 {sha256_hex(raw)}")
+            return
+        listed = {f.path: (f.size, f.sha256) for f in manifest.files}
+        recorded = {f.path: (f.size, f.sha256) for f in version.frozen}
+        if listed != recorded:
+            differing = sorted(path for path in listed.keys() | recorded.keys() if listed.get(path) != recorded.get(path))
+            yield Observed("head.frozen", where, "the files of the artifact manifest", f"others: {', '.join(differing)}")
+
+
+def compare_objects(store: ObjectStore, prefix: str, recorded: Mapping[str, str], *, closed: bool = False) -> Iterable[Observed]:
+    """Yield which objects do not lie on top in their recorded S3 version.
+
+    Args:
+        store: the model store.
+        prefix: what they lie below.
+        recorded: object key to version ID.
+        closed: whether there may be nothing else.
+    """
+    latest: dict[str, tuple[str, bool]] = {}
+    there: set[tuple[str, str]] = set()
+    for entry in store.list_versions(prefix):
+        if entry.is_latest:
+            latest[entry.key] = (entry.version_id, entry.is_delete_marker)
+        there.add((entry.key, entry.version_id))
+    for key, version_id in sorted(recorded.items()):
+        on_top, marker = latest.get(key, ("", False))
+        if (key, version_id) not in there or marker:
+            yield Observed("object.deleted", key, f"version {version_id}", "a delete marker" if marker else f"version {on_top or 'none'}")
+        elif on_top != version_id:
+            yield Observed("object.overwritten", key, f"version {version_id}", f"version {on_top}")
+    if closed:
+        for key in sorted(latest.keys() - recorded.keys()):
+            yield Observed("object.added", key, "nothing", f"version {latest[key][0]}")
+
+
+def _stage_rows(rows: _Rows) -> Iterable[Observed]:
+    """Compare runs of scripts with the transitions that began and ended them."""
+    known: set[str] = set()
+    for moved in rows.holding:
+        stage, data = str(moved["to"]["stage"]), moved["data"]
+        if stage not in SCRIPTS or "attempt" not in data or (moved["kind"] != "stage.started" and moved["kind"] not in _ENDED):
+            continue
+        sort = f"STAGE#{stage}#{int(data['attempt']):03d}"
+        known.add(sort)
+        row = rows.stages.get(sort)
+        begun = moved["kind"] == "stage.started"
+        if row is None:
+            yield Observed("run.deleted", rows.where(sort), "the record of a run", "nothing")
+            continue
+        text = str(row.get("plan" if begun else "record", ""))
+        given = {sha256_hex(text.encode()), str(row.get("plan_sha256" if begun else "record_sha256"))}
+        if given != {str(moved["evidence"])} or (not begun and row.get("status") != _ENDED[moved["kind"]]):
+            found = f"{row.get('status')}, {', '.join(sorted(given))}"
+            yield Observed("run.changed", rows.where(sort), f"{moved['kind']} on {moved['evidence']}", found)
+    for sort in sorted(rows.stages.keys() - known):
+        if len(rows.holding) == len(rows.transitions):
+            yield Observed("run.without_event", rows.where(sort), "a transition that began it", "none")
+
+
+def _decisions(version: Version, rows: _Rows) -> Iterable[Observed]:
+    holding = {int(t["number"]): t for t in rows.holding}
+    decided = {}
+    for row in rows.approvals:
+        transition = row.get("transition")
+        number = transition if isinstance(transition, int) else 0
+        if number in rows.transitions and number not in holding:
+            continue
+        moved = holding.get(number)
+        problem = decision_problem(version, row, moved)
+        where = rows.where(str(row["sk"]))
+        if problem and (moved is None or moved["data"].get("person") != str(row["sk"]).removeprefix("APPROVAL#")):
+            yield Observed("decision.without_event", where, "a transition that it was written with", f"it {problem}")
+        elif problem:
+            yield Observed("decision.changed", where, f"transition {number}", f"it {problem}")
+        decided[str(row["sk"])] = row
+    for number, moved in holding.items():
+        person = moved["data"].get("person")
+        if person and "decision" in moved["data"] and f"APPROVAL#{person}" not in {str(r["sk"]) for r in rows.approvals}:
+            yield Observed("decision.deleted", rows.where(f"APPROVAL#{person}"), f"the decision of transition {number}", "nothing")
+
+
+def _head(version: Version, rows: _Rows) -> Iterable[Observed]:
+    """Compare the head with what the transitions make of it, field by field."""
+    where, head = rows.where("HEAD"), rows.head or {}
+    expected = {**_from_transitions(rows.holding), **_from_records(rows)}
+    for name, value in expected.items():
+        given = head.get(name)
+        if _comparable(given) != _comparable(value):
+            yield Observed(f"head.{name}", where, _text(value), _text(given))
+    outputs = _outputs(rows.holding)
+    for dataset in version.datasets:
+        digest = outputs.get(dataset.name) if not dataset.name.startswith("source/") else dataset.files[0].sha256 if dataset.files else None
+        actual = tree_digest(dataset.files) if not dataset.name.startswith("source/") else digest
+        if digest is not None and not digest == dataset.digest == actual:
+            yield Observed("head.datasets", where, f"{dataset.name} {digest}", f"{dataset.name} {dataset.digest}, files {actual}")
+    if version.version_digest and version.artifact and version.artifact.sha256 != version.version_digest:
+        yield Observed("head.artifact", where, version.version_digest, version.artifact.sha256)
+
+
+def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
+    last, first = transitions[-1], transitions[0]
+    kinds = [str(t["kind"]) for t in transitions]
+    expected: dict[str, Any] = {**last["to"], "transition": int(last["number"]), "version_digest": last["version_digest"]}
+    expected["approved"] = "version.approved" in kinds and "version.rejected" not in kinds
+    retirement: dict[str, Any] = {}
+    retires_on = ""
+    for moved in transitions:
+        if moved["kind"] in (KILLED, RETIRED):
+            who = moved["principal"].get("person") or moved["principal"]["login"]
+            retirement, retires_on = {"kind": moved["kind"], "by": who, "reason": moved["reason"], "at": moved["at"]}, ""
+        elif moved["kind"] == "retirement.scheduled":
+            retires_on = moved["data"]["on"]
+        elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] == "candidate.registered"):
+            expected["submitter_person"] = moved["principal"].get("person")
+    if first["kind"] == "candidate.registered":
+        expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
+    return {**expected, "retirement": retirement, "retires_on": retires_on}
+
+
+def _from_records(rows: _Rows) -> dict[str, Any]:
+    """Return what the latest records say that the transitions rest on."""
+    expected: dict[str, Any] = {}
+    for moved in rows.holding:
+        if moved["kind"] not in ("stage.succeeded", "version.rejected") or "attempt" not in moved["data"]:
+            continue
+        row = rows.stages.get(f"STAGE#{moved['to']['stage']}#{int(moved['data']['attempt']):03d}")
+        if row is None or sha256_hex(str(row.get("record", "")).encode()) != moved["evidence"]:
+            continue
+        record = json.loads(row["record"])
+        expected |= {name: record[name] for name in ("metrics", "gates") if name in record}
+        if "schema" in record.get("data", {}):
+            features = set(record["data"]["feature_columns"])
+            expected["schema"] = [c for c in record["data"]["schema"] if c["name"] in features]
+    return expected
+
+
+def _outputs(transitions: list[Item]) -> dict[str, str]:
+    outputs: dict[str, str] = {}
+    for moved in transitions:
+        if moved["kind"] == "stage.succeeded":
+            outputs |= moved["data"].get("outputs", {})
+    return outputs
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value in which absent and empty are the same, as they are in a row and its decoded form."""
+    return None if value in ("", [], {}, None, False) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,207 @@
+"""The statements that functions' rights are made of.
+
+Rows are limited by their partition keys (`dynamodb:LeadingKeys`), objects by their folders, functions and state machines by their ARNs.
+The exception is the table's stream, which carries every row and knows no such condition: the sequencer's role reads it, because Lambda
+polls with the function's role. The right to sign is not here but in the policies of the keys (`infra/keys.py`).
+No statement has a `*` action. A `*` resource stands only where AWS knows no narrower one; `WITHOUT_RESOURCE` lists these actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aws_cdk import Aws
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
+
+from infra.config import Config
+from infra.names import Names
+from infra.stores import COLLECTION_INDEX, Stores
+
+WITHOUT_RESOURCE: Mapping[str, str] = {
+    "states:SendTaskSuccess": "a task token names the execution; the action has no resource type",
+    "states:SendTaskFailure": "a task token names the execution; the action has no resource type",
+    "cloudtrail:LookupEvents": "the event history has no resource type",
+    "cloudwatch:GetMetricData": "metrics have no resource type",
+    "cloudwatch:GetMetricStatistics": "metrics have no resource type",
+    "ec2:CreateNetworkInterface": "Lambda makes the interface before it has an ARN; denied to the function's own code",
+    "ec2:DescribeNetworkInterfaces": "the action has no resource type; denied to the function's own code",
+    "ec2:DeleteNetworkInterface": "the interface's ARN is known to Lambda alone; denied to the function's own code",
+    "logs:CreateLogDelivery": "the action has no resource type; state machine logs need it",
+    "logs:DeleteLogDelivery": "the action has no resource type; state machine logs need it",
+    "logs:DescribeLogGroups": "state machine logs need it for every log group",
+    "logs:DescribeResourcePolicies": "the action has no resource type; state machine logs need it",
+    "logs:GetLogDelivery": "the action has no resource type; state machine logs need it",
+    "logs:ListLogDeliveries": "the action has no resource type; state machine logs need it",
+    "logs:PutResourcePolicy": "the action has no resource type; state machine logs need it",
+    "logs:UpdateLogDelivery": "the action has no resource type; state machine logs need it",
+}
+"""Actions that AWS grants on every resource or not at all, with why we need them."""
+
+NETWORK_INTERFACE_ACTIONS = ("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface")
+
+KEY_TO_READ_ROWS = ("kms:Decrypt", "kms:DescribeKey")
+KEY_TO_WRITE_ROWS = (*KEY_TO_READ_ROWS, "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+"""What DynamoDB asks of callers of a table under a key of ours; it uses the key on their behalf."""
+
+ATTESTATIONS = "models/*/evidence/attestations/*"
+
+Statements = list[iam.PolicyStatement]
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where messages to people go.
+
+    Attributes:
+        alarms: to who runs the registry.
+        notifications: to who uses it: outcomes of registrations and stages.
+    """
+
+    alarms: sns.Topic
+    notifications: sns.Topic
+
+
+@dataclass(frozen=True)
+class Grants:
+    """Makes statements over the registry's resources."""
+
+    config: Config
+    names: Names
+    stores: Stores
+    key: kms.Key
+    topics: Topics
+
+    def read_rows(self, *partitions: str) -> Statements:
+        """Read rows of partitions; a pattern ends in `*`."""
+        return [
+            self._rows(["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"], partitions),
+            self._key_through("dynamodb", *KEY_TO_READ_ROWS),
+        ]
+
+    def write_rows(self, *partitions: str, delete: bool = False) -> Statements:
+        """Write rows of partitions, by themselves or in transactions."""
+        actions = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem", *(["dynamodb:DeleteItem"] if delete else [])]
+        return [self._rows(actions, partitions), self._key_through("dynamodb", *KEY_TO_WRITE_ROWS)]
+
+    def delete_rows(self, *partitions: str) -> Statements:
+        """Delete rows of partitions, by themselves or in transactions, and write none."""
+        return [
+            self._rows(["dynamodb:ConditionCheckItem", "dynamodb:DeleteItem"], partitions),
+            self._key_through("dynamodb", *KEY_TO_WRITE_ROWS),
+        ]
+
+    def check_rows(self, *partitions: str) -> Statements:
+        """Take part in transactions by conditions on rows, without writing them."""
+        return [self._rows(["dynamodb:ConditionCheckItem"], partitions)]
+
+    def read_index(self, *collections: str) -> Statements:
+        """Read collections of the index."""
+        return [
+            iam.PolicyStatement(
+                actions=["dynamodb:Query"],
+                resources=[f"{self.stores.table.table_arn}/index/{COLLECTION_INDEX}"],
+                conditions=_leading_keys(collections),
+            )
+        ]
+
+    def read_objects(self, bucket: s3.Bucket, *patterns: str) -> Statements:
+        """Read objects, also by version; listing is what turns a missing object's 403 into 404."""
+        return [
+            iam.PolicyStatement(actions=["s3:GetObject", "s3:GetObjectVersion"], resources=[bucket.arn_for_objects(p) for p in patterns]),
+            iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket.bucket_arn]),
+            self._key_through("s3", "kms:Decrypt"),
+        ]
+
+    def presign_objects(self, *patterns: str) -> Statements:
+        """Read objects of the store by version, for URLs that others use; no listing."""
+        objects = [self.stores.store.arn_for_objects(p) for p in patterns]
+        return [
+            iam.PolicyStatement(actions=["s3:GetObject", "s3:GetObjectVersion"], resources=objects),
+            self._key_through("s3", "kms:Decrypt"),
+        ]
+
+    def write_objects(self, bucket: s3.Bucket, *patterns: str, retain: bool = False) -> Statements:
+        """Write objects, where `retain` under Object Lock."""
+        actions = ["s3:PutObject", "s3:AbortMultipartUpload", *(["s3:PutObjectRetention"] if retain else [])]
+        objects = [bucket.arn_for_objects(p) for p in patterns]
+        # Completing a multipart upload decrypts its parts' data key.
+        return [iam.PolicyStatement(actions=actions, resources=objects), self._key_through("s3", "kms:Decrypt", "kms:GenerateDataKey")]
+
+    def attest(self, *further: str) -> Statements:
+        """Write attestations, and `further` evidence, into versions' folders, under Object Lock; a retry reads what is there."""
+        patterns = (ATTESTATIONS, *further)
+        return [*self.read_objects(self.stores.store, *patterns), *self.write_objects(self.stores.store, *patterns, retain=True)]
+
+    def audit(self) -> Statements:
+        """Note down what was denied, and reads that an auditor would ask for."""
+        return self.write_rows("AUDIT")
+
+    def read_stream(self) -> Statements:
+        """Let Lambda poll the table's stream."""
+        actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
+        return [
+            iam.PolicyStatement(actions=actions, resources=[f"{self.stores.table.table_arn}/stream/*"]),
+            self._key_through("dynamodb", *KEY_TO_READ_ROWS),
+        ]
+
+    def list_versions(self, bucket: s3.Bucket) -> Statements:
+        """List versions and delete markers."""
+        return [iam.PolicyStatement(actions=["s3:ListBucketVersions"], resources=[bucket.bucket_arn])]
+
+    def invoke(self, *functions: str, elsewhere: Sequence[str] = ()) -> Statements:
+        """Invoke functions of the registry, and those `elsewhere` by their ARNs."""
+        arns = [*(self.names.function_arn(f) for f in functions), *elsewhere]
+        return [iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=arns)]
+
+    def start_pipeline(self) -> Statements:
+        """Start executions of the pipeline and see what became of them."""
+        return [
+            iam.PolicyStatement(actions=["states:StartExecution"], resources=[self.names.state_machine_arn(self.names.pipeline)]),
+            *self.see_pipeline(),
+        ]
+
+    def see_pipeline(self) -> Statements:
+        """See what became of executions of the pipeline."""
+        return [iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[self.names.executions_arn(self.names.pipeline)])]
+
+    def notify(self) -> Statements:
+        """Tell people."""
+        return [
+            iam.PolicyStatement(actions=["sns:Publish"], resources=[self.topics.notifications.topic_arn]),
+            self._key_through("sns", "kms:Decrypt", "kms:GenerateDataKey"),
+        ]
+
+    def _rows(self, actions: list[str], partitions: tuple[str, ...]) -> iam.PolicyStatement:
+        return iam.PolicyStatement(actions=actions, resources=[self.stores.table.table_arn], conditions=_leading_keys(partitions))
+
+    def _key_through(self, service: str, *actions: str) -> iam.PolicyStatement:
+        through = f"{service}.{Aws.REGION}.{Aws.URL_SUFFIX}"
+        condition = {"StringEquals": {"kms:ViaService": through}}
+        return iam.PolicyStatement(actions=list(actions), resources=[self.key.key_arn], conditions=condition)
+
+
+def _leading_keys(partitions: tuple[str, ...]) -> dict[str, object]:
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(partitions)}}
+
+
+def write_log(names: Names, function: str) -> iam.PolicyStatement:
+    """Return the right to write the function's own log group, which exists already."""
+    group = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{names.log_group(function)}"
+    return iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[f"{group}:log-stream:*"])
+
+
+def attach_network(names: Names, function: str) -> Statements:
+    """Return what Lambda needs to attach a function to a VPC, and deny the same to the function's own code.
+
+    Lambda makes these calls with the function's role; `lambda:SourceFunctionArn` is set only on calls that come from the code.
+    """
+    actions = list(NETWORK_INTERFACE_ACTIONS)
+    own_code = {"ArnEquals": {"lambda:SourceFunctionArn": names.function_arn(function)}}
+    return [
+        iam.PolicyStatement(actions=actions, resources=["*"]),
+        iam.PolicyStatement(effect=iam.Effect.DENY, actions=actions, resources=["*"], conditions=own_code),
+    ]

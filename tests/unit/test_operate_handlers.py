@@ -1,0 +1,125 @@
+"""The handler of operate: kill, retirement and capture through the API, and what the sweep sends."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from attestry.aws.settings import Settings
+from attestry.aws.world import World
+from attestry.domain.stages import Stage, Standing, Status
+from attestry.usecases.deploy import swap_pointer
+from attestry.usecases.records import load_version, pointer_key
+from lambdas import operate, sweep
+from tests.fakes import FixedClock, MemoryFunctions, MemoryMetaStore, MemoryPipeline
+from tests.versions import AT, ATTESTOR, ERIN, add_logins, make_approved, make_version
+
+MODEL = "credit-risk"
+SETTINGS = {"ATTESTRY_ACCOUNT": "123456789012", "ATTESTRY_GATE_FUNCTION": "gate", "ATTESTRY_OPERATE_FUNCTION": "operate"}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(Settings(SETTINGS))
+    functions = MemoryFunctions({"gate": lambda event: None, "operate": lambda event: operate.handler(dict(event), None)})
+    ports = {"meta": MemoryMetaStore(), "attestor": ATTESTOR, "functions": functions, "pipeline": MemoryPipeline(), "clock": FixedClock(AT)}
+    world.__dict__.update(ports)
+    for module in (operate, sweep):
+        monkeypatch.setattr(module, "world", world)
+    add_logins(world.meta, erin="erin")
+    return world
+
+
+def post(route: str, body: Any, number: int = 1, role: str = "deployer") -> tuple[int, dict[str, Any]]:
+    identity = {"userArn": f"arn:aws:sts::123456789012:assumed-role/attestry-{role}/erin", "userId": "AROA:erin"}
+    event = {
+        "version": "2.0",
+        "routeKey": f"POST {route}",
+        "pathParameters": {"model": MODEL, "number": str(number)},
+        "requestContext": {"requestId": "r1", "http": {"sourceIp": "192.0.2.7"}, "authorizer": {"iam": identity}},
+        "body": json.dumps(body),
+        "isBase64Encoded": False,
+    }
+    answer = operate.handler(event, None)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+VERSION = "/v1/models/{model}/versions/{number}"
+KILL, RETIRE, CAPTURE = f"{VERSION}/kill", f"{VERSION}/retirement", "/v1/models/{model}/capture"
+
+
+def deployed(world: World, *numbers: int) -> None:
+    for number in numbers:
+        make_approved(world.meta, number)
+        facts: Any = {"environment": "production", "capture_rate": "1", "by": ERIN, "reason": "first", "at": AT}
+        swap_pointer(world.meta, ATTESTOR, MODEL, number, **facts)
+
+
+def test_a_kill_answers_what_is_left_to_roll_back_to(world: World) -> None:
+    deployed(world, 1, 2)
+    status, body = post(KILL, {"reason": "it leaks"}, 2)
+    assert status == 200
+    assert (body["standing"], body["vacated"], body["rollback"]) == ("RETIRED", ["production"], {"production": 1})
+    assert body["retirement"] == {"kind": "version.killed", "by": "erin", "reason": "it leaks", "at": "2026-01-02T03:04:05.000000Z"}
+
+
+def test_a_kill_sends_on_the_pipeline_that_waits_for_a_decision(world: World) -> None:
+    make_version(world.meta, stage=Stage.APPROVAL, status=Status.RUNNING, token="t")
+    post(KILL, {"reason": "it leaks"})
+    assert world.functions.sent == [("gate", {"action": "decided", "model": MODEL, "version": 1})]  # type: ignore[attr-defined]
+    post(KILL, {"reason": "it leaks"})
+    assert len(world.functions.sent) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        (KILL, {}, "reason"),
+        (KILL, {"reason": " "}, "reason"),
+        (KILL, {"reason": "r", "on": "2026-01-01"}, "on"),
+        (RETIRE, {"reason": ""}, "reason"),
+        (RETIRE, {"reason": "r", "on": "01.02.2026"}, "on"),
+        (RETIRE, {"reason": "r", "on": "2026-02-30"}, "on"),
+        (RETIRE, {"reason": "r", "on": 20260201}, "on"),
+        (RETIRE, {"reason": "r", "on": "2020-02-01"}, "on"),
+        (RETIRE, {"reason": "r", "even_if_deployed": "yes"}, "even_if_deployed"),
+        (CAPTURE, {"rate": 2, "reason": "r"}, "rate"),
+        (CAPTURE, {"rate": "0.1"}, "reason"),
+    ],
+    ids=str,
+)
+def test_bad_input_names_its_field_and_changes_nothing(world: World, route: str, body: dict[str, Any], field: str) -> None:
+    deployed(world, 1)
+    before = dict(world.meta.rows)  # type: ignore[attr-defined]
+    status, answer = post(route, body)
+    assert (status, answer["error"]["field"]) == (400, field)
+    assert world.meta.rows == before  # type: ignore[attr-defined]
+
+
+def test_a_deployed_version_is_retired_only_when_that_is_said(world: World) -> None:
+    deployed(world, 1)
+    assert post(RETIRE, {"reason": "r"})[0] == 409
+    assert post(RETIRE, {"reason": "r", "even_if_deployed": True})[1]["standing"] == "RETIRED"
+
+
+def test_the_capture_rate_is_set_for_what_is_deployed(world: World) -> None:
+    deployed(world, 1)
+    status, body = post(CAPTURE, {"rate": 0.25, "reason": "costs"})
+    assert (status, body) == (200, {"model": MODEL, "environment": "production", "version": 1, "rate": "0.25", "previous": "1"})
+    pointer = world.meta.get(pointer_key(MODEL, "production"))
+    assert pointer is not None
+    assert pointer["capture_rate"] == "0.25"
+
+
+def test_the_sweep_has_retired_what_is_due(world: World) -> None:
+    deployed(world, 1)
+    post(RETIRE, {"reason": "contract ends", "on": "2026-01-04", "even_if_deployed": True})
+    sweep.handler({}, None)
+    assert world.functions.sent == []  # type: ignore[attr-defined]
+    world.__dict__["clock"] = FixedClock(AT + timedelta(days=2))
+    sweep.handler({}, None)
+    world.functions.deliver()  # type: ignore[attr-defined]
+    assert load_version(world.meta, MODEL, 1).standing is Standing.RETIRED
