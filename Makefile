@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long lint types unit embedded synth bench lock clean up down
+.PHONY: help install demo test test-long lint types unit embedded synth bench verifier lock clean up down
 
 help:            ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,10 @@ synth: $(STAMP)  ## the CloudFormation template, in cdk.out/
 bench: $(STAMP)  ## AWS calls, capacity, handler time, overhead, signing
 	@$(BIN)/python -m benchmarks
 
+verifier: $(STAMP)  ## build the wheel of the offline verifier into build/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build ./verifier
+	@ls build/attestry_verifier-*.whl
+
 up: $(STAMP)     ## start the embedded registry
 	@$(BIN)/attestry up
 
@@ -75,4 +79,4 @@ lock: $(STAMP)   ## write the lock files anew
 	@$(BIN)/uv pip compile lambdas/sign_artifact.requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/sign_artifact.requirements.lock
 
 clean:           ## remove what was built
-	rm -rf $(VENV) build cdk.out .attestry .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build verifier/build verifier/src cdk.out .attestry .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -150,7 +150,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "SignArtifact"),
+        _roles("Bundle", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "RecordStage", "SignArtifact"),
         "Models and versions are made after the deployment; only frozen files of theirs.",
         "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
     ),
@@ -174,7 +174,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("ConsoleDecision", "Decide", "Deploy", "Gate", "Operate", "PrepareStage", "Register"),
+        _roles("ConsoleDecision", "Decide", "Deploy", "Gate", "Operate", "PrepareStage", "RecordStage", "Register"),
         "Models and versions are made after the deployment; only their attestations, which are written once and locked.",
         "Resource::<StoresStore*.Arn>/models/[*]/evidence/attestations/[*]",
     ),
@@ -183,6 +183,12 @@ ACKNOWLEDGED = (
         _roles("ConsoleDecision", "Decide", "Gate"),
         "Models and versions are made after the deployment; only what is decided on, which the gate alone of these writes.",
         "Resource::<StoresStore*.Arn>/models/[*]/evidence/packet-[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("RecordStage"),
+        "Models and versions are made after the deployment; only records, logs and prepared data of their stages.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/[*]",
     ),
     Acknowledgement(
         ("IAM5",),

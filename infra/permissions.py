@@ -199,7 +199,8 @@ def _record_stage(g: Grants) -> Statements:
         *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("EDGE#*", "OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "environments/*", "models/*", "registered/*"),
-        *g.write_objects(g.stores.store, "models/*", retain=True),
+        *g.write_objects(g.stores.store, FROZEN, "models/*/stages/*", retain=True),
+        *g.attest(),
         *g.list_versions(g.stores.store),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.list_versions(g.stores.scratch),
@@ -235,6 +236,7 @@ def _reconcile(g: Grants) -> Statements:
 def _registry(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "EDGE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
+        *g.read_rows("OUTBOX", "ROOT"),
         *g.read_index("FINDINGS", "MODELS", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),

@@ -10,6 +10,7 @@ from attestry.aws.world import World
 from attestry.usecases import browse
 from attestry.usecases.compliance import review_deployed
 from attestry.usecases.findings import list_findings
+from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
 from attestry.usecases.packet import show_packet
 from attestry.usecases.records import person_of
@@ -71,9 +72,14 @@ def data(request: Request) -> dict[str, Any]:
 
 
 def trace(request: Request) -> dict[str, Any]:
-    """Trace a prediction."""
+    """Trace a prediction; a deep trace is proven too, as far as the ledger has come."""
     deep = request.query_flag("deep")
     traced = trace_prediction(world.meta, world.store, request.text("id"), delegator_key=world.delegator.public_key_der, deep=deep)
+    if deep:
+        # The verifier's libraries are wanted here alone, and no other read waits for their import.
+        from attestry.usecases.prove import add_proof, prove_prediction
+
+        traced = add_proof(traced, prove_prediction(world.meta, world.store, request.text("id"), world.clock.now()))
     world.audit.allowed(request, "prediction.trace", request.text("id"))
     return traced
 
@@ -94,6 +100,11 @@ def findings(request: Request) -> dict[str, Any]:
     return {"findings": list_findings(world.meta, request.query.get("model") or None)}
 
 
+def ledger_file(request: Request) -> dict[str, Any]:
+    """Read a published file of the ledger."""
+    return read_file(world.store, request.query_text("path"))
+
+
 ROUTES = {
     "GET /v1/me": me,
     "GET /v1/models": models,
@@ -108,6 +119,7 @@ ROUTES = {
     "GET /v1/findings": findings,
     "GET /v1/lineage": lineage,
     "GET /v1/compliance": compliance,
+    "GET /v1/ledger/file": ledger_file,
 }
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "AWS/ApiGateway"
 METHOD, RESOURCE, STAGE = "POST", "/v1/models/{model}/predictions", "$default"
+_NO_METRICS = frozenset({"InvalidAction", "NotImplemented", "UnknownOperationException"})
+"""How an emulator says that it has no metrics; AWS never does."""
+
 _REQUESTS, _ERRORS = "Count", ("4xx", "5xx")
 
 
@@ -58,6 +61,8 @@ class CloudWatchCounts:
                 Statistics=["Sum"],
             )
         except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError) and error.response["Error"].get("Code") in _NO_METRICS:
+                return None
             raise translate(error, f"read the gateway's metric {metric}") from error
         points = answer["Datapoints"]
         return round(sum(point["Sum"] for point in points)) if points else None

@@ -27,6 +27,12 @@ def marshal(value: Any) -> AttributeValueTypeDef:
         TypeError: a float or another type that rows do not hold.
         InvalidInputError: an integer of more than 38 digits.
     """
+    # Texts and mappings are nearly all that rows hold, and each prediction waits for it.
+    kind = type(value)
+    if kind is str:
+        return {"S": value}
+    if kind is dict:
+        return {"M": {_name(k): marshal(v) for k, v in value.items()}}
     if value is None:
         return {"NULL": True}
     if isinstance(value, bool):
@@ -55,7 +61,7 @@ def unmarshal(value: Mapping[str, Any]) -> Any:
     """Return the value of an AttributeValue."""
     kind, inner = next(iter(value.items()))
     if kind == "M":
-        return {k: unmarshal(v) for k, v in inner.items()}
+        return unmarshal_row(inner)
     if kind == "L":
         return [unmarshal(v) for v in inner]
     if kind == "N":
@@ -70,12 +76,12 @@ def unmarshal(value: Mapping[str, Any]) -> Any:
 
 def unmarshal_row(row: Mapping[str, Mapping[str, Any]]) -> Item:
     """Return a row from DynamoDB's attribute map."""
-    return {k: unmarshal(v) for k, v in row.items()}
+    return {k: v["S"] if "S" in v else unmarshal(v) for k, v in row.items()}
 
 
 def row_bytes(row: Mapping[str, Any]) -> int:
     """Return the size of a row as DynamoDB counts it (Developer Guide, "item sizes and formats"), rounded up."""
-    return sum(len(k.encode()) + _value_bytes(v) for k, v in row.items())
+    return sum([_text_bytes(k) + _value_bytes(v) for k, v in row.items()])
 
 
 def check_row_size(row: Mapping[str, Any], name: str) -> int:
@@ -95,17 +101,22 @@ def check_row_size(row: Mapping[str, Any], name: str) -> int:
     return size
 
 
+def _text_bytes(text: str) -> int:
+    """Return how many bytes of UTF-8 a text takes; ASCII, which most are, is not encoded for it."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _value_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return _text_bytes(value)
     if value is None or isinstance(value, bool):
         return 1
-    if isinstance(value, str):
-        return len(value.encode())
     if isinstance(value, int):
         return len(str(abs(value))) // 2 + 2
     if isinstance(value, (bytes, bytearray)):
         return len(value)
     if isinstance(value, Mapping):
-        return 3 + sum(1 + len(str(k).encode()) + _value_bytes(v) for k, v in value.items())
+        return 3 + sum(1 + _text_bytes(str(k)) + _value_bytes(v) for k, v in value.items())
     return 3 + sum(1 + _value_bytes(v) for v in value)
 
 

@@ -7,9 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from attestry.aws.errors import ConfigurationError, translate
 from attestry.domain.errors import InvalidInputError
@@ -112,6 +110,10 @@ class KmsNoteSigner:
             der = self._client.get_public_key(KeyId=self._key_id)["PublicKey"]
         except (BotoCoreError, ClientError) as error:
             raise translate(error, f"read the public key of {self._key_id}") from error
+        # Imported here because the signers of everything else do without, and it costs their functions' start.
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_der_public_key
+
         key = load_der_public_key(der)
         if not isinstance(key, Ed25519PublicKey):
             raise ConfigurationError(f"{self._key_id} is no Ed25519 key")

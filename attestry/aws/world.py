@@ -15,10 +15,10 @@ from attestry.aws.pipeline import StepFunctionsPipeline
 from attestry.aws.settings import Settings
 from attestry.aws.signer import KmsNoteSigner, KmsSigner
 from attestry.aws.trail import CloudTrailTrail
-from attestry.aws.witnesses import LambdaWitnesses
 
 if TYPE_CHECKING:
     from attestry.aws.audit import AuditNotes
+    from attestry.aws.witnesses import LambdaWitnesses
     from attestry.evidence.attestor import Attestor
 
 
@@ -96,6 +96,9 @@ class World:
     @cached_property
     def witnesses(self) -> LambdaWitnesses:
         """Return who cosigns checkpoints of the ledger."""
+        # Imported here because only one function asks witnesses, and it costs the others' start.
+        from attestry.aws.witnesses import LambdaWitnesses
+
         return LambdaWitnesses(self.functions, self.settings.witnesses)
 
     @cached_property

@@ -5,23 +5,20 @@ Every step checks what it shows; the first that is not as it should be ends the 
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import shutil
-import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from attestry.cli.demo_evidence import flip_bytes, prove
+from attestry.cli.demo_parts import MODEL, Answers, DemoError, expect, free_port, run, seconds_of, short, signed_version
 from attestry.client.api import RegistryClient
 from attestry.client.errors import ApiError
 from attestry.client.submit import submit
@@ -32,59 +29,9 @@ from attestry.local.stack import LocalStack, down, up
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "manifests" / "tumour-diagnosis"
-MODEL = "tumour-diagnosis"
 PREDICTIONS = 25
 LABEL = "malignant"
 STEP_SECONDS = 300
-
-
-class DemoError(AttestryError):
-    """A step of the demo did not do what it should."""
-
-    code = "demo_failed"
-
-
-def expect(holds: bool, what: str) -> None:
-    """Go on only if it holds.
-
-    Raises:
-        DemoError: it does not.
-    """
-    if not holds:
-        raise DemoError(what)
-
-
-@dataclass
-class Answers:
-    """Predictions made one after the other by a consumer that knows nothing of deployments, each with the version that it names."""
-
-    client: RegistryClient
-    rows: Sequence[Mapping[str, float]]
-    versions: list[int] = field(default_factory=list)
-    error: Exception | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Answers:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        index = 0
-        try:
-            while not self._stop.wait(0.1):
-                answer = self.client.predict(MODEL, [self.rows[index % len(self.rows)]])
-                expect(signed_version(answer) == answer["version"], "an answer names another version than its receipt")
-                self.versions.append(int(answer["version"]))
-                index += 1
-        except AttestryError as error:
-            self.error = error
 
 
 class Demo:
@@ -117,6 +64,9 @@ class Demo:
             self._chapter("What differs between the two versions", self._diff)
             self._chapter("erin approves version 2 in the AWS console's way, while predictions go on", self._cut_over)
             self._chapter("frank rolls back to version 1", self._roll_back)
+            self._chapter("grace takes a bundle of a prediction, and an auditor verifies it offline", self._prove)
+            self._chapter("Somebody changes one byte of it, in five places", self._forge)
+            self._chapter("frank kills version 1; version 2 takes its place", self._kill)
         finally:
             down(self._folder / "registry")
         self._close()
@@ -186,9 +136,10 @@ class Demo:
     def _trace(self) -> str:
         trace = self._client("grace").trace(self._prediction, deep=True)
         failed = [s for s in trace["steps"] if s["outcome"] != "passed"]
-        expect(not failed and trace["verdict"] == "SIGNED-UNANCHORED", f"{trace['verdict']}: {failed}")
+        proof = trace["proof"]
+        expect(not failed and trace["verdict"] in ("SIGNED-UNANCHORED", "PROVEN"), f"{trace['verdict']}: {failed or proof['reason']}")
         self._show_trace(trace)
-        return f"{len(trace['steps'])} steps passed, every file re-read: {trace['verdict']} (the ledger that would anchor it comes later)"
+        return f"{len(trace['steps'])} steps passed, every file re-read: {trace['verdict']} ({proof['reason']})"
 
     def _change(self) -> str:
         manifest = self._folder / MODEL / "manifest.yaml"
@@ -242,6 +193,39 @@ class Demo:
         standings = {v["number"]: v["standing"] for v in frank.versions(MODEL)}
         expect(standings == {1: "DEPLOYED", 2: "ROLLBACK"}, f"standings after the rollback: {standings}")
         return "version 1 answers again; version 2 is kept ready"
+
+    def _prove(self) -> str:
+        self._bundle = self._folder / "bundle.zip"
+        verification = prove(self._client("grace"), self._prediction, self._bundle, self._stack.root_pin, say=self._say)
+        for step in verification.steps:
+            self._console.print(f"   [green]{step.outcome}[/green]  {step.name}: [dim]{step.detail}[/dim]")
+        for note in verification.notes:
+            self._console.print(f"   [yellow]{note}[/yellow]")
+        return f"{verification.verdict}, {verification.reason}: {self._bundle.stat().st_size} bytes, no credentials, no network"
+
+    def _forge(self) -> str:
+        table = Table("a byte changed in", "verdict", "step that tells", "reason", box=None, pad_edge=False)
+        forged = flip_bytes(self._bundle, self._stack.root_pin)
+        for place, verification in forged:
+            told = next(s for s in verification.steps if s.outcome == "failed")
+            table.add_row(place, f"[red]{verification.verdict}[/red]", told.name, short(told.detail))
+        self._console.print(table)
+        return f"{len(forged)} of {len(forged)} found"
+
+    def _kill(self) -> str:
+        frank, consumer = self._client("frank"), self._client("frank-consumer")
+        frank.kill(MODEL, 1, "wrong answers were reported")
+        try:
+            answer = consumer.predict(MODEL, [self._rows[0]])
+        except ApiError as error:
+            expect(error.status in (404, 409), f"refused for another reason: {error.code}")
+            refused = error.message
+        else:
+            raise DemoError(f"{MODEL}@{answer['version']} answered after version 1 was killed")
+        frank.rollback(MODEL, "version 1 was killed")
+        answer = consumer.predict(MODEL, [self._rows[0]])
+        expect(answer["version"] == 2 == signed_version(answer), "after the kill another version than 2 answers")
+        return f"refused: {refused}; then version 2 answers"
 
     def _close(self) -> None:
         table = Table("step", "outcome", "seconds", title="What happened", title_justify="left", box=None, pad_edge=False)
@@ -335,47 +319,6 @@ class Demo:
         run(["git", "add", "--all"], self._folder / MODEL)
         author = ["-c", "user.name=dana", "-c", "user.email=dana@example.com", "-c", "commit.gpgsign=false"]
         run(["git", *author, "commit", "--quiet", "--message", message], self._folder / MODEL)
-
-
-def signed_version(answer: Mapping[str, Any]) -> int:
-    """Return the number of the version that an answer's receipt is signed for."""
-    payload = str(answer["receipt"]).split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return int(str(claims["version"]).split(":")[3])
-
-
-def seconds_of(record: Mapping[str, Any]) -> str:
-    """Return how long a recorded run took, as text."""
-    from datetime import datetime
-
-    if not record:
-        return ""
-    begun, ended = (datetime.fromisoformat(str(record[k])) for k in ("started", "ended"))
-    return f"{(ended - begun).total_seconds():.1f}"
-
-
-def short(value: Any) -> str:
-    """Return a value as one line of a table."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def run(command: Sequence[str], folder: Path) -> None:
-    """Run a command.
-
-    Raises:
-        DemoError: it failed, with what it printed.
-    """
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - our own commands
-    if done.returncode:
-        raise DemoError(f"{' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def run_demo(folder: Path, console: Console) -> None:

@@ -65,6 +65,7 @@ def _described(stack: LocalStack) -> dict[str, Any]:
         "endpoint_url": stack.endpoint_url,
         "profiles": profiles,
         "environment": stack.environment(profiles[0]) if profiles else {},
+        "root_pin": str(stack.root_pin),
         "parity": json.loads(stack.parity.to_json()),
     }
 
@@ -72,7 +73,14 @@ def _described(stack: LocalStack) -> dict[str, Any]:
 def _welcome(stack: LocalStack) -> str:
     told = _described(stack)
     lines = ["How this differs from the synthesised template:", *(f"  {line}" for line in stack.parity.lines()), ""]
-    lines += [f"registry   {stack.api_url}", f"AWS        {stack.endpoint_url}", "", "To act as one of its people:", ""]
+    lines += [
+        f"registry   {stack.api_url}",
+        f"AWS        {stack.endpoint_url}",
+        f"pin        {stack.root_pin} (a DEMO ROOT, for --root)",
+        "",
+        "To act as one of its people:",
+        "",
+    ]
     lines += [f"  export {name}={value}" for name, value in told["environment"].items()]
     if told["profiles"]:
         lines += [

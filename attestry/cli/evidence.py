@@ -86,7 +86,7 @@ def _tell(cli: Cli, verification: Verification) -> None:
 
     from attestry.verifier.command import EXIT_CODES, told_as_text
 
-    cli.show(verification.to_dict(), lambda _: Text(told_as_text(verification)))
+    cli.show(verification.to_dict(), lambda _: Text(told_as_text(verification), no_wrap=True, overflow="ignore"))
     code = EXIT_CODES[verification.verdict]
     if code:
         raise typer.Exit(code)

@@ -52,7 +52,6 @@ def register(app: typer.Typer) -> None:
         answer = cli.client.set_capture(model, rate, reason, environment=environment)
         cli.show(answer, lambda a: f"{model}@{a['version']}: the capture rate in {environment} is {a['rate']}; it was {a['previous']}")
 
-
     @verb(app)
     def findings(
         cli: Cli, model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Of one model; by default, of all.")] = None

@@ -20,6 +20,8 @@ _COLOURS = {
     "passed": "green",
     "failed": "red",
     "missing": "yellow",
+    "pending": "yellow",
+    "not reached": "dim",
     "verified": "green",
     "attested": "cyan",
     "claimed": "yellow",
@@ -39,10 +41,11 @@ def models(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 def model(row: Mapping[str, Any]) -> RenderableType:
     """Return a model, and what is deployed where."""
     facts = _facts({k: v for k, v in row.items() if k != "deployed"})
-    table = _table("environment", "version", "previous", "since", "digest", title="deployed")
+    table = _table("environment", "version", "previous", "since", "digest", "", title="deployed")
     for pointer in row.get("deployed", []):
-        table.add_row(*(_text(pointer.get(k)) for k in ("environment", "number", "previous", "at")), _short(pointer.get("version_digest")))
-    return Group(facts, table)
+        cells = (_text(pointer.get(k)) for k in ("environment", "number", "previous", "at"))
+        table.add_row(*cells, _short(pointer.get("version_digest")), _out_of_use(pointer.get("vacant")))
+    return Group(facts, table, *_findings(row))
 
 
 def versions(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -57,7 +60,7 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             _text(row.get("submitter_person") or "unproven"),
             _text(row.get("created")),
             _metrics(row.get("metrics")),
-            _text(row.get("error")),
+            _text(_out_of_use(row.get("retirement")) or row.get("error")),
         )
     return table
 
@@ -66,6 +69,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
     """Return all of a version: head, stages, gates, transitions, decisions."""
     head = {k: row.get(k) for k in ("stage", "status", "standing", "error", "candidate", "version_digest", "folder", "attempt")}
     head |= {"submitter": row.get("submitter_person") or "unproven", "created": row.get("created"), "updated": row.get("updated")}
+    head |= {"out_of_use": _out_of_use(row.get("retirement")), "retires_on": row.get("retires_on")}
     return Group(
         Text(f"{row['model']}@{row['number']}", style="bold"),
         _facts(head),
@@ -74,6 +78,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         _gates(row),
         _transitions(row),
         _approvals(row),
+        *_findings(row),
     )
 
 
@@ -124,6 +129,28 @@ def _approvals(row: Mapping[str, Any]) -> Table:
     return table
 
 
+def findings(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return the table of open findings."""
+    if not rows:
+        return Text("no open findings")
+    table = _table("about", "what", "where", "expected", "found", "since", title="findings")
+    for row in rows:
+        about = f"{row['model']}@{row['number']}" if row.get("number") else row.get("model") or "registry"
+        table.add_row(*(_text(v) for v in (about, *(row.get(k) for k in ("what", "where", "expected", "found", "opened")))))
+    return table
+
+
+def _findings(row: Mapping[str, Any]) -> list[RenderableType]:
+    return [findings(row["findings"])] if row.get("findings") else []
+
+
+def _out_of_use(told: Mapping[str, Any] | None) -> str:
+    if not told:
+        return ""
+    act = "killed" if told.get("kind") == "version.killed" else "retired"
+    return f"{_plain(act)} at {_plain(told.get('at'))} by {_plain(told.get('by'))}: {_plain(told.get('reason'))}"
+
+
 def differences(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the table of differences."""
     if not rows:
@@ -166,12 +193,15 @@ def trace(document: Mapping[str, Any]) -> RenderableType:
     for step in document.get("steps", []):
         steps.add_row(_text(step["step"]), _text(step["outcome"]), _text(step["detail"]))
     table = _table("field", "grade", "value", title="facts")
-    skipped = ("format", "verdict", "deep", "steps")
+    for step in (document.get("proof") or {}).get("steps", []):
+        steps.add_row(Text(f"proof: {step['step']}"), _text(step["outcome"]), _text(step["detail"]))
+    skipped = ("format", "verdict", "deep", "steps", "proof")
     for section, content in document.items():
         if section not in skipped:
             for path, grade, value in _graded(section, content):
                 table.add_row(Text(path), _text(grade), _cut(_text(value)))
-    return Group(Text(verdict, style=_VERDICTS.get(verdict, "bold")), steps, table)
+    reason = f" ({document['proof']['reason']})" if "proof" in document else ""
+    return Group(Text(f"{verdict}{reason}", style=_VERDICTS.get(verdict, "bold")), steps, table)
 
 
 def _graded(path: str, content: Any) -> list[tuple[str, str, Any]]:

@@ -8,6 +8,7 @@ Every method returns the answer's JSON as it came, and raises `ApiError` for an 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -24,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
-from attestry.domain.errors import IntegrityError, UnavailableError
+from attestry.domain.errors import IntegrityError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from attestry.evidence.packet import Packet
@@ -198,12 +199,26 @@ class RegistryClient:
         return self._get("/v1/compliance", {"after": after} if after else {})
 
     def prediction_bundle(self, prediction_id: str, *, payload: bool = False) -> Any:
-        """Have the bundle of a prediction made: `url`, `sha256`, `size`; `payload` puts in request and output, for roles that may see them."""
+        """Have a prediction's bundle made: `url`, `sha256`, `size`; `payload` puts in request and output, for roles that may see them."""
         return self._get(f"/v1/predictions/{_part(prediction_id)}/bundle", {"payload": "true"} if payload else {})
 
     def version_bundle(self, model: str, number: int) -> Any:
         """Have the bundle of a version made: `url`, `sha256`, `size`."""
         return self._get(f"{_version(model, number)}/bundle")
+
+    def ledger_file(self, path: str) -> bytes:
+        """Return a published file of the ledger: `checkpoint`, or a path of C2SP tlog-tiles.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        try:
+            answer = self._get("/v1/ledger/file", {"path": path})
+        except ApiError as error:
+            if error.status == NotFoundError.status:
+                raise NotFoundError(error.message) from error
+            raise
+        return base64.b64decode(answer["content"], validate=True)
 
     def root(self) -> Any:
         """Return the root of trust: all its metadata, and what it says."""

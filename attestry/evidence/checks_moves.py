@@ -84,11 +84,21 @@ def check_moves(case: Case) -> Found | str:
         raise IntegrityError(f"{strange[0]} is there, and no event names it")
     if absent:
         raise MissingError(f"the attestation of move {absent[0].sequence} ({absent[0].kind}) is not in the bundle")
+    _tell_ends(case, entries)
     pending = [e for e in entries if e.index is None]
     told = f"{len(entries)} moves, each attested by the function that may make it"
     if pending:
         return Found(Outcome.PENDING, f"{told}; {len(pending)} are not in the ledger yet, from {pending[0].kind} on")
     return told
+
+
+def _tell_ends(case: Case, entries: list[Entry]) -> None:
+    """Note that the version was revoked, as far as the bundle tells, and what it stands as."""
+    size = case.checkpoint.size if case.checkpoint else 0
+    for end in (e for e in entries if e.kind in ENDS):
+        told = f"{end.kind} by {end.event['principal']['person'] or end.event['principal']['login']}: {end.data['reason']}"
+        case.notes.append(f"REVOKED, as of checkpoint {size}: {told} ({end.place})")
+    case.facts["standing_now"] = entries[-1].data["to"]["standing"]
 
 
 def _attested(case: Case, entry: Entry, candidate: str) -> Attested:

@@ -30,6 +30,9 @@ DELEGATED: Final = "key.delegated"
 CLOCKS_DIFFER_MS: Final = 60_000
 """How much later than the recorded end of a version a receipt may be dated, by the clock of another process."""
 
+LATE_SECONDS: Final = 24 * 3600
+"""How long after its own date a delegation may be logged before that is told."""
+
 
 def check_delegation(case: Case, *, alone: bool = False) -> Found | str:
     """Verify the delegation, and that its event is in the ledger.
@@ -69,6 +72,8 @@ def check_delegation(case: Case, *, alone: bool = False) -> Found | str:
     wrong = sorted(name for name, value in expected.items() if entry.data.get(name) != value)
     if wrong:
         raise IntegrityError(f"the event of the delegation names another {wrong[0]} than the delegation")
+    if entry.index is not None and entry.at > _moment(grant.issued + LATE_SECONDS):
+        case.notes.append(f"LOGGED LATE: the delegation claims to be of {_moment(grant.issued)}; the ledger knows of it since {entry.at}")
     told = f"key {delegation.kid[:12]} may sign for {grant.version.reference}, {grant.standing} in {grant.environment}, {entry.place}"
     return Found(Outcome.PENDING, told) if entry.index is None else told
 
@@ -88,11 +93,6 @@ def check_standing(case: Case) -> Found | str:
         raise IntegrityError(f"the version stood {last.data['to']['standing']} ({last.kind}, {last.place}) when it was delegated to")
     if deployed.data.get("environment") != grant.environment:
         raise IntegrityError(f"the version was deployed in {deployed.data.get('environment')}, the delegation is for {grant.environment}")
-    size = case.checkpoint.size if case.checkpoint else 0
-    for later in (m for m in moves if m.kind in ENDS):
-        told = f"{later.kind} by {later.event['principal']['person']}: {later.data['reason']}"
-        case.notes.append(f"LATER REVOKED, as of checkpoint {size}: {told} ({later.place})")
-    case.facts["standing_now"] = moves[-1].data["to"]["standing"]
     told = f"{deployed.kind} by {deployed.event['principal']['person'] or deployed.event['principal']['login']}, {deployed.place}"
     return f"{grant.standing} when delegated to: {told}"
 

@@ -84,13 +84,13 @@ def check_provenance(case: Case) -> str:
     told = []
     for stage in ("PROCESSING", "TRAINING"):
         for move in case.moved("stage.succeeded", stage):
-            record = _record_of(records, move.entry)
+            record = _require_attempt(records.get((stage, move.entry.data["attempt"])), move.entry)
             _check_attested(move, record)
             _check_inputs(case, record)
             told.append(f"{stage} attempt {record['attempt']}")
     if case.artifact is not None and len(told) != 2:
         raise IntegrityError("the moves do not show that PROCESSING and TRAINING succeeded once each")
-    case.records = {stage: record for (stage, _), record in sorted(records.items()) if record["outcome"] in ("SUCCEEDED", "REJECTED")}
+    case.records = {stage: r for (stage, _), r in sorted(records.items()) if r["outcome"] in ("SUCCEEDED", "REJECTED")}
     return f"{', '.join(told) or 'no stage has succeeded'}: record, plan, manifest and artifact manifest agree"
 
 
@@ -103,7 +103,7 @@ def check_gates(case: Case) -> str:
         return "VALIDATION has not ended"
     end = ends[-1]
     manifest = case.need_manifest()
-    record = _record_of(case.records, end.entry)
+    record = _require_attempt(case.records.get("VALIDATION"), end.entry)
     _check_attested(end, record)
     _check_inputs(case, record)
     started = _started(case, end.entry)
@@ -162,11 +162,10 @@ def _take_records(case: Case) -> dict[tuple[str, int], Mapping[str, Any]]:
     return records
 
 
-def _record_of(records: Mapping[Any, Mapping[str, Any]], entry: Entry) -> Mapping[str, Any]:
-    stage, attempt = entry.stage, int(entry.data["attempt"])
-    record = records.get((stage, attempt)) or records.get(stage)
-    if record is None or record["attempt"] != attempt:
-        raise MissingError(f"the record of {stage}, attempt {attempt}, is not in the bundle")
+def _require_attempt(record: Mapping[str, Any] | None, entry: Entry) -> Mapping[str, Any]:
+    """Return the record of the attempt that a move ended."""
+    if record is None or record["attempt"] != entry.data["attempt"]:
+        raise MissingError(f"the record of {entry.stage}, attempt {entry.data['attempt']}, is not in the bundle")
     return record
 
 

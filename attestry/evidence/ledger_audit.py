@@ -19,7 +19,7 @@ from typing import Final
 from attestry.domain.errors import IntegrityError, InvalidInputError, NotFoundError
 from attestry.evidence.leaf import Leaf, read_bundle
 from attestry.evidence.note import Checkpoint, Note, Verifier, open_note
-from attestry.evidence.tlog import EMPTY_ROOT, TILE_WIDTH, RightEdge, Tile, leaf_hash, tile_at
+from attestry.evidence.tlog import EMPTY_ROOT, TILE_HEIGHT, TILE_WIDTH, RightEdge, Tile, leaf_hash, tile_at
 
 ReadFile = Callable[[str], bytes]
 """Returns a published file by its path below the ledger's prefix; raises NotFoundError where there is none."""
@@ -100,6 +100,12 @@ def audit_ledger(
     for number in range(-(-checkpoint.size // TILE_WIDTH)):
         _take_bundle(read, walk, tile_at(0, number, checkpoint.size), earlier)
         advance(walk.edge.size, checkpoint.size)
+    for level, hashes in enumerate(walk.edge.tiles):
+        if hashes:
+            # A partial tile above the lowest level is wider with each full one below: only the last is there for sure.
+            _check_tile(
+                read, walk, tile_at(level, (checkpoint.size >> TILE_HEIGHT * level) // TILE_WIDTH, checkpoint.size), b"".join(hashes)
+            )
     if walk.edge.root() != checkpoint.root:
         raise LedgerBrokenError("root", f"the {checkpoint.size} leaves do not have the root that the checkpoint signs")
     cosigned = ((s.name, s.timestamp or 0) for s in opened.verified if any(s.is_by(w) for w in witness_keys))
@@ -135,25 +141,18 @@ def _take_bundle(read: ReadFile, walk: _Walk, tile: Tile, earlier: Checkpoint | 
         leaves = read_bundle(raw, tile.width)
     except InvalidInputError as error:
         raise LedgerBrokenError("entries", f"{tile.entries_path}: {error.message}") from error
-    for leaf in leaves:
-        _check_leaf(leaf, walk)
+    for index, leaf in enumerate(leaves, start=walk.edge.size):
+        _check_leaf(leaf, index, walk)
     hashes = [leaf_hash(leaf) for leaf in leaves]
     if earlier is not None and walk.edge.size < earlier.size <= walk.edge.size + len(hashes):
         prefix, _ = walk.edge.append(hashes[: earlier.size - walk.edge.size])
         if prefix.root() != earlier.root:
-            raise LedgerBrokenError("since", f"the first {earlier.size} leaves are not those of the earlier checkpoint: the past was rewritten")
+            raise LedgerBrokenError("since", f"the first {earlier.size} leaves are not those of then: the past was rewritten")
     walk.edge, tiles = walk.edge.append(hashes)
     walk.files += 1
     for made, expected in tiles.items():
-        # A level's last tile is partial until the level below it is full; only those of the whole ledger must be there.
-        if made.width == TILE_WIDTH or made.level == 0:
+        if made.width == TILE_WIDTH:
             _check_tile(read, walk, made, expected)
-    if tile.width < TILE_WIDTH or not _has_more(tile, walk):
-        return
-
-
-def _has_more(tile: Tile, walk: _Walk) -> bool:
-    return (tile.index + 1) * TILE_WIDTH < walk.edge.size
 
 
 def _check_tile(read: ReadFile, walk: _Walk, tile: Tile, expected: bytes) -> None:
@@ -162,17 +161,16 @@ def _check_tile(read: ReadFile, walk: _Walk, tile: Tile, expected: bytes) -> Non
     walk.files += 1
 
 
-def _check_leaf(data: bytes, walk: _Walk) -> None:
-    index = walk.edge.size
+def _check_leaf(data: bytes, index: int, walk: _Walk) -> None:
     try:
         leaf = Leaf.parse(data)
     except InvalidInputError as error:
-        raise LedgerBrokenError("leaf", f"behind leaf {index}: {error.message}") from error
+        raise LedgerBrokenError("leaf", f"leaf {index}: {error.message}") from error
     if leaf.logged < walk.logged:
-        raise LedgerBrokenError("leaf", f"{leaf.event_id} was logged at {leaf.logged}, behind one of {walk.logged}")
+        raise LedgerBrokenError("leaf", f"leaf {index} was logged at {leaf.logged}, behind one of {walk.logged}")
     event_id = bytes.fromhex(leaf.event_id)
     if event_id in walk.seen:
-        raise LedgerBrokenError("leaf", f"the event {leaf.event_id} is there twice")
+        raise LedgerBrokenError("leaf", f"leaf {index}: the event {leaf.event_id} is there twice")
     walk.seen.add(event_id)
     walk.logged = leaf.logged
 

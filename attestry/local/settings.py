@@ -75,6 +75,11 @@ class DataDirectory:
         return self.path / "parity.json"
 
     @property
+    def root(self) -> Path:
+        """Keys, metadata and pin of the demo root of trust."""
+        return self.path / "root"
+
+    @property
     def aws_config(self) -> Path:
         """For `AWS_CONFIG_FILE`."""
         return self.path / "aws" / "config"

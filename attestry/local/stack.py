@@ -16,13 +16,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 import botocore.session
 
+from attestry.client.api import RegistryClient
+from attestry.client.root_steps import PIN
 from attestry.local import people, process, synthesis
+from attestry.local.demo_root import make_demo_root
 from attestry.local.deploy import Deployed, Services, deploy
 from attestry.local.errors import DataDirectoryError, DeploymentError, NotRunningError
 from attestry.local.parity import Difference, Parity, match_properties
@@ -61,6 +65,11 @@ class LocalStack:
     def port(self) -> int:
         """Where it listens."""
         return int(self.endpoint_url.rsplit(":", 1)[1])
+
+    @property
+    def root_pin(self) -> Path:
+        """The root of trust that verifiers of this registry pin; a demo root."""
+        return self.data.root / PIN
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -142,8 +151,10 @@ def up(data_dir: str | os.PathLike[str], port: int | None = None, progress: Prog
         api_url = _api_url(server.endpoint_url, record)
         services.client("ssm").put_parameter(Name=API_URL_PARAMETER, Value=api_url, Type="String", Overwrite=True)
         everybody = people.ensure(services, data, key, PREFIX)
+        stack = _stack(data, server.endpoint_url, record, everybody)
+        make_demo_root(RegistryClient(stack.session("admin"), api_url), data.root, at=datetime.now(UTC), say=say)
         say(f"ready at {api_url}")
-        return _stack(data, server.endpoint_url, record, everybody)
+        return stack
 
 
 def down(data_dir: str | os.PathLike[str]) -> bool:

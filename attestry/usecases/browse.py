@@ -10,6 +10,7 @@ from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundEr
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.findings import findings_of
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
@@ -37,7 +38,8 @@ def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
     if row is None:
         raise NotFoundError(f"there is no model {model}")
     pointers = meta.query(model_key(model).partition, prefix="POINTER#")
-    return {**_shown_model(row), "deployed": [_shown_pointer(p) for p in pointers]}
+    deployed = [_shown_pointer(p) for p in pointers]
+    return {**_shown_model(row), "deployed": deployed, "findings": findings_of(meta, model, 0)}
 
 
 def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
@@ -67,7 +69,7 @@ def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
 
 
 def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
-    """Return all that is recorded of a version: head, manifest, transitions, runs of stages, decisions.
+    """Return all that is recorded of a version: head, manifest, transitions, runs of stages, decisions, and open findings.
 
     Raises:
         NotFoundError: no such version.
@@ -84,6 +86,7 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
         "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
         "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
+        "findings": findings_of(meta, model, number),
     }
 
 

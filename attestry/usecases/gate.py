@@ -7,7 +7,7 @@ stages that are done.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy
@@ -86,13 +86,20 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
     ):
         start_next_attempt(meta, pipeline, version)
         return "restarted"
+    if version.token:
+        # Sent by an earlier try that was cut off behind it.
+        _forget_token(meta, version)
     return "sent"
 
 
 def _apply_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, at: datetime) -> Version:
     """Approve what the policy approves by itself; a version whose submitter is unproven waits until a person has claimed it."""
     automatic = ApprovalPolicy.from_item(version.approval_policy).automatic
-    return approve_by_policy(meta, attestor, store, version, at=at) if automatic and version.submitter_person is not None else version
+    if not automatic or version.submitter_person is None:
+        return version
+    # The ledger takes events in the order of their times: the approval comes after the opening that was made at this very moment.
+    after = datetime.fromisoformat(version.updated) + timedelta(microseconds=1)
+    return approve_by_policy(meta, attestor, store, version, at=max(at, after))
 
 
 def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, token: str, at: datetime) -> Version:

@@ -11,6 +11,7 @@ from attestry.domain.errors import InvalidInputError, NotFoundError
 from attestry.domain.events import Event
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import Leaf
+from attestry.evidence.note import Checkpoint, parse_note
 from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.ledger import LedgerReader
 from attestry.usecases.ledger_head import COMMIT, leaf_key
@@ -32,9 +33,14 @@ class LedgerBytes:
         self.reader = LedgerReader(store)
 
     def size(self) -> int:
-        """Return how many leaves are committed; 0 before the ledger has begun."""
+        """Return how many leaves the committed checkpoint says there are, which is signed; 0 before the ledger has begun."""
         row = self._meta.get(COMMIT)
-        return int(row["size"]) if row else 0
+        if row is None:
+            return 0
+        try:
+            return Checkpoint.parse(parse_note(str(row.get("note")).encode())[0]).size
+        except InvalidInputError:
+            return int(row.get("size") or 0)
 
     def digests(self, events: Sequence[Event]) -> dict[str, str]:
         """Return event ID to SHA-256, hex, of the bytes that the outbox or the ledger holds, for events that are there."""

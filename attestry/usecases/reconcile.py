@@ -125,9 +125,9 @@ class Reconciler:
         return done
 
     def _settle(self, unit: _Unit, done: Reconciled) -> None:
-        observed = list(unit.examine())
+        observed = _look(unit)
         if observed:
-            again = {one.id for one in unit.examine()}
+            again = {one.id for one in _look(unit)}
             observed = [one for one in observed if one.id in again]
         settled = settle(self._meta, unit.scope, observed, self._clock.now())
         done.opened += settled.opened
@@ -171,3 +171,11 @@ class Reconciler:
             self._meta.transact([Put(Key("RECONCILE", f"COUNTS#{counted.day.isoformat()}"), counted.to_item(), When())])
             observed += examine_day(counted)
         return observed
+
+
+def _look(unit: _Unit) -> list[Observed]:
+    """Return what a unit sees; rows on which reading itself fails are seen too, so that nobody hides behind them."""
+    try:
+        return list(unit.examine())
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return [Observed("rows.malformed", unit.name, "rows as the registry writes them", f"{type(error).__name__}: {error}")]

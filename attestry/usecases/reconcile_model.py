@@ -69,8 +69,9 @@ class ModelExaminer:
         version = self._meta.get(version_key(model, number)) or {}
         if Standing.DEPLOYED.value != version.get("standing"):
             return
-        transitions = self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#", newest_first=True)
-        moved = next((t for t in transitions if t.get("kind") in DEPLOYED), None)
+        moved = next((t for t in reversed(self._moves(model, number)) if t.get("kind") in DEPLOYED), None)
+        if moved is not None and not isinstance(moved.get("data"), dict):
+            return  # found where the version is examined
         if moved is None or moved["data"].get("environment") != environment:
             yield Observed("pointer.without_event", where, f"a deployment of {model}@{number} in {environment}", "none")
             return
@@ -84,11 +85,14 @@ class ModelExaminer:
     def _vacancy(self, model: str, environment: str, pointer: Item, where: str) -> Iterable[Observed]:
         told: Mapping[str, Any] = pointer.get("vacant") or {}
         number = int(told.get("number") or 0)
-        transitions = self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#")
-        moved = next((t for t in transitions if t.get("kind") in (KILLED, RETIRED) and environment in t["data"].get("vacated", [])), None)
+        ends = [t for t in self._moves(model, number) if t.get("kind") in (KILLED, RETIRED) and isinstance(t.get("data"), dict)]
+        moved = next((t for t in ends if environment in t["data"].get("vacated", [])), None)
         said = {name: told.get(name) for name in ("kind", "reason", "at")}
         if moved is None or said != {name: moved[name] for name in said}:
             yield Observed("pointer.without_event", where, "a kill or retirement that emptied it", str(dict(told)))
+
+    def _moves(self, model: str, number: int) -> list[Item]:
+        return self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#")
 
     def _rate(self, model: str, environment: str, pointer: Item, deployed: Mapping[str, Any]) -> str:
         """Return the capture rate that was set last for what is deployed."""

@@ -156,7 +156,7 @@ class KeyExaminer:
             if not entry.is_delete_marker and _RANGE.fullmatch(entry.key.removeprefix(base)):
                 written[entry.key] = entry.version_id  # newest first: what stays was written first
         recorded = {key: at for key, at in written.items() if key in seals}
-        yield from compare_objects(self._store, base, {**{key: "" for key in seals.keys() - written.keys()}, **recorded})
+        yield from compare_objects(self._store, base, {**dict.fromkeys(seals.keys() - written.keys(), ""), **recorded})
         for key, seal in seals.items():
             if key in recorded:
                 try:

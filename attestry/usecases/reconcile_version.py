@@ -111,7 +111,9 @@ class VersionExaminer:
             if there is None or event.sequence != n:
                 observed.append(Observed("transition.without_event", where, "an event that tells of it", f"none of {event.kind}"))
             elif there != given:
-                observed.append(Observed("transition.changed", where, f"the event of SHA-256 {there}", f"a row that makes {given or 'none'}"))
+                observed.append(
+                    Observed("transition.changed", where, f"the event of SHA-256 {there}", f"a row that makes {given or 'none'}")
+                )
             else:
                 rows.holding.append(rows.transitions[n])
         last = max([*rows.transitions, int((rows.head or {}).get("transition") or 0)], default=0)

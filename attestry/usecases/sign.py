@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,6 +46,7 @@ ACKNOWLEDGE_WITHIN = timedelta(minutes=1)
 """No receipt is acknowledged later than this after its delegation expired, so a key is complete at a known time."""
 
 RECEIPT_ROW_DAYS = 35
+RECEIPT_ROW_SECONDS = RECEIPT_ROW_DAYS * 86_400
 MAX_PAYLOAD_IN_ROW = 100_000
 """Bytes of request and output together; larger captured payloads lie in the model store."""
 
@@ -270,7 +272,13 @@ def is_captured(receipt: str, rate: str) -> bool:
     rate x 2^64.
     """
     place = int.from_bytes(hashlib.sha256(f"capture\n{receipt}".encode()).digest()[:8], "big")
-    return Decimal(place) < Decimal(rate) * 2**64
+    return place < _bound(rate)
+
+
+@lru_cache(maxsize=64)
+def _bound(rate: str) -> Decimal:
+    """Return rate x 2^64, of which every request would otherwise compute the same."""
+    return Decimal(rate) * 2**64
 
 
 def receipt_put(signed: SignedPrediction, capture: Capture, *, request: bytes, output: bytes, principal: Mapping[str, Any] | None) -> Put:
@@ -291,7 +299,7 @@ def receipt_put(signed: SignedPrediction, capture: Capture, *, request: bytes, o
         "captured": captured,
         "rate": capture.rate,
         "principal": dict(principal) if principal is not None else None,
-        "expires": int((signed.at + timedelta(days=RECEIPT_ROW_DAYS)).timestamp()),
+        "expires": int(signed.at.timestamp()) + RECEIPT_ROW_SECONDS,
     }
     if captured and len(request) + len(output) <= MAX_PAYLOAD_IN_ROW:
         row |= {"request": _text_or_bytes(request), "output": _text_or_bytes(output)}

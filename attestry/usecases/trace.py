@@ -2,7 +2,7 @@
 
 At most six calls, whatever the number of versions, while the receipt's row is there (35 days; three more afterwards): receipt and
 delegation (one read of two rows), the version's partition, the manifest, the artifact manifest, the listing of the
-frozen files, and the delegator's public key. `deep` reads every file besides.
+frozen files, and the delegator's public key. `deep` reads every file besides, and what reconciliation has found about the version.
 
 Verdicts: `SIGNED-UNANCHORED` when every step holds, `INCOMPLETE` when something that ought to be there is missing, `BROKEN` when a step
 fails. `PROVEN` needs the ledger.
@@ -28,6 +28,7 @@ from attestry.evidence.receipt import Receipt, verify_receipt
 from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.collect import find_collected
 from attestry.usecases.deploy import check_frozen_files
+from attestry.usecases.findings import findings_of
 from attestry.usecases.records import load_version, version_key
 from attestry.usecases.trace_document import describe
 
@@ -116,6 +117,7 @@ def trace_prediction(
     _check_version(steps, evidence, store)
     _check_records(steps, evidence)
     if deep:
+        steps.check("reconciliation", lambda: _check_findings(meta, evidence.version))
         _check_bytes(steps, evidence, store)
     return describe(evidence, steps.done, steps.verdict, deep=deep)
 
@@ -296,6 +298,14 @@ def _check_approval(evidence: Evidence) -> str:
     if not policy["automatic"] and len(rows) < int(policy["count"]):
         raise IntegrityError(f"the policy asks for {policy['count']} approvals; there are {len(rows)}")
     return f"approved by {', '.join(str(r['person']) for r in rows)} for this version digest"
+
+
+def _check_findings(meta: MetaStore, version: Version) -> str:
+    findings = findings_of(meta, version.model, version.number)
+    if findings:
+        told = "; ".join(f"{f['what']} at {f['where']} since {f['opened']}" for f in findings)
+        raise IntegrityError(f"reconciliation has open findings about {version.reference}: {told}")
+    return "reconciliation has no open finding"
 
 
 def _check_bytes(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:

@@ -28,6 +28,7 @@ from tests.embedded.flows import APPROVERS, STRANGER, Answer, Registry, at_once,
 
 FUNCTIONS = (
     "build_environment",
+    "bundle",
     "collect",
     "console_decision",
     "decide",
@@ -40,12 +41,17 @@ FUNCTIONS = (
     "people",
     "predict",
     "prepare_stage",
+    "reconcile",
     "record_stage",
     "register",
     "registry",
+    "root",
     "sandbox",
+    "sequence",
+    "sign_artifact",
     "sweep",
     "uploads",
+    "witness",
 )
 PROFILES = ("admin", "dana", "erin", "frank", "frank-consumer", "grace")
 LONG_LOAD = 12

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -23,6 +24,7 @@ Act = Callable[[Registry, str], str]
 """Does something with a profile, and returns the error's code."""
 
 DENIED = ("AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException")
+DIGEST = {"MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
 WRONG_SHA256 = base64.b64encode(bytes(32)).decode()
 
 
@@ -73,6 +75,14 @@ def delete_frozen(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("s3", profile).delete_object, Bucket=registry.bucket, Key="models/probe/frozen/x")
 
 
+def overwrite_tile(registry: Registry, profile: str) -> str:
+    return refusal(registry.aws("s3", profile).put_object, Bucket=registry.bucket, Key="ledger/tile/probe/x", Body=b"y")
+
+
+def delete_tile(registry: Registry, profile: str) -> str:
+    return refusal(registry.aws("s3", profile).delete_object, Bucket=registry.bucket, Key="ledger/tile/probe/x")
+
+
 def invoke(function: str) -> Act:
     return lambda registry, profile: refusal(
         registry.aws("lambda", profile).invoke, FunctionName=f"attestry-{function}", InvocationType="DryRun"
@@ -92,13 +102,22 @@ def send_token(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("stepfunctions", profile).send_task_success, taskToken="none", output="{}")
 
 
-def sign(registry: Registry, profile: str) -> str:
-    how = {"MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
-    return refusal(registry.aws("kms", profile).sign, KeyId=delegator(registry), Message=b"x" * 32, **how)
+def sign(key: str) -> Act:
+    """Sign with the key of an alias, in the one way that its policy allows."""
+    ledger = key in ("ledger", "witness")
+    how = {"MessageType": "RAW", "SigningAlgorithm": "ED25519_SHA_512"} if ledger else DIGEST
+    return lambda registry, profile: refusal(registry.aws("kms", profile).sign, KeyId=f"alias/attestry-{key}", Message=b"x" * 32, **how)
 
 
-def read_public_key(registry: Registry, profile: str) -> str:
-    return refusal(registry.aws("kms", profile).get_public_key, KeyId=delegator(registry))
+def read_public_key(key: str) -> Act:
+    return lambda registry, profile: refusal(registry.aws("kms", profile).get_public_key, KeyId=f"alias/attestry-{key}")
+
+
+def read_metrics(registry: Registry, profile: str) -> str:
+    now = datetime.now(UTC)
+    get = registry.aws("cloudwatch", profile).get_metric_statistics
+    times = {"StartTime": now - timedelta(hours=1), "EndTime": now, "Period": 3600}
+    return refusal(get, Namespace="AWS/ApiGateway", MetricName="Count", Statistics=["Sum"], **times)
 
 
 def look_up_events(registry: Registry, profile: str) -> str:
@@ -118,87 +137,153 @@ def read_parameter(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("ssm", profile).get_parameter, Name="/attestry/api-url")
 
 
-def delegator(registry: Registry) -> str:
-    """The ARN of the delegator's key, as functions are told it."""
-    configuration = registry.aws("lambda").get_function_configuration(FunctionName="attestry-delegate")
-    return str(configuration["Environment"]["Variables"]["ATTESTRY_DELEGATOR_KEY"])
-
-
 NOBODY: tuple[str, ...] = ()
 VERSION_WRITERS = ("console_decision", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register", "sweep")
+READERS = ("bundle", "reconcile", "registry")
+"""What answers questions about everything, and what compares everything."""
+
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
-    "read a version": (
-        read_row("VERSION#probe#0"),
-        (*VERSION_WRITERS, "delegate", "predict", "registry"),
+    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "delegate", "predict")),
+    "read a model": (
+        read_row("MODEL#probe"),
+        (*READERS, "delegate", "deploy", "gate", "operate", "predict", "record_stage", "register"),
     ),
-    "read a model": (read_row("MODEL#probe"), ("delegate", "deploy", "operate", "predict", "record_stage", "register", "registry")),
-    "read a candidate": (read_row("CANDIDATE#probe"), ("prepare_stage", "record_stage", "register", "registry")),
+    "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
         read_row("LOGIN#probe"),
-        ("console_decision", "decide", "operate", "people", "register", "registry", "uploads"),
+        (*READERS, "console_decision", "decide", "operate", "people", "register", "root", "uploads"),
     ),
-    "read a person": (read_row("PERSON#probe"), ("people", "registry")),
+    "read a person": (read_row("PERSON#probe"), (*READERS, "decide", "people")),
+    "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
     "read who uploads": (read_row("UPLOAD#probe"), ("register", "uploads")),
-    "read a receipt": (read_row("KEY#probe"), ("collect", "delegate", "predict", "registry")),
-    "read the open keys": (read_row("KEYS"), ("collect",)),
+    "read a receipt": (read_row("KEY#probe"), (*READERS, "collect", "delegate", "predict")),
+    "read the open keys": (read_row("KEYS"), ("collect", "reconcile")),
     "read who started a decision": (read_row("CALLER#probe"), ("console_decision",)),
-    "read the outbox": (read_row("OUTBOX"), NOBODY),
+    "read the outbox": (read_row("OUTBOX"), ("bundle", "delegate", "reconcile", "sequence")),
+    "read an event's place in the ledger": (read_row("LEAF#probe"), (*READERS, "delegate", "sequence")),
+    "read the ledger's head": (read_row("LEDGER"), (*READERS, "sequence")),
+    "read an audited act": (read_row("AUDIT"), ("reconcile", "sequence")),
+    "read what does not fit the ledger": (read_row("CONFLICT"), ("reconcile", "sequence")),
+    "read a finding": (read_row("FINDINGS#probe#0"), (*READERS, "gate")),
+    "read an edge of the lineage": (read_row("EDGE#probe"), ("reconcile", "registry")),
+    "read the root's versions": (read_row("ROOT"), ("bundle", "reconcile", "root")),
+    "read what was sealed on a day": (read_row("SEALED#probe"), ("reconcile",)),
+    "read scheduled retirements": (read_row("RETIREMENTS"), ("operate", "reconcile", "sweep")),
     "write a version": (write_row("VERSION#probe#0"), VERSION_WRITERS),
     "write a model or its pointer": (write_row("MODEL#probe"), ("deploy", "operate", "register")),
     "write a candidate": (write_row("CANDIDATE#probe"), ("register",)),
     "write a login": (write_row("LOGIN#probe"), ("people",)),
     "write a person": (write_row("PERSON#probe"), ("people",)),
+    "write whose SSH key it is": (write_row("SSHKEY#probe"), ("people",)),
     "write who uploads": (write_row("UPLOAD#probe"), ("uploads",)),
     "write a receipt": (write_row("KEY#probe"), ("collect", "delegate", "predict")),
     "write the open keys": (write_row("KEYS"), ("collect", "delegate")),
     "write who started a decision": (write_row("CALLER#probe"), ("console_decision",)),
-    "write an event": (write_row("OUTBOX"), (*VERSION_WRITERS, "collect", "delegate", "people")),
+    "write an event": (write_row("OUTBOX"), (*VERSION_WRITERS, "collect", "delegate", "people", "reconcile", "root", "sequence")),
+    "write an event's place in the ledger": (write_row("LEAF#probe"), ("sequence",)),
+    "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
+    "write an audited act": (
+        write_row("AUDIT"),
+        ("bundle", "console_decision", "decide", "operate", "people", "predict", "registry", "root", "uploads"),
+    ),
+    "write what does not fit the ledger": (write_row("CONFLICT"), ("sequence",)),
+    "write a finding": (write_row("FINDINGS#probe#0"), ("reconcile",)),
+    "write how far reconciliation came": (write_row("RECONCILE"), ("reconcile",)),
+    "write an edge of the lineage": (write_row("EDGE#probe"), ("record_stage",)),
+    "write the root's versions": (write_row("ROOT"), ("root",)),
+    "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
+    "write scheduled retirements": (write_row("RETIREMENTS"), ("operate",)),
     "delete a version": (delete_row("VERSION#probe#0"), NOBODY),
-    "delete an event": (delete_row("OUTBOX"), NOBODY),
+    "delete an event": (delete_row("OUTBOX"), ("sequence",)),
+    "delete an event's place in the ledger": (delete_row("LEAF#probe"), NOBODY),
+    "delete an audited act": (delete_row("AUDIT"), ("sequence",)),
+    "delete a finding": (delete_row("FINDINGS#probe#0"), NOBODY),
     "delete an open key": (delete_row("KEYS"), ("collect",)),
+    "delete a scheduled retirement": (delete_row("RETIREMENTS"), ("operate",)),
     "read an upload": (read_object("candidates/probe/x"), ("prepare_stage", "register")),
     "read a data set": (read_object("datasets/probe/x"), ("prepare_stage", "registry")),
     "read an environment": (
         read_object("environments/probe/x"),
         ("build_environment", "deploy", "evaluate", "predict", "prepare_stage", "record_stage", "registry"),
     ),
-    "read a registered source": (read_object("registered/probe/x"), ("prepare_stage", "record_stage", "register", "registry")),
+    "read a registered source": (
+        read_object("registered/probe/x"),
+        ("bundle", "gate", "prepare_stage", "record_stage", "register", "registry"),
+    ),
     "read a frozen file": (
         read_object("models/probe/1/frozen/x"),
-        ("deploy", "predict", "prepare_stage", "record_stage", "registry"),
+        (*READERS, "deploy", "gate", "predict", "prepare_stage", "record_stage", "sign_artifact"),
     ),
     "read the hold-out's labels": (
         read_object("models/probe/1/stages/PROCESSING/1/data/holdout-labels/x"),
         ("evaluate", "record_stage", "registry"),
     ),
-    "read a captured payload": (read_object("models/probe/1/predictions/x.jsonl"), ("collect", "record_stage", "registry")),
+    "read a captured payload": (read_object("models/probe/1/predictions/x.jsonl"), (*READERS, "collect", "record_stage")),
+    "read a decision packet": (
+        read_object("models/probe/1/evidence/packet-000001.json"),
+        (*READERS, "console_decision", "decide", "gate", "record_stage"),
+    ),
+    "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "sequence")),
+    "read the root of trust": (read_object("root/timestamp.json"), (*READERS, "root")),
     "read a job": (read_object("jobs/probe/TRAINING/1/job.json", "ScratchBucket"), ("evaluate", "prepare_stage", "record_stage")),
+    "read a bundle": (read_object("bundles/x", "ScratchBucket"), ("bundle",)),
     "write an upload": (write_object("candidates/probe/y"), ("uploads",)),
     "write an outcome beside a manifest": (write_object("candidates/probe/manifest.json.status.json"), ("register", "uploads")),
     "write a data set": (write_object("datasets/probe/y"), ("prepare_stage",)),
     "write an environment": (write_object("environments/probe/y"), ("build_environment", "prepare_stage")),
     "write a registered source": (write_object("registered/probe/y"), ("register",)),
     "write a frozen file": (write_object("models/probe/1/frozen/y"), ("record_stage",)),
-    "write a captured payload": (write_object("models/probe/1/predictions/y.jsonl"), ("collect", "record_stage")),
+    "write a captured payload": (write_object("models/probe/1/predictions/y.jsonl"), ("collect",)),
+    "write an attestation": (
+        write_object("models/probe/1/evidence/attestations/y.json"),
+        tuple(function for function in VERSION_WRITERS if function != "sweep"),
+    ),
+    "write a decision packet": (write_object("models/probe/1/evidence/packet-000002.json"), ("gate",)),
+    "write an approver's signature": (write_object("models/probe/1/evidence/signatures/y.sig"), ("decide",)),
+    "write an artifact's signature": (write_object("models/probe/1/evidence/model.sig"), ("sign_artifact",)),
+    "write a tile": (write_object("ledger/tile/0/y"), ("sequence",)),
+    "write the checkpoint": (write_object("ledger/checkpoint"), ("sequence",)),
+    "write the root of trust": (write_object("root/99.root.json"), ("root",)),
     "write a job": (write_object("jobs/probe/TRAINING/1/job.json", "ScratchBucket"), ("prepare_stage",)),
+    "write a bundle": (write_object("bundles/y", "ScratchBucket"), ("bundle",)),
     "write what was evaluated": (
         write_object("jobs/probe/TRAINING/1/evaluated/y", "ScratchBucket"),
         ("evaluate", "prepare_stage"),
     ),
     "overwrite a frozen file": (overwrite_frozen, NOBODY),
     "delete a frozen file": (delete_frozen, NOBODY),
+    "overwrite a tile": (overwrite_tile, NOBODY),
+    "delete a tile": (delete_tile, NOBODY),
     "invoke the gate": (invoke("gate"), ("console_decision", "decide", "operate", "sweep")),
     "invoke deploy": (invoke("deploy"), ("operate",)),
     "invoke inference": (invoke("inference"), ("deploy", "predict")),
     "invoke delegate": (invoke("delegate"), ("predict",)),
+    "invoke operate": (invoke("operate"), ("sweep",)),
+    "invoke the signer of artifacts": (invoke("sign-artifact"), ("record_stage",)),
+    "invoke the witness": (invoke("witness"), ("sequence",)),
+    "invoke the sequencer": (invoke("sequence"), NOBODY),
     "invoke decide": (invoke("decide"), NOBODY),
     "invoke the sandbox": (invoke("sandbox"), NOBODY),
     "start the pipeline": (start("PipelineArn"), ("gate", "operate", "register", "sweep")),
     "start a decision": (start("DecisionArn"), NOBODY),
     "send a task token": (send_token, ("gate",)),
-    "sign a delegation": (sign, ("delegate",)),
-    "read the delegator's public key": (read_public_key, ("delegate", "registry")),
+    "sign a delegation": (sign("delegator"), ("delegate",)),
+    "sign a checkpoint": (sign("ledger"), ("sequence",)),
+    "cosign a checkpoint": (sign("witness"), ("witness",)),
+    "sign an artifact": (sign("artifact"), ("sign_artifact",)),
+    **{
+        f"attest as {function}": (sign(f"attest-{function.replace('_', '-')}"), (function,))
+        for function in VERSION_WRITERS
+        if function != "sweep"
+    },
+    "read the delegator's public key": (read_public_key("delegator"), ("bundle", "delegate", "registry", "root")),
+    "read the ledger's public key": (
+        read_public_key("ledger"),
+        (*READERS, "root", "sequence", "witness"),
+    ),
+    "read the gate's public key": (read_public_key("attest-gate"), ("bundle", "gate", "registry", "root")),
     "look into CloudTrail": (look_up_events, ("console_decision",)),
+    "read the gateway's counts": (read_metrics, ("reconcile",)),
     "assume the approver's role": (assume_approver, NOBODY),
     "call the API": (call_api, NOBODY),
     "read a parameter": (read_parameter, NOBODY),
@@ -214,9 +299,11 @@ def answers(registry: Registry) -> Mapping[tuple[str, str], str]:
     store, scratch = registry.bucket, registry.stack.outputs["ScratchBucket"]
     for key in ("candidates/probe/x", "datasets/probe/x", "environments/probe/x", "registered/probe/x", "models/probe/frozen/x"):
         registry.aws("s3").put_object(Bucket=store, Key=key, Body=b"x")
-    for key in ("frozen/x", "stages/PROCESSING/1/data/holdout-labels/x", "predictions/x.jsonl"):
+    registry.aws("s3").put_object(Bucket=store, Key="ledger/tile/probe/x", Body=b"x")
+    for key in ("frozen/x", "stages/PROCESSING/1/data/holdout-labels/x", "predictions/x.jsonl", "evidence/packet-000001.json"):
         registry.aws("s3").put_object(Bucket=store, Key=f"models/probe/1/{key}", Body=b"x")
-    registry.aws("s3").put_object(Bucket=scratch, Key="jobs/probe/TRAINING/1/job.json", Body=b"x")
+    for key in ("jobs/probe/TRAINING/1/job.json", "bundles/x"):
+        registry.aws("s3").put_object(Bucket=scratch, Key=key, Body=b"x")
     profiles = {function: registry.as_function(function) for function in FUNCTIONS}
 
     def of(function: str) -> dict[tuple[str, str], str]:
@@ -241,24 +328,30 @@ def test_a_function_that_runs_registered_code_may_do_nothing(answers: Mapping[tu
     ("function", "acts"),
     [
         ("build_environment", ["read a version", "write a frozen file", "read a data set"]),
+        ("bundle", ["write a version", "read the hold-out's labels", "write an event", "sign a checkpoint"]),
         ("collect", ["write a version", "read a frozen file", "sign a delegation"]),
         ("console_decision", ["write a model or its pointer", "send a task token", "start the pipeline"]),
         ("decide", ["write a model or its pointer", "send a task token", "write a login"]),
         ("delegate", ["write a version", "write a model or its pointer", "read an environment"]),
         ("deploy", ["write a frozen file", "sign a delegation", "write a receipt"]),
         ("evaluate", ["read a version", "write a version", "write a frozen file"]),
-        ("gate", ["write a model or its pointer", "read a frozen file", "invoke deploy"]),
+        ("gate", ["write a model or its pointer", "write a frozen file", "write an approver's signature", "invoke deploy"]),
         ("inference", ["read an environment", "read a frozen file", "write a receipt"]),
         ("operate", ["send a task token", "write a frozen file", "invoke inference"]),
         ("people", ["write a version", "read a version", "write a model or its pointer"]),
         ("predict", ["write a version", "sign a delegation", "write a frozen file"]),
         ("prepare_stage", ["read the hold-out's labels", "write a frozen file", "write a model or its pointer"]),
+        ("reconcile", ["write a version", "write a model or its pointer", "write a tile", "delete a finding"]),
         ("record_stage", ["send a task token", "write a model or its pointer", "read a login"]),
         ("register", ["send a task token", "write a login", "write a frozen file"]),
         ("registry", ["write a version", "write a receipt", "write a frozen file", "sign a delegation"]),
+        ("root", ["sign a checkpoint", "write a tile", "write a version", "sign a delegation"]),
         ("sandbox", ["read a data set", "read the hold-out's labels", "write a job"]),
+        ("sequence", ["write a version", "cosign a checkpoint", "write the root of trust", "overwrite a tile", "attest as gate"]),
+        ("sign_artifact", ["write a frozen file", "write an attestation", "read a version", "read the hold-out's labels"]),
         ("sweep", ["send a task token", "write a model or its pointer", "read a frozen file"]),
         ("uploads", ["write a version", "read an upload", "write a candidate"]),
+        ("witness", ["sign a checkpoint", "read the ledger", "read the ledger's head", "write the ledger's head"]),
     ],
 )
 def test_a_function_is_denied_what_would_break_the_separation(

@@ -14,7 +14,14 @@ pytest_plugins = ("tests.embedded.flows",)
 pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
 
 VERSION = "/v1/models/{model}/versions/{number}"
-COMMON = ("GET /v1/me", "GET /v1/models", "GET /v1/models/{model}", "GET /v1/predictions/{id}/trace")
+COMMON = (
+    "GET /v1/me",
+    "GET /v1/models",
+    "GET /v1/models/{model}",
+    "GET /v1/predictions/{id}/trace",
+    "GET /v1/ledger/file",
+    "GET /v1/root",
+)
 READS = (
     *COMMON,
     "GET /v1/submissions/{submission}",
@@ -23,14 +30,29 @@ READS = (
     f"GET {VERSION}/logs",
     f"GET {VERSION}/data",
     "GET /v1/models/{model}/diff",
+    f"GET {VERSION}/packet",
+    f"GET {VERSION}/bundle",
+    "GET /v1/predictions/{id}/bundle",
+    "GET /v1/lineage",
+    "GET /v1/compliance",
+    "GET /v1/findings",
 )
+KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
 MAY: dict[str, tuple[str, ...]] = {
     "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry"),
-    "erin": (*READS, f"POST {VERSION}/decision"),
-    "frank": (*READS, f"POST {VERSION}/deployment", f"POST {VERSION}/retry", "POST /v1/models/{model}/rollback"),
+    "erin": (*READS, f"POST {VERSION}/decision", KILL),
+    "frank": (
+        *READS,
+        f"POST {VERSION}/deployment",
+        f"POST {VERSION}/retry",
+        "POST /v1/models/{model}/rollback",
+        KILL,
+        RETIREMENT,
+        CAPTURE,
+    ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
     "grace": (*READS, "GET /v1/people"),
-    "admin": (*READS, "GET /v1/people", "POST /v1/people"),
+    "admin": (*READS, "GET /v1/people", "POST /v1/people", "GET /v1/root/keys", "POST /v1/root", KILL, RETIREMENT, CAPTURE),
 }
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
 

@@ -24,7 +24,7 @@ from attestry.evidence.ledger_batch import Batch, LogState
 from attestry.evidence.note import Algorithm, Checkpoint, Verifier, open_note, sign_note
 from attestry.evidence.tlog import consistency_proof, verify_consistency
 from attestry.ports import Key, Put, WitnessAnswer, WitnessRequest
-from attestry.usecases.ledger_head import COMMIT, Head, archive_key, staging_key
+from attestry.usecases.ledger_head import COMMIT, Head, archive_key, leaf_key, staging_key
 from attestry.usecases.sequence import Sequenced, Sequencer
 from attestry.usecases.witness import CheckpointConflictError, CheckpointRequest, Witness
 from tests.fakes import FixedClock, Killed, LocalNoteSigner, MemoryMetaStore, MemoryObjectStore
@@ -472,3 +472,37 @@ def number_path(number: int) -> str:
     digits = digits.zfill(-(-len(digits) // 3) * 3)
     parts = [digits[n : n + 3] for n in range(0, len(digits), 3)]
     return "/".join([*(f"x{p}" for p in parts[:-1]), parts[-1]])
+
+
+def logged_events(world: World) -> list[bytes]:
+    return [
+        json.dumps(json.loads(leaf)["event"], sort_keys=True, separators=(",", ":")).encode()
+        for leaf in check(world).leaves[world.seeded :]
+    ]
+
+
+def settle(world: World) -> None:
+    """Run without faults until there is nothing left to do."""
+    for _ in range(3):
+        done = world.run()
+    assert not done.lacking
+    assert not done.contended
+    assert not world.outbox()
+
+
+def check_all_is_there(world: World) -> None:
+    """Check that each committed event is in the ledger once, as it was committed, and that the index says where."""
+    assert sorted(logged_events(world)) == sorted(world.events.values())
+    for index, event in enumerate(logged_events(world), start=world.seeded):
+        row = world.meta.rows[leaf_key(json.loads(event)["id"])]
+        assert row["index"] == index
+    note = open_note(world.object("checkpoint"), [world.log_key, world.witness_key])
+    assert {s.name for s in note.verified} == {ORIGIN, WITNESS}
+    assert Checkpoint.parse(note.text).size == world.meta.rows[COMMIT]["size"]
+
+
+def another_content(raw: bytes, *, at: str | None = None) -> bytes:
+    event = json.loads(raw)
+    event["data"] = {"n": -1}
+    event["at"] = at or event["at"]
+    return json.dumps(event, sort_keys=True, separators=(",", ":")).encode()

@@ -8,6 +8,7 @@ import pytest
 
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
 from attestry.usecases import browse
+from attestry.usecases.findings import Observed, Scope, settle
 from tests.flow import Serving
 from tests.versions import DANA, ERIN, session
 
@@ -89,3 +90,16 @@ def test_a_kind_of_data_set_that_does_not_exist_is_refused_by_field(serving):
 
 def test_the_log_of_a_stage_is_what_the_script_wrote(serving):
     assert browse.read_log(serving.flow.meta, serving.flow.store, MODEL, 1, "TRAINING")["text"] == "the script's log\n"
+
+
+def test_show_tells_open_findings_of_model_and_version(serving):
+    version, meta = serving.version, serving.flow.meta
+    for number in (0, version.number):
+        scope = Scope("test", version.model, number)
+        settle(meta, scope, [Observed("head.metrics", f"row of {number}", "0.9", "0.99")], serving.flow.clock.now())
+    shown = browse.show_version(meta, serving.flow.store, version.model, version.number)["findings"]
+    assert [(f["what"], f["where"]) for f in shown] == [("head.metrics", f"row of {version.number}")]
+    assert [f["where"] for f in browse.show_model(meta, version.model)["findings"]] == ["row of 0"]
+    for number in (0, version.number):
+        settle(meta, Scope("test", version.model, number), [], serving.flow.clock.now())
+    assert browse.show_version(meta, serving.flow.store, version.model, version.number)["findings"] == []

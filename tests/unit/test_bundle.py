@@ -7,13 +7,17 @@ import io
 import json
 import struct
 import zipfile
+from typing import Any
 
 import pytest
 
+from attestry.aws.settings import Settings
+from attestry.aws.world import World
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
 from attestry.evidence.bundle import INDEX, MAX_FILE_BYTES, BundleIndex, read_bundle, write_bundle
 from attestry.evidence.canonical import canonical_bytes
 from attestry.usecases.bundle import BundleMaker, hand_out, require_payload_reader
+from lambdas import bundle as bundle_function
 from tests.evidence_world import CONSUMER, ERIN, EvidenceWorld, rewrite
 from tests.fakes import MemoryObjectStore
 from tests.versions import session
@@ -249,3 +253,50 @@ class TestMaking:
         """What the other tests rest on: a bundle with other files and a right index is read."""
         spoiled = rewrite(world.version_bundle(), {"ledger/checkpoint": b"other"})
         assert read_bundle(spoiled).files["ledger/checkpoint"] == b"other"
+
+
+class TestRoutes:
+    @pytest.fixture
+    def scratch(self, world, monkeypatch):
+        scratch = MemoryObjectStore()
+        served = World(Settings({"ATTESTRY_ACCOUNT": "123456789012"}))
+        served.__dict__.update(meta=world.meta, store=world.store, scratch=scratch, clock=world.clock)
+        monkeypatch.setattr(bundle_function, "world", served)
+        return scratch
+
+    def get(self, route: str, role: str = "consumer", query: dict[str, str] | None = None, **parameters: str) -> tuple[int, dict[str, Any]]:
+        identity = {"userArn": f"arn:aws:sts::123456789012:assumed-role/attestry-{role}/gil", "userId": "AROA:gil"}
+        event = {
+            "version": "2.0",
+            "routeKey": route,
+            "pathParameters": parameters,
+            "queryStringParameters": query or {},
+            "requestContext": {"requestId": "r1", "http": {"sourceIp": "192.0.2.7"}, "authorizer": {"iam": identity}},
+        }
+        answer = bundle_function.handler(event, None)
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def test_a_prediction_and_a_version_are_answered_with_a_url(self, world, scratch):
+        prediction = world.predict()
+        world.seal()
+        for status, body in (
+            self.get("GET /v1/predictions/{id}/bundle", id=prediction),
+            self.get("GET /v1/models/{model}/versions/{number}/bundle", model=world.head.model, number="1"),
+        ):
+            assert status == 200
+            assert world.verify(scratch.fetch(body["url"])).verdict == "PROVEN"
+
+    def test_a_payload_is_refused_to_a_consumer_and_given_to_an_auditor(self, world, scratch):
+        prediction = world.predict()
+        world.seal()
+        route, wanted = "GET /v1/predictions/{id}/bundle", {"payload": "true"}
+        status, body = self.get(route, query=wanted, id=prediction)
+        assert (status, body["error"]["code"]) == (403, "forbidden")
+        assert not scratch.versions
+        status, body = self.get(route, "auditor", wanted, id=prediction)
+        assert (status, body["payload"]) == (200, True)
+
+    def test_what_is_not_there_is_not_found(self, scratch):
+        assert self.get("GET /v1/predictions/{id}/bundle", id="a" * 52 + "-1")[0] == 404
+        assert self.get("GET /v1/predictions/{id}/bundle", id="x")[0] == 400
+        assert self.get("GET /v1/models/{model}/versions/{number}/bundle", model="credit-risk", number="1")[0] == 404

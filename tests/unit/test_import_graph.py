@@ -55,6 +55,7 @@ MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyya
 
 EXPECTED = {
     "build_environment": AWS | SIGNATURES,
+    "bundle": AWS | SIGNATURES | EVENTS | TUF,
     "collect": AWS | SIGNATURES | EVENTS | METRICS,
     "console_decision": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "decide": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
@@ -67,11 +68,13 @@ EXPECTED = {
     "people": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "predict": AWS | SIGNATURES | EVENTS,
     "prepare_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
+    "reconcile": AWS | SIGNATURES | EVENTS | METRICS,
     "record_stage": AWS | SIGNATURES | EVENTS | MANIFESTS | METRICS | METRICS,
     "register": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "registry": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "root": AWS | SIGNATURES | EVENTS | TUF,
     "sandbox": frozenset[str](),
+    "sequence": AWS | SIGNATURES | EVENTS | METRICS,
     "sign_artifact": AWS | SIGNATURES | EVENTS | MODEL_SIGNING,
     "sweep": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,

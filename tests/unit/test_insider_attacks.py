@@ -453,6 +453,16 @@ class TestPredictions:
         assert verification.verdict == "INCOMPLETE"
         assert "delegation" in verification.reason
 
+    def test_a_delegation_that_was_logged_long_after_its_date_is_told(self, world):
+        thief = Thief(world, world.head)
+        world.clock.advance(days=2)
+        thief.log_delegation()
+        prediction = thief.predict()
+        world.sequence()
+        verification = world.verify(world.bundle(prediction))
+        assert verification.verdict == "SIGNED-UNANCHORED"
+        assert verification.notes[0].startswith("LOGGED LATE")
+
     @pytest.mark.parametrize("changes", [{"delegation_sha256": "ab" * 32}, {"expires": 1}, {"version": "urn:x"}, {"standing": "SHADOW"}])
     def test_an_event_of_another_delegation_is_refused(self, world, changes):
         thief = Thief(world, world.head)

@@ -24,10 +24,11 @@ from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.judge import _deployed
 from attestry.usecases.operate import claim_submission, retry_version
 from attestry.usecases.recorded import check_recorded, event_of_transition
-from attestry.usecases.records import load_version, pointer_key
+from attestry.usecases.records import load_version, pointer_key, stage_key
 from attestry.usecases.revoke import RETIREMENTS, Revocation, due_retirements, kill_version, retire_due, retire_version
 from attestry.usecases.sweep import sweep
 from tests.fakes import Faults, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
+from tests.flow import Flow
 from tests.versions import AT, ATTESTOR, ERIN, FRANK, make_approved, make_version
 
 MODEL = "credit-risk"
@@ -394,3 +395,44 @@ def test_gates_compare_with_what_is_kept_while_nothing_is_deployed(meta: MemoryM
     compared: Version | None = _deployed(meta, MODEL, "production")
     assert compared is not None
     assert compared.number == 1
+
+
+def test_a_running_pipeline_of_a_killed_version_ends_at_its_next_record() -> None:
+    flow = Flow()
+    version = flow.register_example()
+    flow.build_environments(version)
+    flow.prepare(version, Stage.PROCESSING)
+    result = flow.run(flow.head(version), Stage.PROCESSING)
+    kill_version(flow.meta, flow.attestor, version.model, 1, reason="wrong data", by=ERIN, at=AT)
+    before = set(flow.store.versions)
+    outcome = flow.record(version, Stage.PROCESSING, result)
+    assert (outcome["outcome"], "killed" in outcome["error"]) == ("FAILED", True)
+    assert set(flow.store.versions) == before, "what the script made is not taken"
+    row = flow.meta.rows[stage_key(version.model, 1, Stage.PROCESSING, 1)]
+    assert (row["status"], "wrong data" in row["error"]) == ("FAILED", True)
+    assert flow.record(version, Stage.PROCESSING, result)["outcome"] == "FAILED"
+    for stage in (Stage.PROCESSING, Stage.TRAINING):
+        with pytest.raises(ConflictError, match="its pipeline ends here"):
+            flow.prepare(version, stage, 2)
+        assert flow.record(version, stage, result, 2)["outcome"] == "FAILED"
+    assert flow.head(version).standing is Standing.RETIRED
+
+
+def test_a_version_killed_while_its_stage_is_being_recorded_is_not_moved_on() -> None:
+    flow = Flow()
+    version = flow.register_example()
+    flow.build_environments(version)
+    flow.prepare(version, Stage.PROCESSING)
+    result = flow.run(flow.head(version), Stage.PROCESSING)
+    transact = flow.meta.transact
+
+    def after_a_kill(writes: Any) -> None:
+        flow.meta.transact = transact  # type: ignore[method-assign]
+        kill_version(flow.meta, flow.attestor, version.model, 1, reason="wrong data", by=ERIN, at=AT)
+        transact(writes)
+
+    flow.meta.transact = after_a_kill  # type: ignore[method-assign]
+    with pytest.raises(ConflictError):
+        flow.record(version, Stage.PROCESSING, result)
+    assert flow.record(version, Stage.PROCESSING, result)["outcome"] == "FAILED"
+    assert flow.head(version).standing is Standing.RETIRED

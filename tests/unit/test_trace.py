@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from attestry.domain.errors import InvalidInputError, NotFoundError
 from attestry.ports import Put, Update, When
+from attestry.usecases.findings import Observed, Scope, settle
 from attestry.usecases.records import approval_key, version_key
 from tests.fakes import LocalSigner
 from tests.flow import Serving
@@ -189,3 +190,13 @@ class TestManipulations:
         serving.flow.store.tamper(serving.version.manifest.key, b"{}", serving.version.manifest.version_id)
         _, trace = self.broken(serving, prediction, "manifest")
         assert "settings" not in trace
+
+
+def test_a_deep_trace_shows_what_reconciliation_found(serving):
+    version = serving.version
+    scope = Scope("test", version.model, version.number)
+    settle(serving.flow.meta, scope, [Observed("head.metrics", "HEAD", "0.9", "0.99")], serving.flow.clock.now())
+    step = next(s for s in serving.trace(serving.predict(), deep=True)["steps"] if s["step"] == "reconciliation")
+    assert (step["outcome"], "head.metrics" in step["detail"]) == ("failed", True)
+    settle(serving.flow.meta, scope, [], serving.flow.clock.now())
+    assert outcomes(serving.trace(serving.predict(), deep=True))["reconciliation"] == "passed"

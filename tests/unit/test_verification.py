@@ -10,9 +10,11 @@ import pytest
 
 from attestry.domain.approvals import Verdict as Decision
 from attestry.domain.errors import IntegrityError
+from attestry.domain.stages import Stage
 from attestry.evidence.bundle import read_bundle
 from attestry.evidence.verdict import Found, MissingError, Outcome, Verification, run_steps
 from attestry.evidence.verification import verify_bundle, verify_prediction
+from attestry.usecases.record_stage import StageResult
 from attestry.verifier.__main__ import main
 from attestry.verifier.command import told_as_text
 from tests.evidence_world import GRACE, REQUEST, EvidenceWorld, rewrite
@@ -141,6 +143,28 @@ class TestProven:
         assert verification.verdict == "PROVEN", verification.reason
         assert "no artifact was made yet" in outcome(verification, "artifact")[1]
 
+    def test_a_version_whose_training_failed_at_first(self):
+        world = EvidenceWorld()
+        world.version = world.flow.register_example()
+        world.flow.build_environments(world.version)
+        world.flow.pass_stage(world.version, Stage.PROCESSING)
+        world.flow.prepare(world.version, Stage.TRAINING)
+        failed = StageResult({"outcome": "FAILED", "error": "the script ended with 1"}, None, None, "2026-01-02T03:05:00.000Z")
+        assert world.flow.record(world.version, Stage.TRAINING, failed)["outcome"] == "FAILED"
+        for stage in (Stage.TRAINING, Stage.VALIDATION):
+            assert world.flow.pass_stage(world.version, stage, 2)["outcome"] == "SUCCEEDED"
+        world.open()
+        world.approve()
+        world.swap()
+        prediction = world.predict()
+        world.seal()
+        bundle = world.bundle(prediction)
+        verification = world.verify(bundle)
+        assert verification.verdict == "PROVEN", verification.reason
+        names = read_bundle(bundle).names("version/records/")
+        assert [n.rpartition("/")[2] for n in names] == ["PROCESSING-1.json", "TRAINING-1.json", "TRAINING-2.json", "VALIDATION-2.json"]
+        assert "the script ended with 1" in read_bundle(bundle).files["REPORT.md"].decode()
+
     def test_predictions_before_and_after_a_rollback(self):
         world = EvidenceWorld()
         first = world.deploy()
@@ -167,8 +191,9 @@ class TestProven:
         verification = made.world.verify(made.world.bundle(made.prediction))
         assert verification.verdict == "PROVEN", verification.reason
         assert verification.facts["standing_now"] == "RETIRED"
-        assert "LATER REVOKED, as of checkpoint" in verification.notes[0]
+        assert "REVOKED, as of checkpoint" in verification.notes[0]
         assert "it harms" in verification.notes[0]
+        assert made.world.verify(made.world.version_bundle()).notes[0].startswith("REVOKED")
 
     def test_the_last_receipt_of_a_closed_key(self):
         made = Made()

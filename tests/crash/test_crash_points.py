@@ -1,0 +1,186 @@
+"""Every call to AWS of every use case fails once before and once after it has taken effect; then the operation is tried again.
+
+A point is a call of a step of the story, before or after, and how it fails: without an answer, or with the death of the process. After the
+step was done again the collector and the sequencer run, and the store alone is asked whether invariants 1 to 6 hold; the table has to be
+what the ledger says, and what has happened what it is without the crash (invariant 7). For some points the whole story then goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from attestry.domain.errors import UnavailableError
+from tests.crash.invariants import check_invariants, compare_table, outcome
+from tests.crash.story import Step, collect, perform, reconcile, sequence, story
+from tests.crash.world import Registry, Snapshot
+from tests.fakes import Killed
+
+SEED = 20260102
+TO_THE_END = 8
+"""Points after which the whole story goes on, in the default run."""
+
+STEPS = [step.name for step in story() if not step.scene]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a step is cut off.
+
+    Attributes:
+        call: which of its calls, from 1.
+        after: whether the call has taken effect.
+        killed: whether the process dies with it; else it hears of no answer.
+    """
+
+    call: int
+    after: bool
+    killed: bool
+
+    def __str__(self) -> str:
+        return f"call {self.call}, {'after' if self.after else 'before'} its effect, {'killed' if self.killed else 'no answer'}"
+
+
+@dataclass
+class Chapter:
+    """A step of the undisturbed story.
+
+    Attributes:
+        step: the step.
+        place: its place among all steps and scenes.
+        before: the moment before it.
+        calls: the calls that it makes.
+        outcome: what has happened by then.
+    """
+
+    step: Step
+    place: int
+    before: Snapshot
+    calls: list[str]
+    outcome: dict[str, Any]
+
+
+@dataclass
+class Book:
+    """The undisturbed story, and what was tried."""
+
+    registry: Registry
+    chapters: dict[str, Chapter] = field(default_factory=dict)
+    end: dict[str, Any] = field(default_factory=dict)
+    tried: Counter[str] = field(default_factory=Counter)
+    continued: int = 0
+
+    def write(self) -> None:
+        """Let the story happen once."""
+        for place, step in enumerate(story()):
+            before = self.registry.snapshot()
+            self.registry.restore(before)
+            assert perform(self.registry, step) == 1
+            if step.scene:
+                continue
+            assert step.name not in self.chapters, f"two steps are called {step.name}"
+            calls, after = list(self.registry.faults.calls), self.registry.snapshot()
+            self.chapters[step.name] = Chapter(step, place, before, calls, self.check())
+            self.registry.restore(after)
+        self.end = self.check()
+
+    def check(self) -> dict[str, Any]:
+        """Let the schedules run and check every invariant; return what has happened."""
+        registry = self.registry
+        registry.faults.clear()
+        collect(registry)
+        sequence(registry)
+        evidence = check_invariants(registry.store, pin=registry.pin, acknowledged=registry.facts["acknowledged"])
+        compare_table(evidence, registry.meta.rows)
+        return outcome(evidence, registry.meta.rows)
+
+    def crash(self, chapter: Chapter, point: Point) -> None:
+        """Cut a step off at a point, and do it again."""
+        registry = self.registry
+        registry.restore(chapter.before)
+        error = Killed() if point.killed else UnavailableError("injected fault: no answer")
+        (registry.faults.fail_after if point.after else registry.faults.fail_before)(point.call, error=error)
+        perform(registry, chapter.step)
+        assert not registry.faults._planned, "the step has fewer calls than without the crash"
+        self.tried[chapter.step.name] += 1
+
+    def survive(self, chapter: Chapter, point: Point, *, to_the_end: bool = False) -> None:
+        """Cut a step off at a point; after it was done again all must be well."""
+        try:
+            self.crash(chapter, point)
+            after = self.registry.snapshot()
+            assert self.check() == chapter.outcome
+            if to_the_end:
+                self.registry.restore(after)
+                self.go_on(chapter)
+        except BaseException as error:
+            name = chapter.calls[point.call - 1]
+            error.add_note(f"{chapter.step.name}: {point} ({name})")
+            raise
+
+    def go_on(self, chapter: Chapter) -> None:
+        """Tell the rest of the story."""
+        for step in story()[chapter.place + 1 :]:
+            perform(self.registry, step)
+        assert self.check() == self.end
+        reconcile(self.registry)
+        self.continued += 1
+
+
+@pytest.fixture(scope="module")
+def book() -> Iterator[Book]:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        logging.disable(logging.CRITICAL)
+        book = Book(Registry())
+        book.registry.install(patch)
+        book.write()
+        yield book
+        logging.disable(logging.NOTSET)
+
+
+def points(calls: Sequence[str], kinds: Sequence[bool]) -> Iterator[Point]:
+    for call in range(1, len(calls) + 1):
+        for after in (False, True):
+            for killed in kinds:
+                yield Point(call, after, killed)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_is_cut_off_at_any_call_is_made_good_by_doing_it_again(book: Book, name: str) -> None:
+    rng = random.Random(f"{SEED} {name}")
+    chapter = book.chapters[name]
+    for call in range(1, len(chapter.calls) + 1):
+        for after in (False, True):
+            book.survive(chapter, Point(call, after, rng.random() < 0.5))
+
+
+def test_the_story_goes_on_to_the_same_end_after_a_crash(book: Book) -> None:
+    rng = random.Random(SEED)
+    for chapter in rng.sample(list(book.chapters.values()), TO_THE_END):
+        book.survive(chapter, rng.choice(list(points(chapter.calls, (False, True)))), to_the_end=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", STEPS)
+def test_the_story_goes_on_to_the_same_end_after_a_crash_anywhere(book: Book, name: str) -> None:
+    chapter = book.chapters[name]
+    for point in points(chapter.calls, (False, True)):
+        book.survive(chapter, point, to_the_end=True)
+
+
+def test_the_number_of_points_that_were_tried_is_told(book: Book, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = sum(len(chapter.calls) for chapter in book.chapters.values())
+    with capsys.disabled():
+        print()
+        for name, count in book.tried.items():
+            print(f"  {count:5}  {name}")
+        print(f"  {book.tried.total():5}  crash points tried at {calls} calls of {len(book.chapters)} steps, all survived;", end=" ")
+        print(f"after {book.continued} of them the whole story went on to the same end")

@@ -1,0 +1,62 @@
+"""A deep trace is proven with the ledger: PROVEN exactly when trace and proof both hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from attestry.ports import Update
+from attestry.usecases.prove import add_proof, prove_prediction
+from attestry.usecases.records import version_key
+from attestry.usecases.trace import trace_prediction
+from tests.evidence_world import EvidenceWorld
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "manifests" / "trace.schema.json").read_text())
+
+
+@pytest.fixture
+def world() -> EvidenceWorld:
+    world = EvidenceWorld()
+    world.deploy()
+    return world
+
+
+def traced(world: EvidenceWorld, prediction: str) -> dict[str, Any]:
+    trace = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der, deep=True)
+    return add_proof(trace, prove_prediction(world.meta, world.store, prediction, world.clock.now()))
+
+
+def test_a_prediction_is_proven_once_it_is_sealed_and_sequenced(world: EvidenceWorld) -> None:
+    prediction = world.predict()
+    before = traced(world, prediction)
+    assert before["verdict"] != "PROVEN"
+    world.seal()
+    after = traced(world, prediction)
+    assert after["verdict"] == "PROVEN", after["proof"]
+    assert after["proof"]["witnesses"]["self_witnessed"] is True
+    assert [e.message for e in Draft202012Validator(SCHEMA).iter_errors(after)] == []
+    assert [e.message for e in Draft202012Validator(SCHEMA).iter_errors(before)] == []
+
+
+def test_what_the_trace_finds_is_not_lifted_by_a_proof_that_holds(world: EvidenceWorld) -> None:
+    prediction = world.predict()
+    world.seal()
+    head = world.head
+    world.meta.transact([Update(version_key(head.model, head.number), {"standing": "RETIRED"})])
+    after = traced(world, prediction)
+    assert after["proof"]["verdict"] == "PROVEN"
+    assert after["verdict"] == "BROKEN"
+
+
+def test_what_the_proof_finds_is_not_hidden_by_a_trace_that_holds(world: EvidenceWorld) -> None:
+    prediction = world.predict()
+    world.seal()
+    key = next(k for k in world.store.versions if k.endswith("/evidence/model.sig"))
+    world.store.put(key, b"{}")
+    after = traced(world, prediction)
+    assert after["proof"]["verdict"] == after["verdict"] == "BROKEN"
+    assert any(s["step"] == "artifact" and s["outcome"] == "failed" for s in after["proof"]["steps"])

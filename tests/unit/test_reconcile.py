@@ -1,0 +1,429 @@
+"""Reconcile: each edit by hand is exactly one finding, repaired it is closed; an untouched registry has none, whatever it went through."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+
+from attestry.aws.settings import Settings
+from attestry.aws.world import World
+from attestry.domain.errors import UnavailableError
+from attestry.evidence.leaf import event_id
+from attestry.ports import Delete, Key, Put, Update, When
+from attestry.usecases.capture import set_capture_rate
+from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
+from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
+from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
+from attestry.usecases.recorded import event_digest, event_of_transition
+from attestry.usecases.records import approval_key, model_key, pointer_key, transition_key, version_key
+from lambdas import reconcile as reconcile_function
+from tests.evidence_world import DEPLOYER, EvidenceWorld
+from tests.root_of_trust import REGISTRY
+
+MODEL = "tumour-diagnosis"
+HEAD, POINTER = version_key(MODEL, 1), pointer_key(MODEL, "production")
+
+
+class Gateway:
+    """What the gateway counted; None where it does not say."""
+
+    def __init__(self, answered: int | None = None) -> None:
+        self.count = answered
+
+    def answered(self, day: date) -> int | None:
+        return self.count
+
+
+def make_world() -> EvidenceWorld:
+    world = EvidenceWorld()
+    world.deploy()
+    for _ in range(3):
+        world.predict()
+    world.seal()
+    return world
+
+
+@pytest.fixture(scope="module")
+def made() -> EvidenceWorld:
+    return make_world()
+
+
+@pytest.fixture
+def world(made: EvidenceWorld) -> EvidenceWorld:
+    """The same registry for each test, with rows, objects and time as they were when it was made."""
+    return _restored(made)
+
+
+_SNAPSHOT: dict[int, tuple[Any, Any, Any]] = {}
+
+
+def _restored(made: EvidenceWorld) -> EvidenceWorld:
+    rows, versions, at = _SNAPSHOT.setdefault(id(made), (copy.deepcopy(made.meta.rows), copy.deepcopy(made.store.versions), made.clock.at))
+    made.meta.rows, made.store.versions, made.clock.at = copy.deepcopy(rows), copy.deepcopy(versions), at
+    return made
+
+
+def reconcile(world: EvidenceWorld, gateway: Gateway | None = None, **changes: Any) -> Reconciled:
+    given = {"verifiers": [world.log_key], **changes}
+    done = Reconciler(world.meta, world.store, gateway or Gateway(), world.clock, **given).run()
+    assert done.errors == []
+    return done
+
+
+def found(world: EvidenceWorld) -> list[str]:
+    return sorted(str(f["what"]) for f in list_findings(world.meta))
+
+
+def edit(world: EvidenceWorld, key: Key, **changes: Any) -> None:
+    world.meta._apply([Update(key, changes)])
+
+
+def drop(world: EvidenceWorld, key: Key) -> None:
+    world.meta._apply([Delete(key)])
+
+
+def transition(world: EvidenceWorld, kind: str) -> Key:
+    return next(k for k, r in world.meta.rows.items() if k.partition == HEAD.partition and r.get("kind") == kind)
+
+
+def last_transition(world: EvidenceWorld) -> Key:
+    return max((k for k in world.meta.rows if k.partition == HEAD.partition and k.sort.startswith("TRANSITION#")), key=lambda k: k.sort)
+
+
+def object_key(world: EvidenceWorld, part: str) -> str:
+    return next(key for key in sorted(world.store.versions) if part in key)
+
+
+def edit_data(world: EvidenceWorld, key: Key, name: str, **changes: Any) -> None:
+    edit(world, key, **{name: {**world.meta.rows[key][name], **changes}})
+
+
+def insert_approval(world: EvidenceWorld) -> None:
+    row = next(r for k, r in world.meta.rows.items() if k.partition == HEAD.partition and k.sort.startswith("APPROVAL#"))
+    world.meta._apply([Put(approval_key(MODEL, 1, "mallory"), {**row, "sk": "APPROVAL#mallory", "person": "mallory"}, When())])
+
+
+def insert_transition(world: EvidenceWorld) -> None:
+    last = last_transition(world)
+    number = int(world.meta.rows[last]["number"]) + 1
+    key = transition_key(MODEL, 1, number)
+    world.meta._apply([Put(key, {**world.meta.rows[last], "sk": key.sort, "number": number}), Update(HEAD, {"transition": number})])
+
+
+def set_history_back(world: EvidenceWorld) -> None:
+    last = last_transition(world)
+    row = world.meta.rows[last]
+    world.meta._apply([Delete(last), Update(HEAD, {"transition": int(row["number"]) - 1, **row["from"]})])
+
+
+def overwrite(world: EvidenceWorld, part: str) -> None:
+    world.store.put(object_key(world, part), b"something else")
+
+
+def forge_index(world: EvidenceWorld) -> None:
+    """Insert an approval with transition and index row, and no leaf."""
+    insert_transition(world)
+    event = event_of_transition(MODEL, 1, world.meta.rows[last_transition(world)])
+    world.meta._apply([Put(leaf_key(event.event_id), {"index": 0, "sha256": event_digest(event), "logged": "x"})])
+
+
+EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
+    ("standing", lambda w: edit(w, HEAD, standing="APPROVED"), ["head.standing", "pointer.moved"]),
+    ("status", lambda w: edit(w, HEAD, status="RUNNING"), ["head.status"]),
+    ("metrics", lambda w: edit_data(w, HEAD, "metrics", accuracy="0.999"), ["head.metrics"]),
+    ("gates", lambda w: edit(w, HEAD, gates=[]), ["head.gates"]),
+    ("submitter", lambda w: edit(w, HEAD, submitter_person="mallory"), ["head.submitter_person"]),
+    ("approved", lambda w: edit(w, HEAD, approved=False), ["head.approved"]),
+    ("schema", lambda w: edit(w, HEAD, schema=w.meta.rows[HEAD]["schema"][::-1]), ["head.schema"]),
+    ("retires_on", lambda w: edit(w, HEAD, retires_on="2030-01-01"), ["head.retires_on"]),
+    ("datasets", lambda w: edit(w, HEAD, datasets=[{**d, "digest": "0" * 64} for d in w.meta.rows[HEAD]["datasets"]]), ["head.datasets"]),
+    ("head deleted", lambda w: drop(w, HEAD), ["head.deleted", "pointer.moved"]),
+    ("transition's reason", lambda w: edit(w, transition(w, "version.approved"), reason="better"), ["transition.changed"]),
+    ("transition's kind", lambda w: edit(w, last_transition(w), kind="version.rolled_back"), ["transition.without_event"]),
+    ("transition's attestation", lambda w: edit_data(w, last_transition(w), "attestation", sha256="0" * 64), ["transition.changed"]),
+    ("transition malformed", lambda w: edit(w, last_transition(w), data=None), ["transition.changed"]),
+    ("transition deleted", lambda w: drop(w, transition(w, "candidate.registered")), ["transition.deleted"]),
+    ("transition added", insert_transition, ["transition.without_event"]),
+    ("transition with a forged index row", forge_index, ["transition.without_event"]),
+    ("history set back", set_history_back, ["pointer.moved", "transition.deleted"]),
+    ("approval inserted", insert_approval, ["decision.without_event"]),
+    ("approval changed", lambda w: edit(w, approval_key(MODEL, 1, "erin"), reason="better"), ["decision.changed"]),
+    ("approval deleted", lambda w: drop(w, approval_key(MODEL, 1, "erin")), ["decision.deleted"]),
+    ("record changed", lambda w: edit(w, Key(HEAD.partition, "STAGE#VALIDATION#001"), record="{}"), ["run.changed"]),
+    ("record deleted", lambda w: drop(w, Key(HEAD.partition, "STAGE#TRAINING#001")), ["run.deleted"]),
+    ("run added", lambda w: w.meta._apply([Put(Key(HEAD.partition, "STAGE#TRAINING#007"), {"status": "RUNNING"})]), ["run.without_event"]),
+    ("pointer's digest", lambda w: edit(w, POINTER, version_digest="0" * 64), ["pointer.version_digest"]),
+    ("pointer's folder", lambda w: edit(w, POINTER, folder="models/other"), ["pointer.folder"]),
+    ("pointer moved", lambda w: edit(w, POINTER, number=7), ["pointer.moved"]),
+    ("pointer emptied", lambda w: edit(w, POINTER, number=None), ["pointer.moved", "pointer.without_event"]),
+    ("pointer deleted", lambda w: drop(w, POINTER), ["pointer.deleted"]),
+    ("pointer's previous", lambda w: edit(w, POINTER, previous=1), ["pointer.previous"]),
+    ("capture rate", lambda w: edit(w, POINTER, capture_rate="0"), ["pointer.capture_rate"]),
+    ("number that could be used again", lambda w: edit(w, model_key(MODEL), next=1), ["model.next"]),
+    ("frozen file overwritten", lambda w: overwrite(w, "/frozen/model/"), ["object.overwritten"]),
+    ("frozen file deleted", lambda w: w.store.delete(object_key(w, "/frozen/model/")), ["object.deleted"]),
+    ("frozen file added", lambda w: w.store.put(f"{w.head.folder}/frozen/model/extra.py", b"x"), ["object.added"]),
+    ("frozen file gone", lambda w: w.store.versions.pop(object_key(w, "/frozen/model/")), ["object.deleted"]),
+    ("attestation overwritten", lambda w: overwrite(w, w.meta.rows[last_transition(w)]["attestation"]["key"]), ["object.overwritten"]),
+    ("packet deleted", lambda w: w.store.delete(w.meta.rows[HEAD]["packet"]["key"]), ["object.deleted"]),
+    ("record object deleted", lambda w: w.store.delete(object_key(w, "/stages/TRAINING/1/record.json")), ["object.deleted"]),
+    ("receipts overwritten", lambda w: overwrite(w, "000000000003.jsonl"), ["object.overwritten"]),
+    ("receipts deleted", lambda w: w.store.versions.pop(object_key(w, "000000000003.jsonl")), ["object.deleted"]),
+    (
+        "receipts added",
+        lambda w: w.store.put(
+            object_key(w, "000000000003.jsonl").replace("000000000001-000000000003", "000000000004-000000000004"), b"{}\n"
+        ),
+        ["receipts.unsealed"],
+    ),
+    ("receipts tampered", lambda w: w.store.tamper(object_key(w, "000000000003.jsonl"), b"{}\n"), ["receipts.changed"]),
+    ("delegation changed", lambda w: edit(w, delegation(w), capture_rate="0"), ["delegation.changed"]),
+    ("delegation deleted", lambda w: drop(w, delegation(w)), ["delegation.deleted"]),
+    ("index row changed", lambda w: edit(w, leaf_row(w), sha256="0" * 64), ["index.changed"]),
+    ("index row deleted", lambda w: drop(w, leaf_row(w)), ["index.deleted"]),
+    (
+        "checkpoint forged",
+        lambda w: w.store.put(LIVE, w.store.versions[LIVE][-1].body.replace(b"\n\n", b"\nx\n\n", 1)),
+        ["checkpoint.signature"],
+    ),
+    ("head of the ledger set back", lambda w: edit(w, COMMIT, size=3), ["checkpoint.row_changed"]),
+    ("ledger's leaves changed", lambda w: w.store.tamper(object_key(w, "ledger/tile/0/"), b"\0" * 32), ["ledger.changed"]),
+    ("outbox event set aside", lambda w: w.meta._apply([Put(Key("CONFLICT", "x#1"), {"reason": "other bytes"})]), ["outbox.conflict"]),
+]
+
+
+def delegation(world: EvidenceWorld) -> Key:
+    return next(k for k in world.meta.rows if k.sort == "DELEGATION")
+
+
+def leaf_row(world: EvidenceWorld) -> Key:
+    """The index row of an event that no other unit looks up."""
+    return leaf_key(event_id("person.changed", "person/grace", 1))
+
+
+def test_an_untouched_registry_has_no_findings(world: EvidenceWorld) -> None:
+    done = reconcile(world)
+    assert (done.opened, done.finished) == (0, True)
+    assert found(world) == []
+
+
+@pytest.mark.parametrize(("act", "expected"), [e[1:] for e in EDITS], ids=[e[0] for e in EDITS])
+def test_an_edit_by_hand_is_found_once_and_closed_when_it_is_repaired(
+    world: EvidenceWorld, act: Callable[[EvidenceWorld], Any], expected: list[str]
+) -> None:
+    rows, versions = copy.deepcopy(world.meta.rows), copy.deepcopy(world.store.versions)
+    act(world)
+    assert reconcile(world).opened == len(expected)
+    assert found(world) == expected
+    assert reconcile(world).opened == 0
+    kept = {k: r for k, r in world.meta.rows.items() if k.partition.startswith(("FINDINGS", "OUTBOX"))}
+    world.meta.rows, world.store.versions = {**rows, **kept}, versions
+    assert reconcile(world).closed == len(expected)
+    assert found(world) == []
+    events = [json.loads(r["event"]) for k, r in world.meta.rows.items() if k.partition == "OUTBOX"]
+    assert sorted(e["kind"] for e in events) == ["finding.closed"] * len(expected) + ["finding.opened"] * len(expected)
+    assert {e["data"]["what"] for e in events} == set(expected)
+
+
+def test_whatever_a_registry_goes_through_in_order_it_has_no_findings() -> None:
+    world = make_world()
+    world.deploy(edit=_other)
+    world.predict()
+    set_capture_rate(world.meta, MODEL, "production", "0.5", reason="costs", by=DEPLOYER, at=world.clock.now())
+    reconcile(world)
+    assert found(world) == []
+    world.roll_back()
+    world.seal()
+    reconcile(world)
+    assert found(world) == []
+    world.kill(1)
+    world.kill(2)
+    reconcile(world)
+    assert found(world) == []
+    world.clock.advance(hours=3)
+    world.seal()
+    assert reconcile(world).finished
+    assert found(world) == []
+
+
+def _other(draft: dict[str, Any]) -> None:
+    draft["training"]["hyperparameters"]["max_iter"] = 4321
+
+
+def test_a_capture_rate_set_through_the_registry_is_compared_with_its_event(world: EvidenceWorld) -> None:
+    set_capture_rate(world.meta, MODEL, "production", "0.5", reason="costs", by=DEPLOYER, at=world.clock.now())
+    world.sequence()
+    edit(world, POINTER, capture_rate="0.1")
+    reconcile(world)
+    assert found(world) == ["pointer.capture_rate"]
+
+
+def test_a_vacant_pointer_that_tells_another_story_is_found(world: EvidenceWorld) -> None:
+    world.kill(1)
+    edit_data(world, POINTER, "vacant", reason="nothing happened")
+    reconcile(world)
+    assert found(world) == ["pointer.without_event"]
+
+
+def test_a_model_that_was_deleted_altogether_is_told_by_the_ledger(world: EvidenceWorld) -> None:
+    gone = [k for k in world.meta.rows if k.partition in (model_key(MODEL).partition, HEAD.partition)]
+    world.meta._apply([Delete(k) for k in gone])
+    reconcile(world)
+    assert found(world) == ["model.gone", "version.gone"]
+
+
+def test_an_event_that_waits_too_long_is_found_and_closed_once_it_is_logged(world: EvidenceWorld) -> None:
+    set_capture_rate(world.meta, MODEL, "production", "0.5", reason="costs", by=DEPLOYER, at=world.clock.now())
+    world.clock.advance(minutes=31)
+    reconcile(world)
+    assert found(world) == ["outbox.stuck"]
+    world.sequence()
+    reconcile(world)
+    assert found(world) == []
+
+
+def test_a_closed_key_is_compared_with_its_closing(world: EvidenceWorld) -> None:
+    world.clock.advance(hours=3)
+    world.seal()
+    assert reconcile(world).opened == 0
+    edit(world, delegation(world), count=99)
+    assert reconcile(world).opened == 0, "the closing in the ledger counts, not its copy"
+
+
+def test_what_was_seen_only_once_is_no_finding(world: EvidenceWorld) -> None:
+    """A version that moves between the reading of its rows and of the ledger."""
+    query, state = world.meta.query, {"left": 1}
+
+    def torn(partition: str, **kwargs: Any) -> Any:
+        rows = query(partition, **kwargs)
+        if partition == HEAD.partition and state["left"]:
+            state["left"] = 0
+            return [r for r in rows if r["sk"] != last_transition(world).sort]
+        return rows
+
+    world.meta.query = torn  # type: ignore[method-assign]
+    try:
+        assert reconcile(world).opened == 0
+    finally:
+        del world.meta.query  # type: ignore[attr-defined]
+
+
+def test_a_run_goes_on_where_the_last_one_stopped(world: EvidenceWorld) -> None:
+    edit(world, HEAD, status="RUNNING")
+    seen, rounds = 0, 0
+    while True:
+        ticks = iter([0.0, 0.0, 1000.0, 1000.0])
+        done = reconcile(world, monotonic=lambda ticks=ticks: next(ticks)) if rounds < 50 else pytest.fail("it does not get on")
+        rounds += 1
+        seen += done.units
+        assert done.units <= 1
+        if done.finished:
+            break
+    assert rounds > 5
+    assert found(world) == ["head.status"]
+    assert world.meta.rows[CURSOR]["after"] == ""
+
+
+def test_the_trouble_of_one_unit_does_not_hold_up_the_others(world: EvidenceWorld) -> None:
+    edit(world, POINTER, capture_rate="0")
+    world.meta.faults.fail_before(method="MemoryObjectStore.list_versions")
+    world.meta.faults.fail_before(method="MemoryObjectStore.list_versions")
+    done = Reconciler(world.meta, world.store, Gateway(), world.clock, verifiers=[world.log_key]).run()
+    world.meta.faults.clear()
+    assert len(done.errors) == 1
+    assert found(world) == ["pointer.capture_rate"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "outcome", "expected"),
+    [
+        (None, "not available", []),
+        (3, "every answer has its receipt", []),
+        (2, "every answer has its receipt", []),
+        (4, "answers without receipts", ["predictions.unsealed"]),
+    ],
+)
+def test_what_was_sealed_is_compared_with_the_gateways_own_count(
+    world: EvidenceWorld, answered: int | None, outcome: str, expected: list[str]
+) -> None:
+    day = world.clock.at.date()
+    world.clock.advance(days=1, hours=4)
+    world.seal()
+
+    class OneDay(Gateway):
+        def answered(self, asked: date) -> int | None:
+            return self.count if asked == day else None if self.count is None else 0
+
+    reconcile(world, OneDay(answered))
+    row = world.meta.rows[Key("RECONCILE", f"COUNTS#{day.isoformat()}")]
+    assert (row["sealed"], row["answered"], row["outcome"]) == ({MODEL: 3}, answered, outcome)
+    assert found(world) == expected
+
+
+def test_a_finding_is_opened_again_when_it_comes_back_also_where_its_row_was_deleted(world: EvidenceWorld) -> None:
+    scope, one = Scope("u", MODEL, 1), Observed("head.status", "x", "a", "b")
+    for _ in range(2):
+        assert settle(world.meta, scope, [one], world.clock.now()).opened == 1
+        assert settle(world.meta, scope, [], world.clock.now()).closed == 1
+    settle(world.meta, scope, [one], world.clock.now())
+    drop(world, Key(scope.partition, f"FINDING#{one.id}"))
+    assert settle(world.meta, scope, [one], world.clock.now()).opened == 1
+    waiting = [json.loads(r["event"]) for k, r in world.meta.rows.items() if k.partition == "OUTBOX"]
+    assert len({e["id"] for e in waiting}) == len(waiting) == 6
+
+
+def test_a_unit_closes_only_what_it_opened(world: EvidenceWorld) -> None:
+    settle(world.meta, Scope("one", MODEL, 1), [Observed("a", "x", "", "")], world.clock.now())
+    assert settle(world.meta, Scope("two", MODEL, 1), [], world.clock.now()).closed == 0
+    assert [f["what"] for f in findings_of(world.meta, MODEL, 1)] == ["a"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_finding_and_its_event_are_one_transaction(world: EvidenceWorld, after: bool) -> None:
+    (world.meta.faults.fail_after if after else world.meta.faults.fail_before)(method="transact")
+    with pytest.raises(UnavailableError):
+        settle(world.meta, Scope("u", MODEL, 1), [Observed("a", "x", "", "")], world.clock.now())
+    settle(world.meta, Scope("u", MODEL, 1), [Observed("a", "x", "", "")], world.clock.now())
+    assert [k.partition for k in world.meta.rows].count("OUTBOX") == 1
+    assert len(findings_of(world.meta, MODEL, 1)) == 1
+
+
+def test_units_of_models_whose_names_begin_alike_are_all_looked_at(world: EvidenceWorld) -> None:
+    for name in (f"{MODEL}-b", f"{MODEL}0", "a"):
+        row = {"model": name, "next": 1, "rev": 1, "gsi_pk": "MODELS", "gsi_sk": name}
+        world.meta._apply([Put(model_key(name), row)])
+    names: list[str] = []
+    units = 0
+    for _ in range(40):
+        ticks = iter([0.0, 0.0, 1000.0, 1000.0])
+        done = reconcile(world, monotonic=lambda ticks=ticks: next(ticks))
+        units += done.units
+        names.append(str(world.meta.rows[CURSOR]["after"]))
+        if done.finished:
+            break
+    # The last unit ends the round.
+    assert [n for n in names if n.endswith("#000000000")] == [f"3/{n}#000000000" for n in ("a", MODEL, f"{MODEL}-b")]
+    assert units == reconcile(world).units
+
+
+def test_the_function_reconciles_counts_and_says_what_it_opened(
+    world: EvidenceWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"ATTESTRY_API_ID": "a1", "ATTESTRY_LEDGER_ORIGIN": REGISTRY}
+    ports = World(Settings(settings))
+    ports.__dict__.update(meta=world.meta, store=world.store, clock=world.clock, ledger_signer=world.ledger_signer)
+    monkeypatch.setattr(reconcile_function, "world", ports)
+    monkeypatch.setattr(reconcile_function, "CloudWatchCounts", lambda _client, _api: Gateway())
+    monkeypatch.setattr(ports, "clients", type("Clients", (), {"cloudwatch": None})())
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "reconcile")
+    reconcile_function.verifiers.cache_clear()
+    edit(world, HEAD, status="RUNNING")
+    answer = reconcile_function.handler({}, None)
+    reconcile_function.verifiers.cache_clear()
+    assert (answer["opened"], answer["finished"], answer["errors"]) == (1, True, [])
+    assert '"FindingsOpened":[1.0]' in capsys.readouterr().out.replace(" ", "")
