@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,12 +20,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Drawn
 
-from benchmarks import bench_calls, bench_handlers, bench_imports, bench_pipeline, bench_signing
+from benchmarks import bench_calls, bench_cost, bench_evidence, bench_handlers, bench_imports, bench_ledger, bench_pipeline, bench_signing
 from benchmarks.embedded import EmbeddedRegistry
 from benchmarks.result import Cell, Result, Table, Target
 
 ON_REGISTRY = ("pipeline", "calls")
-NAMES = (*ON_REGISTRY, "imports", "handlers", "signing")
+ALONE: Mapping[str, Callable[[], Result]] = {
+    "imports": bench_imports.run,
+    "handlers": bench_handlers.run,
+    "signing": bench_signing.run,
+    "evidence": bench_evidence.run,
+    "ledger": bench_ledger.run,
+    "cost": bench_cost.run,
+}
+"""Benchmarks that need no registry."""
+
+NAMES = (*ON_REGISTRY, *ALONE)
 
 
 class Benchmarks:
@@ -48,29 +58,14 @@ class Benchmarks:
 
     def run(self, name: str) -> Result:
         """Run one benchmark; those that need no registry have the machine without it."""
-        if name not in ON_REGISTRY:
+        if name in ALONE:
             self.close()
         self._say(f"measuring {name}")
         if name == "pipeline":
             return bench_pipeline.run(self.registry)
         if name == "calls":
             return bench_calls.run(self.registry)
-        if name == "imports":
-            return bench_imports.run()
-        if name == "handlers":
-            return bench_handlers.run()
-        return signing(bench_signing.run())
-
-
-def signing(measured: dict[str, Any]) -> Result:
-    """Return the signing benchmark's result in the form of the others."""
-    rows = tuple((row["what"], row["microseconds"], row["ratio"]) for row in measured["rows"])
-    table = Table("Signing and verifying one prediction", ("what", "µs", "x raw Ed25519"), rows, ("Best round of each, interleaved.",))
-    targets = (
-        Target("signing a receipt, x raw Ed25519 sign", measured["sign_ratio"], measured["target"]),
-        Target("the whole receipt path without AWS, x raw Ed25519 sign", measured["path_ratio"], measured["path_target"]),
-    )
-    return Result("signing", (table,), targets, {"library": measured["library"]})
+        return ALONE[name]()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -90,7 +90,7 @@ class Config:
         signed_approval_tiers: risk tiers (low, medium, high) of which an approval counts only with the approver's own signature.
         ledger_former_keys: vkeys with which the ledger was signed before its present key; the newest last.
         witnesses: witnesses in other accounts that cosign the ledger's checkpoints, besides the built-in one.
-        witness_logs: ledgers that the witness's stack is for, by their vkeys.
+        witness_logs: ledgers that the witness's stack is for, by their vkeys; two of one ledger while it changes its key.
     """
 
     stack: StackKind = StackKind.REGISTRY
@@ -151,8 +151,8 @@ class Config:
             _check_vkey("ledgerFormerKeys", vkey)
         if len({witness.name for witness in self.witnesses}) < len(self.witnesses) or len(self.witnesses) > 5:
             raise ConfigError(f"{CONTEXT_PREFIX}witnesses are at most five, each under a name of its own")
-        if len({log.name for log in self.witness_logs}) < len(self.witness_logs) or len(self.witness_logs) > 5:
-            raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs are at most five, each of a ledger of its own")
+        if len(set(self.witness_logs)) < len(self.witness_logs) or len(self.witness_logs) > 5:
+            raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs are at most five, each named once")
         if self.stack is StackKind.WITNESS and not self.witness_logs:
             raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs must name a ledger where {CONTEXT_PREFIX}stack is {self.stack}")
 

@@ -43,7 +43,7 @@ class Functions(Construct):
         self.by_name: dict[str, lambda_.Function] = {
             name: maker.add_function(name, spec, roles[name], self._environment(name, spec)) for name, spec in table.items()
         }
-        logs = {grants.names.ledger_origin: self.signing_keys["sequence"].key_arn}
+        logs = {grants.names.ledger_origin: [self.signing_keys["sequence"].key_arn, *self._config.ledger_former_keys]}
         self.by_name["witness"] = self.witness.add_function(self.signing_keys["witness"], logs)
         self.queues = maker.queues
 

@@ -7,7 +7,7 @@ registry's account owns the built-in one, so only a witness elsewhere says anyth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import Aws, CfnOutput, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
@@ -65,12 +65,12 @@ class Witness(Construct):
         )
         self.role = self._maker.add_role("witness", self._spec, [rows, encrypt])
 
-    def add_function(self, key: kms.Key, logs: Mapping[str, str]) -> lambda_.Function:
+    def add_function(self, key: kms.Key, logs: Mapping[str, Sequence[str]]) -> lambda_.Function:
         """Create the function.
 
         Args:
             key: what it cosigns with.
-            logs: the logs that it knows: origin to vkey, or to the ARN of the KMS key to read the public half of.
+            logs: the logs that it knows: origin to keys, each a vkey or the ARN of the KMS key to read the public half of.
         """
         environment = {
             "ATTESTRY_WITNESS_KEY": key.key_arn,
@@ -89,10 +89,12 @@ class WitnessStack(Stack):
         keys = Keys(self, "Keys", config)
         witness = Witness(self, "Witness", config, keys.data)
         key = keys.add_signing_key(SIGNING_KEYS["witness"], signer=witness.role)
-        function = witness.add_function(key, {log.name: log.text for log in config.witness_logs})
-        for index, log in enumerate(config.witness_logs, 1):
-            registry = Names(log.prefix)
-            sequencer = f"arn:{Aws.PARTITION}:iam::{log.account}:role/{registry.function_role('sequence')}"
+        logs: dict[str, list[str]] = {}
+        for log in config.witness_logs:
+            logs.setdefault(log.name, []).append(log.text)
+        function = witness.add_function(key, logs)
+        for index, (account, prefix) in enumerate(sorted({(log.account, log.prefix) for log in config.witness_logs}), 1):
+            sequencer = f"arn:{Aws.PARTITION}:iam::{account}:role/{Names(prefix).function_role('sequence')}"
             function.add_permission(f"Log{index}", principal=iam.ArnPrincipal(sequencer), action="lambda:InvokeFunction")
         outputs = {"WitnessFunctionArn": function.function_arn, "WitnessKeyArn": key.key_arn, "WitnessName": Names(config.prefix).witness}
         for name, value in outputs.items():

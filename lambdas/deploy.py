@@ -9,7 +9,7 @@ from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.domain.errors import AttestryError, UnavailableError
 from attestry.domain.principal import Principal, registry_principal
-from attestry.domain.stages import Stage
+from attestry.domain.stages import Stage, Standing, Status
 from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, swap_pointer, warm
 from attestry.usecases.records import load_version
 
@@ -36,9 +36,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 
 def _deploy(model: str, number: int, by: Principal, reason: str) -> None:
-    version = begin_deployment(
-        world.meta, world.attestor, load_version(world.meta, model, number), by=by, reason=reason, at=world.clock.now()
-    )
+    version = load_version(world.meta, model, number)
+    if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
+        # An earlier try was cut off behind its swap. Who asks for another deployment has begun it before this function is called.
+        return
+    version = begin_deployment(world.meta, world.attestor, version, by=by, reason=reason, at=world.clock.now())
     check_frozen_files(world.store, version)
     warm(world.functions, world.store, version, inference=world.settings.inference_function, seconds=WARM_SECONDS)
     swap_pointer(

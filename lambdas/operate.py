@@ -40,12 +40,19 @@ def deploy(request: Request) -> Answer:
 
 
 def rollback(request: Request) -> dict[str, Any]:
-    """Put the version that is kept for rollback back in place."""
-    body = request.body("reason", "environment")
+    """Put the version that is kept for rollback back in place; with its number in `to`, once however often it is asked for."""
+    body = request.body("reason", "environment", "to")
     environment = str(body.get("environment") or "production")
     reason = read_reason(body.get("reason"))
     deployment = roll_back(
-        world.meta, world.attestor, request.text("model"), environment=environment, by=_caller(request), reason=reason, at=world.clock.now()
+        world.meta,
+        world.attestor,
+        request.text("model"),
+        environment=environment,
+        by=_caller(request),
+        reason=reason,
+        at=world.clock.now(),
+        to=_number("to", body.get("to")),
     )
     return {**_shown(deployment.version), "previous": deployment.previous, "environment": environment}
 

@@ -1,4 +1,4 @@
-"""Verbs over the ledger: ledger verify, ledger show."""
+"""Verbs over the ledger: ledger verify, ledger show, ledger rebuild."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="ledger")
     _register_verify(group)
     _register_show(group)
+    _register_rebuild(group)
 
 
 def _register_verify(group: typer.Typer) -> None:
@@ -93,6 +94,42 @@ def _register_show(group: typer.Typer) -> None:
             ],
         }
         cli.show(told, _listed)
+
+
+def _register_rebuild(group: typer.Typer) -> None:
+    @verb(group)
+    def rebuild(
+        cli: Cli,
+        check: Annotated[
+            bool, typer.Option("--check", help="Compare with the table; the table itself is never written from here.")
+        ] = False,
+        root: RootOption = None,
+        vkey: KeyOption = None,
+    ) -> None:
+        """Verify the ledger, replay its events, and compare every version, decision and deployment with the registry's table.
+
+        Ends with 5 where something differs. People are compared for an admin alone, whom the registry shows them to.
+        """
+        from attestry.cli.ledger_rebuild import compared, differences_table, login_map
+        from attestry.domain.replay import Index
+        from attestry.evidence.ledger_audit import LedgerBrokenError, audit_ledger
+
+        if not check:
+            raise typer.BadParameter("the table is compared, never written, from here: say --check", param_hint="--check")
+        keys, index = _Keys.given(cli, root, vkey or []), Index()
+        try:
+            with _progress(cli) as advance:
+                audit = audit_ledger(
+                    cli.client.ledger_file, keys.log, keys.witnesses, advance=advance, visit=lambda leaf: index.apply(leaf.event)
+                )
+            keys.require_valid(audit)
+        except LedgerBrokenError as error:
+            cli.show({"verdict": "BROKEN", "step": error.step, "reason": error.reason}, lambda told: _broken(cli, told))
+            cli.end(ExitCode.BROKEN)
+            return
+        told = compared(audit, index, cli.client, login_map(cli.client), say=cli.say)
+        cli.show(told, differences_table)
+        cli.end(ExitCode.BROKEN if told["differences"] else ExitCode.OK)
 
 
 class _Keys:

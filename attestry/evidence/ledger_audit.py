@@ -78,6 +78,7 @@ def audit_ledger(
     *,
     since: bytes | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
+    visit: Callable[[Leaf], None] = lambda _leaf: None,
 ) -> LedgerAudit:
     """Check a ledger from its first leaf to its checkpoint; memory holds a bundle and 32 bytes a leaf.
 
@@ -87,6 +88,8 @@ def audit_ledger(
         witness_keys: keys that may cosign them.
         since: a checkpoint that somebody kept from before.
         advance: told how many leaves of how many are done.
+        visit: given each leaf, in order, before the signature over all of them has been compared: what it made of them counts once
+            this returns.
 
     Raises:
         LedgerBrokenError: what does not hold, and at which step.
@@ -98,7 +101,7 @@ def audit_ledger(
         _check_not_cut(earlier, checkpoint)
     walk = _Walk()
     for number in range(-(-checkpoint.size // TILE_WIDTH)):
-        _take_bundle(read, walk, tile_at(0, number, checkpoint.size), earlier)
+        _take_bundle(read, walk, tile_at(0, number, checkpoint.size), earlier, visit)
         advance(walk.edge.size, checkpoint.size)
     for level, hashes in enumerate(walk.edge.tiles):
         if hashes:
@@ -135,14 +138,14 @@ def _check_not_cut(earlier: Checkpoint, checkpoint: Checkpoint) -> None:
         raise LedgerBrokenError("since", "the earlier checkpoint of no leaves has another root than that of nothing")
 
 
-def _take_bundle(read: ReadFile, walk: _Walk, tile: Tile, earlier: Checkpoint | None) -> None:
+def _take_bundle(read: ReadFile, walk: _Walk, tile: Tile, earlier: Checkpoint | None, visit: Callable[[Leaf], None]) -> None:
     raw = _file(read, tile.entries_path, "entries")
     try:
         leaves = read_bundle(raw, tile.width)
     except InvalidInputError as error:
         raise LedgerBrokenError("entries", f"{tile.entries_path}: {error.message}") from error
     for index, leaf in enumerate(leaves, start=walk.edge.size):
-        _check_leaf(leaf, index, walk)
+        visit(_check_leaf(leaf, index, walk))
     hashes = [leaf_hash(leaf) for leaf in leaves]
     if earlier is not None and walk.edge.size < earlier.size <= walk.edge.size + len(hashes):
         prefix, _ = walk.edge.append(hashes[: earlier.size - walk.edge.size])
@@ -161,7 +164,7 @@ def _check_tile(read: ReadFile, walk: _Walk, tile: Tile, expected: bytes) -> Non
     walk.files += 1
 
 
-def _check_leaf(data: bytes, index: int, walk: _Walk) -> None:
+def _check_leaf(data: bytes, index: int, walk: _Walk) -> Leaf:
     try:
         leaf = Leaf.parse(data)
     except InvalidInputError as error:
@@ -173,6 +176,7 @@ def _check_leaf(data: bytes, index: int, walk: _Walk) -> None:
         raise LedgerBrokenError("leaf", f"leaf {index}: the event {leaf.event_id} is there twice")
     walk.seen.add(event_id)
     walk.logged = leaf.logged
+    return leaf
 
 
 def _file(read: ReadFile, path: str, step: str) -> bytes:

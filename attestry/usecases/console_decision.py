@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from attestry.domain.approvals import Verdict, read_packet_sha256, read_reason, read_verdict
-from attestry.domain.errors import AttestryError, ConditionFailedError, ForbiddenError, InvalidInputError
+from attestry.domain.errors import AttestryError, ConditionFailedError, ForbiddenError, InvalidInputError, UnavailableError
 from attestry.domain.names import VersionReference
 from attestry.domain.principal import Principal, identify
 from attestry.ports import Functions, Key, MetaStore, ObjectStore, Put, StartRecord, Trail
@@ -68,6 +68,9 @@ def decide_from_console(
         decision = decide_approval(
             meta, attestor, store, reference.model, reference.number, verdict, reason=reason, by=by, at=at, packet_sha256=seen
         )
+    except UnavailableError:
+        # The decision may have been written: the state machine asks again.
+        raise
     except AttestryError as error:
         return {"outcome": "REFUSED", "error": error.to_dict()}
     if decision.complete:

@@ -179,19 +179,37 @@ def swap_pointer(
     raise ConflictError(f"the pointer of {model} in {environment} is being changed by others; try again")
 
 
-def roll_back(meta: MetaStore, attestor: Attestor, model: str, *, environment: str, by: Principal, reason: str, at: datetime) -> Deployment:
+def roll_back(
+    meta: MetaStore, attestor: Attestor, model: str, *, environment: str, by: Principal, reason: str, at: datetime, to: int | None = None
+) -> Deployment:
     """Put the version that is kept for rollback back in place.
+
+    With `to` the same again changes nothing. Without, it is a rollback of the rollback: what was left is what is kept by then.
+
+    Args:
+        meta: the table.
+        attestor: signs with the acting function's key.
+        model: the model's name.
+        environment: where, for example `production`.
+        by: who.
+        reason: why, checked.
+        at: the time.
+        to: number of the version that the caller wants back in place; None for whichever is kept.
 
     Raises:
         NotFoundError: nothing was deployed, or nothing is kept for rollback.
-        ConflictError: see `swap_pointer`.
+        ConflictError: another version than `to` is kept; see also `swap_pointer`.
     """
     pointer = meta.get(pointer_key(model, environment))
     if pointer is None:
         raise NotFoundError(f"no version of {model} is deployed in {environment}")
     previous = kept_in(pointer)
+    if to is not None and number_in(pointer) == to:
+        return Deployment(load_version(meta, model, to), previous, changed=False)
     if previous is None:
         raise NotFoundError(f"no earlier version of {model} is kept for rollback in {environment}")
+    if to not in (None, previous):
+        raise ConflictError(f"{model}@{previous} is kept for rollback in {environment}, not {model}@{to}")
     rate = str(pointer.get("previous_rate") or _last_rate(meta, model, previous, environment) or pointer["capture_rate"])
     return swap_pointer(
         meta,

@@ -3,6 +3,7 @@
 Rules:
 - The name of an execution derives from model, number, attempt and candidate, so starting it again is harmless.
 - A retry is a new execution under the same version number; it skips the stages that the table has as done.
+- An attempt that was counted and has no execution is the one to start: an earlier try was cut off in between.
 """
 
 from __future__ import annotations
@@ -18,6 +19,20 @@ def start_attempt(pipeline: Pipeline, version: Version) -> str:
     """Start the version's latest attempt and return the execution's ARN; the same again is harmless."""
     name = name_execution(version.model, version.number, version.attempt, version.candidate)
     return pipeline.start(name, {"model": version.model, "version": version.number, "attempt": version.attempt})
+
+
+def start_again(meta: MetaStore, pipeline: Pipeline, version: Version) -> bool:
+    """Start the version again where its execution has ended, or was never started; False where it runs.
+
+    Raises:
+        ConflictError: the version moved meanwhile.
+    """
+    status = pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate))
+    if status is None:
+        start_attempt(pipeline, version)
+    elif status != "RUNNING":
+        start_next_attempt(meta, pipeline, version)
+    return status != "RUNNING"
 
 
 def start_next_attempt(meta: MetaStore, pipeline: Pipeline, version: Version) -> Version:

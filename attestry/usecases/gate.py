@@ -12,14 +12,13 @@ from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import ConditionFailedError, ConflictError
-from attestry.domain.names import name_execution
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
 from attestry.ports import MetaStore, Notifier, ObjectStore, Pipeline, Update, When
 from attestry.usecases.attest import Attestor
 from attestry.usecases.decide import approve_by_policy
-from attestry.usecases.executions import start_next_attempt
+from attestry.usecases.executions import start_again
 from attestry.usecases.freeze_packet import freeze_packet
 from attestry.usecases.records import Move, load_version, move_writes, version_key
 
@@ -79,12 +78,7 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
     if version.status is Status.REJECTED or version.standing is Standing.RETIRED:
         _forget_token(meta, version)
         return "sent"
-    if (
-        version.stage is Stage.APPROVAL
-        and version.status is Status.SUCCEEDED
-        and pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate)) != "RUNNING"
-    ):
-        start_next_attempt(meta, pipeline, version)
+    if version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and start_again(meta, pipeline, version):
         return "restarted"
     if version.token:
         # Sent by an earlier try that was cut off behind it.

@@ -23,7 +23,7 @@ from tests.infra.conftest import SOURCE_ONLY
 from tests.infra.template import ACCOUNT, REGION, Template, listed
 
 ORIGIN = "attestry/210987654321/eu-west-1/registry-two"
-LOG = vkey(ORIGIN, bytes(range(32)))
+LOG, SUCCESSOR = vkey(ORIGIN, bytes(range(32))), vkey(ORIGIN, bytes(range(1, 33)))
 WITNESS_NAME = "attestry/333333333333/eu-north-1/attestry/witness"
 WITNESS_KEY = vkey(WITNESS_NAME, bytes(32), Algorithm.COSIGNATURE)
 FUNCTION = "arn:aws:lambda:eu-north-1:333333333333:function:attestry-witness"
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("synthesis")
 @pytest.fixture(scope="module")
 def outdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("witness")
-    synthesise_with_packs(build_app({**SOURCE_ONLY, "attestry:stack": "witness", "attestry:witnessLogs": [LOG]}, str(made)))
+    synthesise_with_packs(build_app({**SOURCE_ONLY, "attestry:stack": "witness", "attestry:witnessLogs": [LOG, SUCCESSOR]}, str(made)))
     return made
 
 
@@ -70,7 +70,7 @@ def test_the_sequencer_of_the_ledger_s_account_may_invoke_it_and_nobody_else(wit
 def test_it_knows_the_ledger_by_its_key_and_signs_under_its_own_name(witness: Template) -> None:
     (function,) = witness.of_type("AWS::Lambda::Function").values()
     told = function["Environment"]["Variables"]
-    assert json.loads(told["ATTESTRY_WITNESS_LOGS"]) == {ORIGIN: LOG}
+    assert json.loads(told["ATTESTRY_WITNESS_LOGS"]) == {ORIGIN: [LOG, SUCCESSOR]}
     assert told["ATTESTRY_WITNESS_NAME"] == f"attestry/{ACCOUNT}/{REGION}/attestry/witness"
     assert set(witness.raw["Outputs"]) == {"WitnessFunctionArn", "WitnessKeyArn", "WitnessName"}
 
