@@ -35,8 +35,7 @@ test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -m "not long" -n 2 tests/unit
-	@$(BIN)/python -m pytest -m "not long" tests/infra tests/independent tests/contract tests/embedded tests/security
+	@$(BIN)/python -m tests.run
 
 test-long: $(STAMP)  ## the tests that take longer
 	@$(BIN)/python -m pytest -m long
@@ -58,7 +57,7 @@ synth: $(STAMP)  ## the CloudFormation template, in cdk.out/
 	@$(BIN)/python app.py
 	@ls cdk.out/*.template.json
 
-bench: $(STAMP)  ## AWS calls, capacity, handler time, overhead, signing
+bench: $(STAMP)  ## AWS calls, capacity, handler time, overhead, signing, evidence, the ledger, cost
 	@$(BIN)/python -m benchmarks
 
 verifier: $(STAMP)  ## build the wheel of the offline verifier into build/

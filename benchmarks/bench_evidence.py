@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,17 @@ def _write_and_seal(texts: list[str]) -> dict[str, Any]:
 
 
 def _seal(receipts: list[bytes], body: bytes) -> Seal:
-    return Seal(KID, "tumour-diagnosis", 1, 1, len(receipts), seal_root(receipts), f"models/m/1/predictions/{KID}/{1:012d}-{len(receipts):012d}.jsonl", sha256_hex(body), 0)
+    return Seal(
+        KID,
+        "tumour-diagnosis",
+        1,
+        1,
+        len(receipts),
+        seal_root(receipts),
+        f"models/m/1/predictions/{KID}/{1:012d}-{len(receipts):012d}.jsonl",
+        sha256_hex(body),
+        0,
+    )
 
 
 # Verification
@@ -128,7 +139,7 @@ def _verification() -> tuple[Table, tuple[Target, ...]]:
         told = verify_bundle(data, pin=pin)
         if told.verdict is not Verdict.PROVEN:
             raise RuntimeError(f"the bundle of {name} is {told.verdict}: {told.reason}")
-    acts: dict[str, Act] = {f"bundle of {name}": (lambda data=data: verify_bundle(data, pin=pin)) for name, data in bundles.items()}
+    acts: dict[str, Act] = {f"bundle of {name}": partial(verify_bundle, data, pin=pin) for name, data in bundles.items()}
     spreads = interleaved(acts, VERIFICATIONS)
     with tempfile.TemporaryDirectory(prefix="attestry-bench-") as folder:
         Path(folder, "root.json").write_bytes(pin)
@@ -136,7 +147,10 @@ def _verification() -> tuple[Table, tuple[Target, ...]]:
         spreads |= {f"{name} (a process)": spread for name, spread in _processes(Path(folder)).items()}
     rows = tuple((name, *spread.cells) for name, spread in spreads.items())
     sizes = ", ".join(f"that of {name} has {len(data) // 1024} KiB" for name, data in bundles.items())
-    notes = (f"Milliseconds of processor time; {sizes}.", "The process is `attestry-verify BUNDLE.zip --root ROOT.json`; bytecode is there.")
+    notes = (
+        f"Milliseconds of processor time; {sizes}.",
+        "The process is `attestry-verify BUNDLE.zip --root ROOT.json`; bytecode is there.",
+    )
     targets = tuple(
         Target(f"verifying the bundle of {name}, ms", round(spreads[f"bundle of {name}"].median, 1), VERIFY_MS) for name in bundles
     )

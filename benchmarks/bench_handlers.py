@@ -46,6 +46,7 @@ VARIABLES = {
     "ATTESTRY_GATE_FUNCTION": "gate",
     "ATTESTRY_INFERENCE_FUNCTION": "inference",
     "ATTESTRY_SANDBOX_MEMORY_MIB": "2048",
+    "ATTESTRY_SIGN_ARTIFACT_FUNCTION": "sign_artifact",
 }
 
 Act = Callable[[], Any]
@@ -193,6 +194,7 @@ def _record(stage: Stage) -> Act:
     made.prepare(version, stage)
     result = made.run(made.head(version), stage)
     event = {**_of(version, stage), "run": result.run, "evaluation": result.evaluation, "error": None, "entered": result.entered}
+    made.functions.handlers["sign_artifact"] = lambda asked: made.sign_artifact(asked["folder"], asked["version_digest"]).to_item()
     handler = _handler("record_stage", made)
     return lambda: handler(event)
 

@@ -1,9 +1,9 @@
 """What an append to the ledger costs by the ledger's size: calls, bytes, and the sequencer's own time.
 
-The real sequencer and the real witness work over ports in memory. A ledger of a million leaves is not built for it: an append needs no
-more of one than its right edge, so the edge is made of random hashes beside the real leaves of the last entry bundle, with a checkpoint that
-the ledger's key has signed. Both ledgers begin at the same place within a tile and are appended to in turns through one whole tile, so that
-they differ in size alone. A cold process reads the edge from the staged batch; a warm one remembers it.
+The real sequencer and the real witness work over ports in memory. A ledger of a million leaves is not built for it: an append needs no more
+of one than its right edge, so the edge is made of random hashes beside the leaves of the last entry bundle, with a checkpoint that the
+ledger's key signed. Both ledgers begin at the same place within a tile and are appended to in turns through one whole tile, so they differ
+in size alone. A cold process reads the edge from the staged batch; a warm one remembers it.
 
 Targets: calls, bytes and time of an append at a million leaves at most 1.2 times those at a thousand.
 """
@@ -26,7 +26,7 @@ from attestry.evidence.tlog import HASH_BYTES, TILE_WIDTH, RightEdge, leaf_hash
 from attestry.ports import Put
 from attestry.usecases.ledger_head import COMMIT, LIVE, Head, archive_key, staging_key
 from attestry.usecases.sequence import Sequencer
-from benchmarks.result import Result, Spread, Table, Target
+from benchmarks.result import Cell, Result, Spread, Table, Target
 
 # The ledger in memory belongs to the tests, which are not written for the strict checks of this package.
 ledgers: Any = importlib.import_module("tests.unit.ledger_world")
@@ -56,6 +56,11 @@ class Meter:
     read: int = 0
     written: int = 0
     seconds: float = 0.0
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.calls.clear()
+        self.read, self.written, self.seconds = 0, 0, 0.0
 
     def call(self, name: str, act: Callable[[], Any]) -> Any:
         """Perform one call."""
@@ -103,7 +108,7 @@ class Ledger:
         """Append once, and return what it took."""
         self.world.add_events(LEAVES)
         sequencer = self._warm if warm else self._sequencer()
-        self.meter.__init__()  # type: ignore[misc]
+        self.meter.reset()
         began = time.thread_time()
         done = sequencer.run()
         spent = time.thread_time() - began - self.meter.seconds
@@ -117,8 +122,8 @@ class Ledger:
         world, meter = self.world, self.meter
         meta, store = Metered(world.meta, "table", meter), Metered(world.store, "store", meter)
         signer, witnesses = Metered(world.signer, "kms", meter), Metered(world.witnesses, "witnesses", meter)
-        ports: tuple[Any, ...] = (meta, store, signer, witnesses)
-        return Sequencer(*ports, world.clock, ledgers.ORIGIN)
+        ports: dict[str, Any] = {"meta": meta, "store": store, "signer": signer, "witnesses": witnesses, "clock": world.clock}
+        return Sequencer(**ports, origin=ledgers.ORIGIN)
 
     def _seed(self, size: int) -> None:
         """Make it a published ledger of which nothing is there but what the sequencer left at its last append."""
@@ -150,7 +155,8 @@ class Ledger:
 def run() -> Result:
     """Append to a small and a large ledger in turns."""
     _require_missing_tiles(Ledger(LARGE))
-    rows, targets = [], []
+    rows: list[tuple[Cell, ...]] = []
+    targets = []
     for warm in (True, False):
         small, large = Ledger(SMALL), Ledger(LARGE)
         taken: dict[int, list[dict[str, float]]] = {SMALL: [], LARGE: []}

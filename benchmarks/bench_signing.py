@@ -1,8 +1,9 @@
 """Signing and verifying a prediction, beside the same library's raw Ed25519 in the same run.
 
 The rounds of all measurements are interleaved, so that a slower or faster machine is slower or faster for all of them; they are short, and
-the best one counts, in processor time, so that other programs on the machine do not. `sign prediction` may take twice as long as `raw sign`, and `receipt path` three times: what a warm prediction does beside AWS and
-the model, namely decode the pointer's row, judge whether it is fresh, sign, and build the receipt's row.
+the best one counts, in processor time, so that other programs on the machine do not. `sign prediction` may take twice as long as `raw
+sign`, and `receipt path` three times: what a warm prediction does beside AWS and the model, namely decode the pointer's row, judge whether
+it is fresh, sign, and build the receipt's row. What the table's adapter then does for DynamoDB stands in a row of its own, not judged.
 """
 
 from __future__ import annotations

@@ -111,7 +111,13 @@ def _stages(config: Config) -> dict[str, Spec]:
                 1024,
                 2048,
                 asynchronous=True,
-                extra=("ATTESTRY_FOLDER_NAMING", "ATTESTRY_PIPELINE_ARN", "ATTESTRY_SIGNED_APPROVAL_TIERS", "ATTESTRY_TOPIC_ARN"),
+                extra=(
+                    "ATTESTRY_FOLDER_NAMING",
+                    "ATTESTRY_PIPELINE_ARN",
+                    "ATTESTRY_SANDBOX_MEMORY_MIB",
+                    "ATTESTRY_SIGNED_APPROVAL_TIERS",
+                    "ATTESTRY_TOPIC_ARN",
+                ),
             )
         ),
         "sandbox": Spec(

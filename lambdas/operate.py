@@ -158,6 +158,14 @@ def _revoked(revoked: Revocation) -> dict[str, Any]:
     }
 
 
+def _number(field: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value < 10**9:
+        raise InvalidInputError.of(field, "number", f"{field} is the number of a version")
+    return value
+
+
 def _caller(request: Request) -> Principal:
     return person_of(world.meta, caller(request, world.settings))
 

@@ -30,5 +30,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         current_platform(),
         naming,
         signed_tiers=world.settings.signed_approval_tiers,
+        sandbox_memory_mib=world.settings.number("ATTESTRY_SANDBOX_MEMORY_MIB", 0) or None,
     )
     return registrar.register(upload, world.clock.now()).to_dict()

@@ -181,7 +181,11 @@ class Flow:
         if stage is Stage.VALIDATION:
             self.scratch.put(f"{prefix}evaluated/predictions.json", b"{}")
             values = GOOD if metrics is None else metrics
-            summary = {"metrics": {k: {"value": v, "text": repr(v)} for k, v in values.items()}, "rows": 143}
+            summary = {
+                "metrics": {k: {"value": v, "text": repr(v)} for k, v in values.items()},
+                "rows": 143,
+                "evaluated_with": {"scikit-learn": "1.9.1", "environment_id": "e7" * 32},
+            }
         evaluation = None
         if summary is not None:
             self.scratch.put(f"{prefix}evaluated/summary.json", json.dumps(summary).encode())

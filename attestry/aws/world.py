@@ -9,15 +9,15 @@ from attestry.aws.clients import Clients
 from attestry.aws.clock import SystemClock
 from attestry.aws.functions import LambdaFunctions
 from attestry.aws.meta_store import DynamoMetaStore
-from attestry.aws.notifier import SnsNotifier
 from attestry.aws.object_store import S3ObjectStore
-from attestry.aws.pipeline import StepFunctionsPipeline
 from attestry.aws.settings import Settings
 from attestry.aws.signer import KmsNoteSigner, KmsSigner
-from attestry.aws.trail import CloudTrailTrail
 
 if TYPE_CHECKING:
     from attestry.aws.audit import AuditNotes
+    from attestry.aws.notifier import SnsNotifier
+    from attestry.aws.pipeline import StepFunctionsPipeline
+    from attestry.aws.trail import CloudTrailTrail
     from attestry.aws.witnesses import LambdaWitnesses
     from attestry.evidence.attestor import Attestor
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class World:
     """Everything outside that a handler may hand to a use case.
 
-    A handler keeps one for the life of its process and uses the ports that its role allows; the others are never made.
+    A handler keeps one for the life of its process and uses the ports that its role allows; the others are never made, and the adapters
+    that few functions need are not even imported, for which every cold start would wait.
 
     Args:
         settings: by default, of the environment.
@@ -68,11 +69,15 @@ class World:
     @cached_property
     def pipeline(self) -> StepFunctionsPipeline:
         """Return the pipeline."""
+        from attestry.aws.pipeline import StepFunctionsPipeline
+
         return StepFunctionsPipeline(self.clients.stepfunctions, self.settings.pipeline_arn)
 
     @cached_property
     def notifier(self) -> SnsNotifier:
         """Return the topic for notifications."""
+        from attestry.aws.notifier import SnsNotifier
+
         return SnsNotifier(self.clients.sns, self.settings.topic_arn)
 
     @cached_property
@@ -83,7 +88,6 @@ class World:
     @cached_property
     def attestor(self) -> Attestor:
         """Return what attests the moves that this function makes, with the function's own key."""
-        # Functions that move no version are spared the formats.
         from attestry.evidence.attestor import Attestor
 
         return Attestor(KmsSigner(self.clients.kms, self.settings.signing_key), self.store)
@@ -96,7 +100,6 @@ class World:
     @cached_property
     def witnesses(self) -> LambdaWitnesses:
         """Return who cosigns checkpoints of the ledger."""
-        # Imported here because only one function asks witnesses, and it costs the others' start.
         from attestry.aws.witnesses import LambdaWitnesses
 
         return LambdaWitnesses(self.functions, self.settings.witnesses)
@@ -104,4 +107,6 @@ class World:
     @cached_property
     def trail(self) -> CloudTrailTrail:
         """Return CloudTrail's event history."""
+        from attestry.aws.trail import CloudTrailTrail
+
         return CloudTrailTrail(self.clients.cloudtrail)

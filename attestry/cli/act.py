@@ -71,7 +71,9 @@ def _register_operations(app: typer.Typer) -> None:
     @verb(app, roles=("deployer",))
     def rollback(cli: Cli, model: ModelArgument, reason: ReasonOption) -> None:
         """Put the version before the deployed one back in place."""
-        cli.show(cli.client.rollback(model, reason), lambda a: f"{model}@{a['version']} is {a['standing']}")
+        deployed: dict[str, Any] = next((d for d in cli.client.model(model).get("deployed", []) if d["environment"] == "production"), {})
+        answer = cli.client.rollback(model, reason, to=deployed.get("previous"))
+        cli.show(answer, lambda a: f"{model}@{a['version']} is {a['standing']}")
 
     @verb(app, roles=("scientist", "deployer"))
     def retry(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
@@ -104,6 +106,9 @@ def _register_predict(app: typer.Typer) -> None:
         """Ask the deployed version; the answer carries its prediction ID and receipt."""
         from attestry.cli import render
 
+        name, at, _ = model.partition("@")
+        if at:
+            raise typer.BadParameter(f"only the version that stands deployed predicts, so give the model alone: attestry predict {name}")
         cli.patience_seconds = wait
         cli.show(cli.client.predict(model, read_instances(file, instance or [])), render.prediction)
 

@@ -187,7 +187,7 @@ class Demo:
 
     def _roll_back(self) -> str:
         frank = self._client("frank")
-        frank.rollback(MODEL, "version 2 is being looked at")
+        frank.rollback(MODEL, "version 2 is being looked at", to=1)
         answer = self._client("frank-consumer").predict(MODEL, [self._rows[0]])
         expect(answer["version"] == 1 == signed_version(answer), "after the rollback another version than 1 answers")
         standings = {v["number"]: v["standing"] for v in frank.versions(MODEL)}

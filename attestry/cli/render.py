@@ -68,7 +68,7 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 def version(row: Mapping[str, Any]) -> RenderableType:
     """Return all of a version: head, stages, gates, transitions, decisions."""
     head = {k: row.get(k) for k in ("stage", "status", "standing", "error", "candidate", "version_digest", "folder", "attempt")}
-    head |= {"submitter": row.get("submitter_person") or "unproven", "created": row.get("created"), "updated": row.get("updated")}
+    head |= {"submitter": row.get("submitter_person") or _unproven(row), "created": row.get("created"), "updated": row.get("updated")}
     head |= {"out_of_use": _out_of_use(row.get("retirement")), "retires_on": row.get("retires_on")}
     return Group(
         Text(f"{row['model']}@{row['number']}", style="bold"),
@@ -79,6 +79,15 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         _transitions(row),
         _approvals(row),
         *_findings(row),
+    )
+
+
+def _unproven(row: Mapping[str, Any]) -> str:
+    """Return what it means that no person stands behind a submission, and what is done about it."""
+    reference = f"{row['model']}@{row['number']}"
+    return (
+        f"unproven: its login maps to no person, so it is not approved. Once an admin has mapped it (attestry people add), "
+        f"that person says so: attestry claim {reference}"
     )
 
 

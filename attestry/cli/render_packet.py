@@ -28,10 +28,10 @@ def packet(of: Packet) -> RenderableType:
         for row in content["findings"]:
             found.add_row(*(text(row.get(k)) for k in ("what", "where", "expected", "found")))
         parts.append(found)
-    gates = table("gate", "rule", "threshold", "value", "outcome", title="gates")
+    gates = table("gate", "rule", "threshold", "value", "outcome", "why", title="gates")
     for gate in content["gates"]:
         cells = (text(gate.get(k)) for k in ("name", "rule", "threshold", "value"))
-        gates.add_row(*cells, text("passed" if gate.get("passed") else "failed"))
+        gates.add_row(*cells, text("passed" if gate.get("passed") else "failed"), text(gate.get("reason")))
     parts.append(gates)
     if of.compared_with:
         parts += [Text(f"difference to {of.compared_with}", style="bold"), differences(content["differences"])]

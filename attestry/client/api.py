@@ -145,9 +145,15 @@ class RegistryClient:
         """Begin to put an approved version in place."""
         return self._post(f"{_version(model, number)}/deployment", {"reason": reason})
 
-    def rollback(self, model: str, reason: str) -> Any:
-        """Put the previous version back in place."""
-        return self._post(f"/v1/models/{_part(model)}/rollback", {"reason": reason})
+    def rollback(self, model: str, reason: str, *, to: int | None = None) -> Any:
+        """Put the previous version back in place.
+
+        Args:
+            model: the model's name.
+            reason: why.
+            to: number of that version. Without it the request must not be sent twice: the second would roll the first one back.
+        """
+        return self._post(f"/v1/models/{_part(model)}/rollback", {"reason": reason, **({"to": to} if to is not None else {})})
 
     def retry(self, model: str, number: int, reason: str) -> Any:
         """Try a failed version again."""

@@ -6,8 +6,9 @@ Rules:
 2. A floor or ceiling passes at equality.
 3. "No worse than deployed by more than d" passes while no version is deployed. A deployed version without the metric
    cannot be compared with, so the gate fails: it can be added only after a version that has the metric.
-4. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
-5. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there
+4. A comparison with a version that was measured on another hold-out is judged too, and says so.
+5. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
+6. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there
    is at least one.
 """
 
@@ -23,6 +24,21 @@ from attestry.domain.manifest_record import Manifest
 from attestry.domain.metrics import METRIC_FUNCTIONS
 
 Rule = Literal["minimum", "maximum", "no_worse_than_deployed", "required"]
+ComparedOn = Literal["", "the same hold-out", "another hold-out"]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The version that a comparison is made with.
+
+    Attributes:
+        metrics: name or alias to value.
+        compared_on: whether they were computed on the hold-out that the new version's are; empty where nothing is known of it, as in
+            records of former times.
+    """
+
+    metrics: Mapping[str, float | None]
+    compared_on: ComparedOn = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class GateResult:
         value: the metric's value; None where it is missing or not finite, and for required fields.
         passed: whether the gate is passed.
         reason: the sentence for a person.
+        compared_on: of a comparison with a deployed version, on which hold-out that version was measured; else empty.
     """
 
     name: str
@@ -45,20 +62,33 @@ class GateResult:
     value: float | None
     passed: bool
     reason: str
+    compared_on: ComparedOn = ""
 
     def to_item(self) -> dict[str, Any]:
         """Return the result as it is stored: numbers as text in their shortest exact form."""
         threshold, value = (None if number is None else repr(number) for number in (self.threshold, self.value))
-        return {"name": self.name, "rule": self.rule, "threshold": threshold, "value": value, "passed": self.passed, "reason": self.reason}
+        item = {"name": self.name, "rule": self.rule, "threshold": threshold, "value": value, "passed": self.passed, "reason": self.reason}
+        return {**item, "compared_on": self.compared_on} if self.compared_on else item
 
 
-def apply_gates(manifest: Manifest, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None) -> list[GateResult]:
+def compare_holdouts(mine: Mapping[str, str], other: Mapping[str, str]) -> ComparedOn:
+    """Return whether two versions were measured on one hold-out: the same features and the same labels.
+
+    Args:
+        mine: digests of `holdout` and `labels`, hex.
+        other: the same of the deployed version; a digest that is missing is like no other.
+    """
+    same = all(mine.get(part) and mine.get(part) == other.get(part) for part in ("holdout", "labels"))
+    return "the same hold-out" if same else "another hold-out"
+
+
+def apply_gates(manifest: Manifest, metrics: Mapping[str, float | None], deployed: Deployed | None) -> list[GateResult]:
     """Return the result of every gate, in the order of the manifest.
 
     Args:
         manifest: with the gates, the metrics that say which direction is better, and the required fields.
         metrics: name or alias to the value that the registry computed.
-        deployed: the same of the version that is deployed; None while none is.
+        deployed: the version that is deployed; None while none is.
     """
     lower = {m.key for m in manifest.validation.metrics if METRIC_FUNCTIONS[m.name].better == "lower"}
     results: list[GateResult] = []
@@ -73,6 +103,15 @@ def apply_gates(manifest: Manifest, metrics: Mapping[str, float | None], deploye
     mapping = manifest.to_mapping()
     results += [_judge_required(name, mapping) for name in manifest.gates.required]
     return results
+
+
+def unfilled_fields(manifest: Manifest) -> dict[int, str]:
+    """Return the required fields that the manifest does not fill in: index in `gates.required` to name.
+
+    Nothing that happens later changes the answer, so such a manifest is refused when it is read.
+    """
+    mapping = manifest.to_mapping()
+    return {i: name for i, name in enumerate(manifest.gates.required) if not _judge_required(name, mapping).passed}
 
 
 def all_passed(results: Sequence[GateResult]) -> bool:
@@ -90,7 +129,7 @@ def _judge_limit(name: str, rule: Rule, threshold: float, metrics: Mapping[str, 
 
 
 def _compare(
-    name: str, by_more_than: float, lower_is_better: bool, metrics: Mapping[str, float | None], deployed: Mapping[str, float | None] | None
+    name: str, by_more_than: float, lower_is_better: bool, metrics: Mapping[str, float | None], deployed: Deployed | None
 ) -> GateResult:
     rule: Rule = "no_worse_than_deployed"
     value = _finite(metrics.get(name))
@@ -98,16 +137,17 @@ def _compare(
         return GateResult(name, rule, None, None, False, f"{name} is missing or not a finite number")
     if deployed is None:
         return GateResult(name, rule, None, value, True, f"{name} is {value:g}; no version is deployed yet")
-    other = _finite(deployed.get(name))
+    other, where = _finite(deployed.metrics.get(name)), deployed.compared_on
     if other is None:
-        return GateResult(name, rule, None, value, False, f"the deployed version has no {name} to compare with")
+        return GateResult(name, rule, None, value, False, f"the deployed version has no {name} to compare with", where)
     slack = Decimal(str(by_more_than)) * (1 if lower_is_better else -1)
     threshold = Decimal(str(other)) + slack
     mine = Decimal(str(value))
     passed = mine <= threshold if lower_is_better else mine >= threshold
     wanted = "at most" if lower_is_better else "at least"
-    reason = f"{name} is {value:g}, the deployed version has {other:g}, wanted {wanted} {float(threshold):g}"
-    return GateResult(name, rule, float(threshold), value, passed, reason)
+    on = " on another hold-out" if where == "another hold-out" else ""
+    reason = f"{name} is {value:g}, the deployed version has {other:g}{on}, wanted {wanted} {float(threshold):g}"
+    return GateResult(name, rule, float(threshold), value, passed, reason, where)
 
 
 def _judge_required(name: str, manifest: Mapping[str, Any]) -> GateResult:

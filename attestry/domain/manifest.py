@@ -5,7 +5,8 @@
 1. The text is UTF-8, at most 256 KiB, one YAML 1.2 or JSON document without anchors, aliases, tags or duplicate keys,
    at most 20 levels deep, without NaN and infinities (`attestry.domain.manifest_source`).
 2. The content matches the JSON Schema and the rules between fields (`attestry.domain.manifest_rules`).
-3. Its canonical form is RFC 8785 (JCS) of the parsed mapping; the SHA-256 of that is the candidate ID. YAML or JSON,
+3. Every field that `gates.required` names is filled in. A draft is not held to it, since submitting fills in more.
+4. Its canonical form is RFC 8785 (JCS) of the parsed mapping; the SHA-256 of that is the candidate ID. YAML or JSON,
    order of keys, comments and `1` or `1.0` make no difference.
 
     document = read_manifest(raw)
@@ -25,6 +26,7 @@ from typing import Any
 import rfc8785
 
 from attestry.domain.errors import InvalidInputError, Problem
+from attestry.domain.gates import unfilled_fields
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.manifest_rules import find_problems
 from attestry.domain.manifest_sections import (
@@ -148,7 +150,16 @@ def read_manifest(raw: bytes, *, draft: bool = False) -> ManifestDocument:
         problems.append(Problem("", "mapping", "the manifest must be a mapping of sections (model, source, ...)", 1))
     if problems or not isinstance(source.value, dict):
         raise InvalidInputError(_shorten(sorted(problems, key=lambda p: p.line or 0)))
-    return ManifestDocument(source.value, source, draft)
+    document = ManifestDocument(source.value, source, draft)
+    unfilled = {} if draft else unfilled_fields(document.manifest)
+    if unfilled:
+        raise InvalidInputError([_unfilled(document, index, name) for index, name in unfilled.items()])
+    return document
+
+
+def _unfilled(document: ManifestDocument, index: int, name: str) -> Problem:
+    message = f"asks for '{name}', which this manifest leaves out or empty; fill it in, or do not ask for it"
+    return document.problem(f"gates.required[{index}]", "filled_in", message)
 
 
 def _shorten(problems: list[Problem]) -> list[Problem]:

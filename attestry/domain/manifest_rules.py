@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attestry.domain.errors import Problem
-from attestry.domain.manifest_schema import describe_field, find_schema_problems, suggest
+from attestry.domain.manifest_schema import describe_field, field_names, find_schema_problems, suggest
 from attestry.domain.manifest_source import Path, SourceText, join_path
+from attestry.domain.metric_parameters import parameters_of
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.domain.names import find_broken_path_rule, fold_path
 
@@ -182,6 +183,27 @@ def _check_metrics(value: Any) -> Iterator[Finding]:
             )
 
 
+def _check_metric_parameters(value: Any) -> Iterator[Finding]:
+    """Metrics are called with what they take, so that it is not the evaluation, after hours of training, that refuses."""
+    for i, item in _items(value, "validation", "metrics"):
+        metric = str(item.get("name"))
+        if metric not in METRIC_FUNCTIONS:
+            continue
+        at: Path = ("validation", "metrics", i, "parameters")
+        known, given = parameters_of(metric), _at(item, ("parameters",), dict) or {}
+        for name, parameter in known.items():
+            if parameter.needed and name not in given:
+                yield (*at, name), "required", f"is missing: '{metric}' takes {parameter.wanted} as '{name}'"
+        for name, argument in given.items():
+            if name not in known:
+                hint = suggest(str(name), list(known))
+                there = f" It takes: {', '.join(known)}" if known else " It takes none"
+                yield (*at, name), "known_parameter", f"'{metric}' has no parameter '{name}'{hint or '.'}{there}"
+            elif not known[name].accepts(argument):
+                hint = suggest(argument, known[name].choices) if isinstance(argument, str) else ""
+                yield (*at, name), "parameter_value", f"'{metric}' takes {known[name].wanted} as '{name}'{hint}"
+
+
 def _check_gates(value: Any) -> Iterator[Finding]:
     named = [item for _, item in _items(value, "validation", "metrics")]
     known = {str(item.get("alias", item.get("name"))) for item in named}
@@ -205,7 +227,8 @@ def _check_gates(value: Any) -> Iterator[Finding]:
             yield (("gates", "metrics", i, "maximum"), "order", f"the maximum {high} is less than the minimum {low}: nothing can pass")
     for i, name in enumerate(_at(value, ("gates", "required"), list) or []):
         if isinstance(name, str) and describe_field(split_field(name)) is None:
-            yield ("gates", "required", i), "known_field", f"'{name}' is no field of a manifest"
+            hint = suggest(name, field_names())
+            yield ("gates", "required", i), "known_field", f"'{name}' is no field of a manifest{hint}"
 
 
 def _check_approval(value: Any) -> Iterator[Finding]:
@@ -241,6 +264,7 @@ _RULES = (
     _check_data_sources,
     _check_prepared_data,
     _check_metrics,
+    _check_metric_parameters,
     _check_gates,
     _check_approval,
     _check_reproduction,

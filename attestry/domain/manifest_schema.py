@@ -88,6 +88,21 @@ def describe_field(path: Sequence[str | int]) -> dict[str, Any] | None:
     return node
 
 
+@cache
+def field_names() -> tuple[str, ...]:
+    """Return the dotted name of every field that has one, `[]` behind the name of a list whose items have fields."""
+
+    def walk(node: dict[str, Any], path: str) -> Iterator[str]:
+        for name, child in node.get("properties", {}).items():
+            below = _resolve(child)
+            field = f"{path}.{name}" if path else name
+            yield field
+            yield from walk(below, field)
+            yield from walk(_resolve(below.get("items", {})), f"{field}[]")
+
+    return tuple(walk(load_schema(), ""))
+
+
 def find_schema_problems(source: SourceText, *, draft: bool) -> list[Problem]:
     """Return what the schema has against the text's value.
 

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import math
+import platform
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,12 +51,18 @@ def evaluate_validation(event: Mapping[str, Any], store: ObjectStore, scratch: O
         ),
         "rows": predictions.rows,
         "predictions_sha256": hashlib.sha256(predictions.document).hexdigest(),
-        "scikit_learn": sklearn.__version__,
+        "evaluated_with": _environment(event.get("environment") or {}),
     }
     scratch.put_new(f"{prefix}predictions.json", predictions.document, content_type="application/json")
     body = json.dumps(summary, allow_nan=False, ensure_ascii=False).encode()
     scratch.put_new(f"{prefix}summary.json", body, content_type="application/json")
     return f"{prefix}summary.json"
+
+
+def _environment(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return what computes the metrics: the packages whose versions bear on them, and the environment that they are imported from."""
+    packages = {"scikit-learn": sklearn.__version__, "numpy": numpy.__version__, "pyarrow": pyarrow.__version__}
+    return {"python": platform.python_version(), **packages, **{f"environment_{k}": str(v) for k, v in sorted(environment.items())}}
 
 
 def read_labels(store: ObjectStore, labels: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import IntegrityError
-from attestry.domain.gates import apply_gates
+from attestry.domain.gates import Deployed, apply_gates, compare_holdouts
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.evidence.artifact_manifest import ArtifactManifest
@@ -37,7 +37,7 @@ _RESULTS: Final = frozenset({"outcome", "error", "started", "ended", "outputs", 
 _FACTS: Final = {
     "PROCESSING": frozenset({"data"}),
     "TRAINING": frozenset(),
-    "VALIDATION": frozenset({"metrics", "gates", "rows", "compared_with"}),
+    "VALIDATION": frozenset({"metrics", "gates", "rows", "compared_with", "compared_holdout", "evaluated_with"}),
 }
 
 
@@ -256,8 +256,8 @@ def _started_of(case: Case, stage: str, attempt: int) -> Entry:
     return found[0]
 
 
-def _compared(manifest: Manifest, record: Mapping[str, Any]) -> dict[str, float | None] | None:
-    """Return the metrics of the version that was compared with, as far as the recorded thresholds tell them."""
+def _compared(manifest: Manifest, record: Mapping[str, Any]) -> Deployed | None:
+    """Return the version that was compared with: its metrics as far as the recorded thresholds tell them, its hold-out as recorded."""
     if not record["compared_with"]:
         return None
     lower = {m.key for m in manifest.validation.metrics if METRIC_FUNCTIONS[m.name].better == "lower"}
@@ -267,7 +267,8 @@ def _compared(manifest: Manifest, record: Mapping[str, Any]) -> dict[str, float 
         if gate["rule"] == "no_worse_than_deployed" and gate["threshold"] is not None:
             name = gate["name"]
             metrics[name] = float(Decimal(gate["threshold"]) - (slack[name] if name in lower else -slack[name]))
-    return metrics
+    theirs = record.get("compared_holdout")
+    return Deployed(metrics, compare_holdouts(record["criteria"], theirs) if theirs is not None else "")
 
 
 def _numbers(metrics: Mapping[str, str]) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
@@ -113,6 +113,10 @@ class RightEdge:
 
     def root(self) -> bytes:
         """Return the root of the tree."""
+        return self._root
+
+    @cached_property
+    def _root(self) -> bytes:
         right: list[bytes] = []
         for tile in self.tiles:
             hashes = [*tile, *right]

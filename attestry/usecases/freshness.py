@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from attestry.domain.errors import ConflictError, UnavailableError
+from attestry.domain.errors import ConflictError, NotFoundError, UnavailableError
 from attestry.ports import Item, MetaStore
 from attestry.usecases.pointer import require_deployed
-from attestry.usecases.records import pointer_key
+from attestry.usecases.records import model_key, pointer_key
 
 FRESH_SECONDS: Final = 3.0
 """How old the reading of a pointer may be on which a receipt is written and an answer given."""
@@ -62,7 +62,7 @@ class PointerWatch:
         """Return the pointer.
 
         Raises:
-            NotFoundError: nothing is deployed there, with the reason where something was.
+            NotFoundError: there is no such model, or nothing is deployed there, with the reason where something was.
         """
         asked = self._clock()
         pointer = self._read()
@@ -94,4 +94,7 @@ class PointerWatch:
             raise UnavailableError("what stands deployed could not be read in time; nothing is answered")
 
     def _read(self) -> Item:
-        return require_deployed(self._meta.get(pointer_key(self._model, self._environment)), self._model, self._environment)
+        pointer = self._meta.get(pointer_key(self._model, self._environment))
+        if pointer is None and self._meta.get(model_key(self._model)) is None:
+            raise NotFoundError(f"there is no model {self._model}")
+        return require_deployed(pointer, self._model, self._environment)

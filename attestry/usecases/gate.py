@@ -78,12 +78,11 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
     if version.status is Status.REJECTED or version.standing is Standing.RETIRED:
         _forget_token(meta, version)
         return "sent"
-    if version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and start_again(meta, pipeline, version):
-        return "restarted"
+    restarted = version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and start_again(meta, pipeline, version)
     if version.token:
-        # Sent by an earlier try that was cut off behind it.
+        # Nobody waits with it any more: an earlier try sent it, or the execution is gone.
         _forget_token(meta, version)
-    return "sent"
+    return "restarted" if restarted else "sent"
 
 
 def _apply_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, at: datetime) -> Version:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
-from attestry.evidence.note import Checkpoint, Verifier, open_note
 from attestry.ports import Item, Key
+
+if TYPE_CHECKING:
+    from attestry.evidence.note import Verifier
 
 COMMIT: Final = Key("LEDGER", "CHECKPOINT")
 FOLDER: Final = "ledger/"
@@ -86,6 +88,9 @@ class Head:
         Raises:
             IntegrityError: the row is not one that the sequencer wrote.
         """
+        # Here alone: what signs looks up names of rows, and starts without the formats of notes.
+        from attestry.evidence.note import Checkpoint, open_note
+
         try:
             fields = {name: row[name] for name in cls.__dataclass_fields__}
             witnessed = {str(n): s for n, s in dict(row["witnessed"]).items() if type(s) is int and s >= 0}

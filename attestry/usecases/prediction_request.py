@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from attestry.domain.errors import InvalidInputError, Problem
@@ -18,6 +19,8 @@ from attestry.evidence.canonical import parse_strict
 MAX_BODY_BYTES = 1 << 20
 MAX_INSTANCES = 1000
 MAX_PROBLEMS = 20
+MAX_NEAR = 200
+"""Among how many features the nearest is looked for: a request of wrong names must not cost more than one of right ones."""
 
 _INTEGER = re.compile(r"(u?)int(8|16|32|64)")
 _FLOAT = re.compile(r"(float|double|halffloat|decimal).*")
@@ -64,7 +67,8 @@ def order_by_schema(instances: Sequence[Mapping[str, Any]], schema: Sequence[Map
         if len(problems) >= MAX_PROBLEMS:
             break
     if problems:
-        raise InvalidInputError(sorted(problems[:MAX_PROBLEMS], key=lambda p: p.field))
+        told = [_with_hint(problem, instances, columns) for problem in problems[:MAX_PROBLEMS]]
+        raise InvalidInputError(sorted(told, key=lambda p: p.field))
     floats = {name for name, kind in columns.items() if _FLOAT.fullmatch(kind)}
     return [{n: float(i[n]) if n in floats else i[n] for n in columns} for i in instances]
 
@@ -77,6 +81,20 @@ def _problems(instance: Mapping[str, Any], columns: Mapping[str, str], where: st
     for name in columns.keys() & instance.keys():
         if message := _wrong(instance[name], columns[name]):
             yield Problem(f"{where}.{name}", "type", message)
+
+
+def _with_hint(problem: Problem, instances: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Problem:
+    """Return a problem with an unknown feature together with the nearest of those that its instance lacks."""
+    if problem.rule != "unknown":
+        return problem
+    # Here alone: requests that are as they should be start without it.
+    from difflib import get_close_matches
+
+    where, _, name = problem.field.partition(".")
+    instance = instances[int(where.removeprefix("instances[").removesuffix("]"))]
+    lacking = [column for column in columns if column not in instance][:MAX_NEAR]
+    near = get_close_matches(name, lacking, n=1, cutoff=0.6)
+    return replace(problem, message=f"{problem.message}; did you mean '{near[0]}'?") if near else problem
 
 
 def _wrong(value: Any, kind: str) -> str | None:

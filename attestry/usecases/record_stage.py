@@ -186,7 +186,14 @@ class StageRecorder:
         shown = {name: repr(value) for name, value in metrics.items()}
         outputs = ({"name": "predictions", "digest": predictions.sha256, "files": [predictions.to_item()]},)
         changes = {"metrics": shown, "gates": judged.results, "standing": version.standing.value}
-        facts = {"metrics": shown, "gates": judged.results, "rows": int(summary["rows"]), "compared_with": judged.compared_with}
+        facts = {
+            "metrics": shown,
+            "gates": judged.results,
+            "rows": int(summary["rows"]),
+            "compared_with": judged.compared_with,
+            "compared_holdout": dict(judged.compared_holdout),
+            "evaluated_with": _evaluated_with(summary),
+        }
         if not judged.passed:
             changes = {**changes, "standing": Standing.REJECTED.value}
             return Recorded(Status.REJECTED, judged.reason, outputs, changes, facts)
@@ -358,6 +365,11 @@ def _approval_outcome(version: Version) -> dict[str, str]:
     if version.approved:
         return {"outcome": Status.SUCCEEDED.value, "error": ""}
     return {"outcome": Status.REJECTED.value, "error": version.error}
+
+
+def _evaluated_with(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the registry computed the metrics with, as its own evaluation tells: packages, and the environment they lie in."""
+    return {str(name): str(value) for name, value in (summary.get("evaluated_with") or {}).items()}
 
 
 def _without_floats(value: Any) -> Any:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attestry.domain.errors import ConflictError, NotFoundError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version, encode
-from attestry.evidence.attestor import AttestationRef
-from attestry.evidence.predicates import MoveFacts, Predicate
 from attestry.ports import ABSENT, Key, MetaStore, Put, Update, When, Write
-from attestry.usecases.attest import Attestor, attest_move
+
+if TYPE_CHECKING:
+    from attestry.evidence.attestor import AttestationRef
+    from attestry.evidence.predicates import MoveFacts, Predicate
+    from attestry.usecases.attest import Attestor
 
 MODELS = "MODELS"
 OUTBOX = "OUTBOX"
@@ -167,6 +169,10 @@ def move_writes(
         "updated": at,
         **changes,
     }
+    # Here alone: what only reads rows, the signing path above all, starts without the formats of attestations.
+    from attestry.evidence.predicates import MoveFacts
+    from attestry.usecases.attest import attest_move
+
     facts = MoveFacts(
         model=version.model,
         number=version.number,

@@ -117,6 +117,7 @@ class Registrar:
         platform: tuple[str, str],
         naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION,
         signed_tiers: frozenset[str] = frozenset(),
+        sandbox_memory_mib: int | None = None,
     ) -> None:
         """Take the ports.
 
@@ -129,7 +130,9 @@ class Registrar:
             platform: Python version and platform tag that the environments are built for.
             naming: what follows the number in the names of the versions' folders.
             signed_tiers: risk tiers whose approvals need the approvers' own signatures, whatever the manifest says.
+            sandbox_memory_mib: memory that a script has here, in MiB; None where the registrar is not told.
         """
+        self._sandbox_memory_mib = sandbox_memory_mib
         self._naming = naming
         self._signed_tiers = signed_tiers
         self._meta = meta
@@ -183,6 +186,7 @@ class Registrar:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
         _check_executors(manifest)
+        _check_memory(document, self._sandbox_memory_mib)
         _check_signed(manifest, self._signed_tiers)
         source = check_source(self._store, upload.folder, manifest)
         diff = read_diff(self._store, upload.folder, manifest)
@@ -341,6 +345,22 @@ def _check_executors(manifest: Manifest) -> None:
         Problem(f"{stage}.executor", "available", f"this registry runs stages on {' and '.join(EXECUTORS)}, not on {executor}")
         for stage, executor in named.items()
         if executor not in EXECUTORS
+    ]
+    if problems:
+        raise InvalidInputError(problems)
+
+
+def _check_memory(document: ManifestDocument, available: int | None) -> None:
+    """Refuse a stage that asks for more memory than a script is given here; one that asks for nothing takes what there is."""
+    if available is None:
+        return
+    asked = {stage: document.mapping[stage].get("resources", {}).get("memory_mib", 0) for stage in ("processing", "training", "validation")}
+    problems = [
+        document.problem(
+            f"{stage}.resources.memory_mib", "available", f"asks for {memory} MiB; this registry gives a script {available} MiB"
+        )
+        for stage, memory in asked.items()
+        if memory > available
     ]
     if problems:
         raise InvalidInputError(problems)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from attestry.domain.archive import inspect_archive, read_archive_file
 from attestry.domain.environments import Requirement, read_lock
 from attestry.domain.errors import InvalidInputError, NotFoundError, Problem
-from attestry.domain.manifest import Manifest
+from attestry.domain.manifest import Component, Manifest
+from attestry.domain.manifest_schema import suggest
 from attestry.domain.version import FileRef
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import ObjectStore
@@ -19,6 +20,10 @@ MAX_ARCHIVE_BYTES = 64 * 1024 * 1024
 MAX_LOCK_BYTES = 4 * 1024 * 1024
 MAX_DIFF_BYTES = 16 * 1024 * 1024
 DIFF_NAME = "source.diff"
+
+_FRAMEWORKS = ("catboost", "jax", "keras", "lightgbm", "scikit-learn", "statsmodels", "tensorflow", "torch", "xgboost")
+_PACKAGES = {**{name: name for name in _FRAMEWORKS}, "sklearn": "scikit-learn"}
+"""What a well-known framework is imported as, or called, to its package."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,42 @@ def _lock_of(raw: bytes, manifest: Manifest) -> bytes:
 
 
 def _check_framework(pinned: Sequence[Requirement], manifest: Manifest) -> None:
-    """Refuse a framework whose version is not the one that the lock file installs; one that is no package is taken as it is said."""
-    framework = manifest.environment.framework
-    versions = {r.version for r in pinned if _normal(r.name) == _normal(framework.name)}
-    if versions and framework.version not in versions:
-        found = " or ".join(sorted(versions))
-        message = f"the lock file installs {framework.name} {found}, but the manifest says {framework.version}"
-        raise InvalidInputError.of("environment.framework.version", "in_lock_file", message)
+    """Refuse a framework that the lock file does not install, and an algorithm of a package that it does not install, or not so.
+
+    An algorithm that comes from no package that is known here, such as code of the archive or the method's name, is taken as it is said.
+    """
+    environment = manifest.environment
+    versions: dict[str, set[str]] = {}
+    for requirement in pinned:
+        versions.setdefault(_normal(requirement.name), set()).add(requirement.version)
+    problems = list(_unlike(versions, environment.framework, _normal(environment.framework.name), "environment.framework"))
+    package = _package_of(environment.algorithm.name, versions)
+    if package:
+        problems += _unlike(versions, environment.algorithm, package, "environment.algorithm")
+    if problems:
+        raise InvalidInputError(problems)
+
+
+def _unlike(versions: Mapping[str, set[str]], stated: Component, package: str, field: str) -> Iterator[Problem]:
+    """Yield how a component differs from what the lock file installs."""
+    if package not in versions:
+        hint = suggest(package, sorted(versions))
+        message = f"{stated.name} comes from the package {package}, which the lock file does not install{hint or '; pin it there'}"
+        if _normal(stated.name) == package:
+            message = f"the lock file installs no package {stated.name}{hint or '; name one that it pins, as it is written there'}"
+        yield Problem(f"{field}.name", "framework_in_lock", message)
+    elif stated.version not in versions[package]:
+        found = " or ".join(sorted(versions[package]))
+        yield Problem(
+            f"{field}.version", "in_lock_file", f"the lock file installs {package} {found}, but the manifest says {stated.version}"
+        )
+
+
+def _package_of(algorithm: str, pinned: Container[str]) -> str | None:
+    """Return the package that an algorithm such as `xgboost.XGBClassifier` comes from, or None where that cannot be told."""
+    module = algorithm.partition(".")[0]
+    package = _PACKAGES.get(module.lower(), _normal(module))
+    return package if package in pinned or module.lower() in _PACKAGES else None
 
 
 def _normal(name: str) -> str:

@@ -259,6 +259,7 @@ class _Description:
             "gates": self._recorded(record.get("gates", []), "VALIDATION"),
             "rows": self._recorded(record.get("rows"), "VALIDATION"),
             "compared_with": self._recorded(record.get("compared_with", ""), "VALIDATION"),
+            "evaluated_with": self._recorded(record.get("evaluated_with", {}), "VALIDATION"),
         }
 
     def _approvals(self) -> list[dict[str, Any]]:

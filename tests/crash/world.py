@@ -11,7 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +28,6 @@ from attestry.evidence.trusted_root import MAY_SIGN
 from attestry.oms.bundle import OmsSigner
 from attestry.ports import Item, Key, StartRecord
 from attestry.usecases.predict import Predictor
-from attestry.usecases.sequence import Sequencer
 from attestry.usecases.witness import Witness
 from lambdas import (
     collect,
@@ -44,6 +43,7 @@ from lambdas import (
     record_stage,
     register,
     root,
+    sequence,
     sign_artifact,
     sweep,
     uploads,
@@ -85,6 +85,7 @@ MODULES: dict[str, Any] = {
         record_stage,
         register,
         root,
+        sequence,
         sign_artifact,
         sweep,
         uploads,
@@ -228,6 +229,8 @@ class Registry:
         for name in functions:
             if name == "predict":
                 self._predictor = None
+            if name == "sequence":
+                sequence.sequencer.cache_clear()
             if name not in ("sign_artifact", "witness"):
                 MODULES[name].world = self._world(name)
 
@@ -279,11 +282,6 @@ class Registry:
             self.invoke(function, payload)
             self.functions.sent.pop(0)
 
-    def sequencer(self) -> Sequencer:
-        """A sequencer in a new process."""
-        witnesses = LambdaWitnesses(self.functions, self.settings.witnesses)
-        return Sequencer(self.meta, self.store, cast("Any", AskedOnce(self.ledger_signer)), witnesses, self.clock, REGISTRY)
-
     def _world(self, function: str) -> World:
         world = World(self.settings, cast("Any", self.clients))
         ports: dict[str, Any] = {
@@ -293,6 +291,8 @@ class Registry:
             ports["attestor"] = Attestor(self._own(function), self.store)
         if function == "delegate":
             ports["delegator"] = self._own("delegate")
+        if function == "sequence":
+            ports |= {"ledger_signer": AskedOnce(self.ledger_signer), "witnesses": LambdaWitnesses(self.functions, self.settings.witnesses)}
         world.__dict__.update(ports)
         return world
 
@@ -366,7 +366,7 @@ class Registry:
 
 
 def _copied(versions: Mapping[str, list[_Stored]]) -> dict[str, list[_Stored]]:
-    return {key: [replace(stored) for stored in kept] for key, kept in versions.items()}
+    return {key: [_Stored(**vars(stored)) for stored in kept] for key, kept in versions.items()}
 
 
 def _forked(predictor: Predictor | None) -> Predictor | None:

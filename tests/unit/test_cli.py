@@ -277,6 +277,7 @@ def test_the_profile_decides_who_acts(api: ApiDouble, run: Run, monkeypatch: pyt
         ("approve", "credit-risk@0", "--reason", "x"),
         ("show", "Credit@1"),
         ("diff", "a@1", "b@2"),
+        ("predict", "m@2", "--instance", "{}"),
         ("predict", "m", "--instance", "{not json"),
         ("predict", "m", "--instance", '{"a": NaN}'),
         ("predict", "m", "--file", "does-not-exist.json"),
@@ -294,6 +295,19 @@ def test_wrong_usage_ends_with_2_and_asks_nothing(api: ApiDouble, run: Run, argu
     assert done.stdout == ""
     assert done.stderr
     assert api.asked == []
+
+
+def test_who_asks_a_version_is_told_that_the_model_is_asked(run: Run) -> None:
+    told = " ".join(run("predict", "credit-risk@2", "--instance", "{}").stderr.replace("│", " ").split())
+    assert "only the version that stands deployed predicts" in told
+    assert "attestry predict credit-risk" in told
+
+
+def test_an_unproven_submitter_is_shown_with_what_is_done_about_it(api: ApiDouble, run: Run) -> None:
+    api.answer("GET /v1/models/credit-risk/versions/2", {**VERSION, "submitter_person": None})
+    told = " ".join(run("show", "credit-risk@2").stdout.split())
+    assert "unproven: its login maps to no person" in told
+    assert "attestry claim credit-risk@2" in told
 
 
 @pytest.mark.parametrize("text", ['{"instances": [{"a": 1}, {"a": 2}]}', '[{"a": 1}, {"a": 2}]'])

@@ -115,6 +115,7 @@ def test_who_acts_in_another_role_is_told_the_right_one_and_how_to_take_it(
     api: ApiDouble, run: Run, arguments: tuple[str, ...], role: str
 ) -> None:
     serve_packet(api)
+    api.answer("GET /v1/models/credit-risk", {"model": "credit-risk", "deployed": []})
     for route in (DECISION, "POST /v1/models/credit-risk/rollback", "POST /v1/people", "POST /v1/models/credit-risk/versions/2/claim"):
         api.answer(route, {"message": "Forbidden"}, 403)
     done = run(*arguments)

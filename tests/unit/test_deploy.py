@@ -83,6 +83,18 @@ def test_a_rollback_brings_back_the_capture_rate_that_the_version_had(meta):
     assert meta.get(pointer_key(MODEL, "production"))["capture_rate"] == "0.25"
 
 
+def test_a_rollback_to_a_named_version_is_done_once_however_often_it_is_asked_for(meta):
+    for number in (1, 2):
+        make_approved(meta, number)
+        put_in_place(meta, number)
+    back = {"environment": "production", "by": ERIN, "reason": "worse in production", "at": AT}
+    assert roll_back(meta, ATTESTOR, MODEL, to=1, **back).changed
+    assert not roll_back(meta, ATTESTOR, MODEL, to=1, **back).changed
+    assert standings(meta, 1, 2) == [Standing.DEPLOYED, Standing.ROLLBACK]
+    with pytest.raises(ConflictError, match="credit-risk@2 is kept for rollback"):
+        roll_back(meta, ATTESTOR, MODEL, to=3, **back)
+
+
 def test_without_a_version_before_there_is_nothing_to_roll_back_to(meta):
     with pytest.raises(NotFoundError, match="no version"):
         roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="r", at=AT)

@@ -206,6 +206,17 @@ def test_metrics_are_those_of_scikit_learn_on_the_hold_out() -> None:
     assert summary["predictions_sha256"] == hashlib.sha256(body).hexdigest()
 
 
+def test_a_summary_tells_what_computed_it() -> None:
+    own = {"id": "ab" * 32, "archive_sha256": "cd" * 32}
+    summary = summary_of(
+        *validate(b'{"columns": {"prediction": [1, 0]}, "rows": 2}', [1, 0], [{"name": "accuracy_score"}], environment=own)
+    )
+    told = summary["evaluated_with"]
+    assert (told["scikit-learn"], told["numpy"]) == (sklearn.__version__, numpy.__version__)
+    assert (told["environment_id"], told["environment_archive_sha256"]) == ("ab" * 32, "cd" * 32)
+    assert set(told) == {"python", "scikit-learn", "numpy", "pyarrow", "environment_id", "environment_archive_sha256"}
+
+
 @pytest.mark.parametrize("name", sorted(METRIC_FUNCTIONS))
 def test_every_metric_that_a_manifest_may_name_can_be_computed(name: str) -> None:
     known = METRIC_FUNCTIONS[name]

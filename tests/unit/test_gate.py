@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict
-from attestry.domain.errors import ConflictError
+from attestry.domain.errors import ConflictError, UnavailableError
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.usecases.sweep import sweep
 from tests.approvals import MODEL, ApprovalWorld
@@ -146,6 +146,26 @@ def test_an_automatic_policy_waits_while_the_submitter_is_unproven_and_goes_on_w
     claim_submission(world.meta, ATTESTOR, MODEL, 1, by=unknown.as_person("dana"), at=AT)
     assert world.send() == "sent"
     assert world.head().standing is Standing.APPROVED
+
+
+def test_an_approval_by_policy_is_told_later_than_the_opening_made_at_the_same_moment():
+    world = World(ApprovalPolicy(automatic=True))
+    world.open()
+    assert [event["kind"] for event in world.events()][-2:] == ["stage.started", "version.approved"]
+    assert world.events()[-2]["at"] < world.events()[-1]["at"]
+
+
+def test_a_next_attempt_that_was_counted_and_not_started_is_the_one_to_start():
+    world = World()
+    world.open()
+    world.pipeline.end(world.version.execution_id, "FAILED")
+    world.approve()
+    world.faults.fail_before(method="start")
+    with pytest.raises(UnavailableError):
+        world.send()
+    assert world.send() == "restarted"
+    assert world.head().attempt == 2
+    assert [name.split("-")[-2] for name in world.pipeline.executions] == ["1", "2"]
 
 
 def test_the_token_of_a_rejection_whose_wait_is_over_is_forgotten():

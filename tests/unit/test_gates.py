@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestry.domain.gates import all_passed, apply_gates
+from attestry.domain.gates import Deployed, all_passed, apply_gates, compare_holdouts
 from attestry.domain.manifest import Manifest
-from tests.unit.manifest_samples import COMPLETE, changed, read
+from tests.unit.manifest_samples import COMPLETE, changed, read, rules_of
 
 NUMBERS = st.floats(-1e6, 1e6)
 LOWER = [{"name": "brier_score_loss"}, {"name": "roc_auc_score"}]
@@ -32,7 +32,7 @@ NO_HIGHER = manifest_with({"no_worse_than_deployed": [{"metric": "brier_score_lo
 
 
 def passes(manifest: Manifest, metrics: dict[str, float | None], deployed: dict[str, float | None] | None = None) -> bool:
-    return all_passed(apply_gates(manifest, metrics, deployed))
+    return all_passed(apply_gates(manifest, metrics, None if deployed is None else Deployed(deployed)))
 
 
 def test_a_floor_passes_at_equality_and_not_below() -> None:
@@ -51,7 +51,7 @@ def test_a_metric_that_is_missing_or_not_finite_passes_nothing(name: str, value:
     gates = {"metrics": [{"metric": name, "minimum": -1e300}], "no_worse_than_deployed": [{"metric": name, "by_more_than": 1e300}]}
     manifest = manifest_with({**gates}, LOWER)
     for metrics in ({name: value}, {}):
-        results = apply_gates(manifest, metrics, {name: 0.5})
+        results = apply_gates(manifest, metrics, Deployed({name: 0.5}))
         assert [result.passed for result in results] == [False, False]
         assert [result.value for result in results] == [None, None]
         assert not any(result.passed for result in apply_gates(manifest, metrics, None))
@@ -94,7 +94,7 @@ def test_every_gate_of_the_manifest_is_judged_in_its_order() -> None:
         "no_worse_than_deployed": [{"metric": "recall", "by_more_than": 0}],
         "required": ["model.labels"],
     }
-    results = apply_gates(manifest_with(gates), {"recall": 0.5, "roc_auc_score": 0.5}, {"recall": 0.5})
+    results = apply_gates(manifest_with(gates), {"recall": 0.5, "roc_auc_score": 0.5}, Deployed({"recall": 0.5}))
     assert [(r.name, r.rule, r.passed) for r in results] == [
         ("recall", "minimum", True),
         ("recall", "maximum", True),
@@ -125,7 +125,8 @@ def test_a_required_field_of_items_must_be_filled_in_in_every_item() -> None:
     source = COMPLETE["data"]["source"][0]
     mapping = changed("gates", {"required": ["data.source[].licence"]})
     mapping["data"]["source"] = [{**source, "licence": "MIT"}, {**source, "name": "b", "uri": "data/b.csv"}]
-    assert not passes(read(mapping).manifest, {})
+    assert not passes(Manifest.from_mapping(mapping), {})
+    assert rules_of(mapping) == [("gates.required[0]", "filled_in")]
     mapping["data"]["source"][1]["licence"] = "MIT"
     assert passes(read(mapping).manifest, {})
 
@@ -133,7 +134,25 @@ def test_a_required_field_of_items_must_be_filled_in_in_every_item() -> None:
 def test_an_empty_list_fills_no_field() -> None:
     mapping = changed("data.preparation", [])
     mapping["gates"] = {"required": ["data.preparation[].parameters"]}
-    assert not passes(read(mapping).manifest, {})
+    assert not passes(Manifest.from_mapping(mapping), {})
+
+
+def test_a_comparison_says_on_which_hold_out_the_deployed_version_was_measured() -> None:
+    metrics: dict[str, float | None] = {"roc_auc_score": 0.95}
+    (other,) = apply_gates(NO_WORSE, metrics, Deployed(metrics, "another hold-out"))
+    (same,) = apply_gates(NO_WORSE, metrics, Deployed(metrics, "the same hold-out"))
+    (first,) = apply_gates(NO_WORSE, metrics, None)
+    assert [r.to_item().get("compared_on") for r in (other, same, first)] == ["another hold-out", "the same hold-out", None]
+    assert "the deployed version has 0.95 on another hold-out" in other.reason
+    assert "hold-out" not in same.reason + first.reason
+
+
+def test_a_hold_out_is_the_same_only_with_the_same_features_and_labels() -> None:
+    mine = {"holdout": "a", "labels": "b"}
+    assert compare_holdouts(mine, dict(mine)) == "the same hold-out"
+    for other in ({"holdout": "a", "labels": "c"}, {"holdout": "c", "labels": "b"}, {"holdout": "a"}, {}):
+        assert compare_holdouts(mine, other) == "another hold-out"
+    assert compare_holdouts({}, {}) == "another hold-out"
 
 
 @settings(max_examples=60)

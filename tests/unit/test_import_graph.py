@@ -21,10 +21,12 @@ LOCK = ROOT / "lambdas" / "requirements.lock"
 OWN_LOCKS = {"sign_artifact": ROOT / "lambdas" / "sign_artifact.requirements.lock"}
 """Lock files of functions with an archive of their own."""
 
-AWS = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
+AWS = frozenset({"botocore", "jmespath", "python-dateutil", "six", "urllib3"})
 SIGNATURES = frozenset({"cryptography", "cffi"})
 EVENTS = frozenset({"rfc8785"})
-TUF = frozenset({"securesystemslib", "tuf"})
+TUF = frozenset({"boto3", "s3transfer", "securesystemslib", "tuf"})
+"""securesystemslib looks whether boto3 is there, for a signer that is not used here."""
+
 OWN_SIGNATURES = frozenset({"sshsig"})
 """For functions that take decisions of people, or keep their keys."""
 
@@ -75,7 +77,7 @@ EXPECTED = {
     "root": AWS | SIGNATURES | EVENTS | TUF,
     "sandbox": frozenset[str](),
     "sequence": AWS | SIGNATURES | EVENTS | METRICS,
-    "sign_artifact": AWS | SIGNATURES | EVENTS | MODEL_SIGNING,
+    "sign_artifact": AWS | SIGNATURES | EVENTS | TUF | MODEL_SIGNING,
     "sweep": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,
     "witness": AWS | SIGNATURES | EVENTS,

@@ -4,6 +4,7 @@ applies the rules itself, so none is PROVEN.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -319,6 +320,38 @@ class TestGates:
         world = EvidenceWorld()
         world.validate()
         broken(judged(world), "gates")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda r: r["compared_holdout"].update(labels="ab" * 32),
+            lambda r: [g.update(compared_on="another hold-out") for g in r["gates"] if "compared_on" in g],
+            lambda r: [g.pop("compared_on", None) for g in r["gates"]],
+            lambda r: r.pop("compared_holdout"),
+        ],
+        ids=["hold-out", "told otherwise", "not told", "hold-out left out"],
+    )
+    def test_a_comparison_that_hides_which_hold_out_it_was_made_on_is_refused(self, change: Callable[[Any], Any], monkeypatch):
+        from attestry.usecases import record_stage
+
+        honest = record_stage._record
+
+        def forged(*given: Any) -> dict[str, Any]:
+            record = json.loads(json.dumps(honest(*given)))
+            if (record["stage"], record["number"]) == ("VALIDATION", 2):
+                change(record)
+            return record
+
+        def second() -> Verification:
+            world = EvidenceWorld()
+            world.deploy()
+            world.validate(edit=lambda d: d["training"]["hyperparameters"].update(C=0.2))
+            world.sequence()
+            return world.verify(world.version_bundle(2))
+
+        assert second().verdict == "PROVEN"
+        monkeypatch.setattr(record_stage, "_record", forged)
+        broken(second(), "gates")
 
     @pytest.mark.parametrize(
         ("stage", "change"),

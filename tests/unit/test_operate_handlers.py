@@ -49,6 +49,7 @@ def post(route: str, body: Any, number: int = 1, role: str = "deployer") -> tupl
 
 VERSION = "/v1/models/{model}/versions/{number}"
 KILL, RETIRE, CAPTURE = f"{VERSION}/kill", f"{VERSION}/retirement", "/v1/models/{model}/capture"
+ROLLBACK = "/v1/models/{model}/rollback"
 
 
 def deployed(world: World, *numbers: int) -> None:
@@ -88,6 +89,8 @@ def test_a_kill_sends_on_the_pipeline_that_waits_for_a_decision(world: World) ->
         (RETIRE, {"reason": "r", "even_if_deployed": "yes"}, "even_if_deployed"),
         (CAPTURE, {"rate": 2, "reason": "r"}, "rate"),
         (CAPTURE, {"rate": "0.1"}, "reason"),
+        (ROLLBACK, {"reason": "r", "to": "1"}, "to"),
+        (ROLLBACK, {"reason": "r", "to": True}, "to"),
     ],
     ids=str,
 )
@@ -103,6 +106,14 @@ def test_a_deployed_version_is_retired_only_when_that_is_said(world: World) -> N
     deployed(world, 1)
     assert post(RETIRE, {"reason": "r"})[0] == 409
     assert post(RETIRE, {"reason": "r", "even_if_deployed": True})[1]["standing"] == "RETIRED"
+
+
+def test_a_failed_version_that_is_tried_again_twice_has_one_attempt_more(world: World) -> None:
+    version = make_version(world.meta, stage=Stage.TRAINING, status=Status.FAILED)
+    world.pipeline.start(version.execution_id, {})
+    world.pipeline.end(version.execution_id, "FAILED")  # type: ignore[attr-defined]
+    assert [post(f"{VERSION}/retry", {"reason": "again"})[1]["attempt"] for _ in range(2)] == [2, 2]
+    assert len(world.pipeline.executions) == 2  # type: ignore[attr-defined]
 
 
 def test_the_capture_rate_is_set_for_what_is_deployed(world: World) -> None:

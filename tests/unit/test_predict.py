@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,10 @@ from attestry.domain.errors import (
 )
 from attestry.evidence.delegation import verify_delegation
 from attestry.evidence.receipt import Receipt, check_output, check_request, verify_receipt
+from attestry.ports import Put
 from attestry.usecases.predict import WHOLE_SECONDS, Prediction, PredictionFailedError
 from attestry.usecases.prediction_request import MAX_BODY_BYTES, order_by_schema, parse_prediction_request
+from attestry.usecases.records import model_key
 from attestry.usecases.sign import delegation_key, receipt_key
 from tests.deployed import BODY, ENVIRONMENT, MODEL, Scene, make_version, principal
 
@@ -176,11 +179,28 @@ def test_a_refused_output_leaves_no_gap_in_the_sequence(scene: Scene) -> None:
     assert [p.prediction_id.rpartition("-")[2] for p in (first, second)] == ["1", "2"]
 
 
-def test_a_model_of_which_nothing_is_deployed_is_not_found(scene: Scene) -> None:
-    with pytest.raises(NotFoundError):
+def test_a_model_that_there_is_not_and_one_of_which_nothing_is_deployed_are_two_sentences(scene: Scene) -> None:
+    scene.meta.transact([Put(model_key(MODEL), {"model": MODEL, "next": 2})])
+    with pytest.raises(NotFoundError, match="there is no model other"):
         predict(scene, model="other")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=f"no version of {MODEL} is deployed in staging"):
         predict(scene, environment="staging")
+
+
+def test_a_misspelt_feature_is_told_with_the_nearest_that_is_missing(scene: Scene) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        predict(scene, b'{"instances":[{"age":41,"incom":1},{"age":41,"income":1,"incomes":1}]}')
+    told = {p.field: p.message for p in caught.value.problems}
+    assert told["instances[0].incom"].endswith("did you mean 'income'?")
+    assert told["instances[1].incomes"] == "the version has no such feature"
+
+
+def test_a_request_of_ten_thousand_wrong_names_is_refused_as_fast_as_any() -> None:
+    schema = [{"name": f"feature number {n}", "type": "double"} for n in range(5000)]
+    begun = time.process_time()
+    with pytest.raises(InvalidInputError):
+        order_by_schema([{f"feature_number_{n}" * 4: 1 for n in range(10000)}], schema)
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("model", ["../x", "", "A", "a/b", "x" * 64])

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from attestry.domain.errors import NotFoundError, UnavailableError
+from attestry.domain.names import FolderNaming
 from attestry.usecases.records import OUTBOX, upload_key
-from attestry.usecases.register import UploadedManifest
+from attestry.usecases.register import Registrar, UploadedManifest
 from attestry.usecases.upload import submission_status
 from tests.attestations import attested
 from tests.fakes import Faults
-from tests.flow import DATA, Flow, example_manifest, example_source, tar_gz
+from tests.flow import DATA, PLATFORM, Flow, example_manifest, example_source, tar_gz
 from tests.versions import DANA, ERIN, session
 
 
@@ -271,12 +272,64 @@ def test_a_framework_version_that_the_lock_file_does_not_install_is_refused():
     assert ("environment.framework.version", "in_lock_file") in refused(Flow(), example_manifest(source, edit=edit), source)
 
 
+def without_framework(draft):
+    draft["environment"]["framework"]["name"] = "scikit-lern"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "version", "problem"),
+    [
+        ("framework", "scikit-lern", "1.9.1", ("environment.framework.name", "framework_in_lock")),
+        ("framework", "xgboost", "2.1.0", ("environment.framework.name", "framework_in_lock")),
+        ("algorithm", "xgboost.XGBClassifier", "2.1.0", ("environment.algorithm.name", "framework_in_lock")),
+        ("algorithm", "sklearn.linear_model.LogisticRegression", "1.7.2", ("environment.algorithm.version", "in_lock_file")),
+        ("algorithm", "joblib", "9.9.9", ("environment.algorithm.version", "in_lock_file")),
+    ],
+)
+def test_a_framework_or_algorithm_of_a_package_that_the_lock_file_does_not_install_is_refused(part, name, version, problem):
+    def edit(draft):
+        draft["environment"][part] = {"name": name, "version": version}
+
+    source = example_source()
+    assert refused(Flow(), example_manifest(source, edit=edit), source) == {problem}
+
+
+@pytest.mark.parametrize(("name", "version"), [("Scikit_Learn", "1.9.1"), ("joblib", "1.6.0")])
+def test_a_framework_is_found_in_the_lock_file_however_its_name_is_written(name, version):
+    flow = Flow()
+    assert flow.register_example(edit=lambda d: d["environment"].update(framework={"name": name, "version": version})).number == 1
+
+
+@pytest.mark.parametrize("name", ["train.OwnNetwork", "logistic regression by Newton's method", "RuleList"])
+def test_an_algorithm_of_no_package_is_taken_as_it_is_said(name):
+    assert Flow().register_example(edit=lambda d: d["environment"].update(algorithm={"name": name, "version": "1.0"})).number == 1
+
+
+def test_a_misspelt_framework_is_told_with_the_nearest_package():
+    flow, source = Flow(), example_source()
+    registration = flow.register(flow.upload(example_manifest(source, edit=without_framework), source))
+    assert "did you mean 'scikit-learn'?" in registration.errors[0].message
+
+
+def test_a_stage_that_asks_for_more_memory_than_a_script_is_given_is_refused():
+    def edit(draft):
+        draft["training"]["resources"] = {"memory_mib": 4096}
+        del draft["validation"]["resources"]
+
+    def registry(memory):
+        flow = Flow()
+        flow.registrar = Registrar(flow.meta, flow.attestor, flow.store, flow.pipeline, flow.notifier, PLATFORM, sandbox_memory_mib=memory)
+        return flow
+
+    source = example_source()
+    too_small = {("processing.resources.memory_mib", "available"), ("training.resources.memory_mib", "available")}
+    assert refused(registry(4095), example_manifest(source, edit=edit), source) == {("training.resources.memory_mib", "available")}
+    assert refused(registry(512), example_manifest(source, edit=edit), source) == too_small
+    assert registry(4096).register_example(edit=edit).number == 1
+
+
 @pytest.mark.parametrize(("naming", "ending"), [("revision", "3f" * 20), ("date", "2026-01-02"), ("execution", None)])
 def test_the_folder_is_named_as_configured(naming, ending):
-    from attestry.domain.names import FolderNaming
-    from attestry.usecases.register import Registrar
-    from tests.flow import PLATFORM
-
     flow = Flow()
     flow.registrar = Registrar(flow.meta, flow.attestor, flow.store, flow.pipeline, flow.notifier, PLATFORM, FolderNaming(naming))
     version = flow.register_example()

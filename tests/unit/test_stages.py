@@ -12,11 +12,12 @@ from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.digests import sha256_hex
 from attestry.usecases.deploy import check_frozen_files
 from attestry.usecases.executions import start_next_attempt
+from attestry.usecases.prepare_stage import job_prefix
 from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import OUTBOX
 from tests.attestations import attested
 from tests.fakes import Faults
-from tests.flow import GOOD, Flow
+from tests.flow import GOOD, Flow, Serving
 
 ALL = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
 
@@ -295,3 +296,38 @@ def test_wrong_bytes_never_get_to_the_place_of_a_digest(flow):
     with pytest.raises(IntegrityError):
         flow.prepare(version, Stage.PROCESSING)
     assert list(flow.store.list_versions("datasets/")) == []
+
+
+@pytest.mark.parametrize(("labels", "compared_on"), [(None, "the same hold-out"), (b"PAR1 other labels", "another hold-out")])
+def test_a_comparison_with_the_deployed_version_says_on_which_hold_out_that_one_was_measured(labels, compared_on):
+    serving = Serving()
+    flow = serving.flow
+    version = flow.register_example(edit=lambda d: d["training"]["hyperparameters"].update(C=0.2))
+    flow.build_environments(version)
+    flow.prepare(version, Stage.PROCESSING)
+    result = flow.run(flow.head(version), Stage.PROCESSING)
+    if labels:
+        flow.scratch.put(f"{job_prefix(version, Stage.PROCESSING, 1)}evaluated/holdout-labels/labels.parquet", labels)
+    flow.record(version, Stage.PROCESSING, result)
+    flow.pass_stage(version, Stage.TRAINING)
+    assert flow.pass_stage(version, Stage.VALIDATION)["outcome"] == "SUCCEEDED"
+    head = flow.head(version)
+    compared = [g for g in head.gates if g["rule"] == "no_worse_than_deployed"]
+    assert compared
+    assert {g["compared_on"] for g in compared} == {compared_on}
+    assert all(("on another hold-out" in g["reason"]) is bool(labels) for g in compared)
+    record = json.loads(flow.meta.query(f"VERSION#{version.model}#2", prefix="STAGE#VALIDATION#")[0]["record"])
+    digests = {d.name: d.digest for d in serving.version.datasets}
+    assert record["compared_with"] == "tumour-diagnosis@1"
+    assert record["compared_holdout"] == {"holdout": digests["holdout"], "labels": digests["holdout-labels"]}
+    statement = attested(flow.meta, flow.store, flow.mover, version.model, 2)[-1]
+    assert statement.predicate["attestry_compared_holdout"] == record["compared_holdout"]
+
+
+def test_what_computed_the_metrics_is_in_the_record_and_attested(flow):
+    version = up_to(flow, *ALL)
+    record = json.loads(flow.meta.query(f"VERSION#{version.model}#1", prefix="STAGE#VALIDATION#")[0]["record"])
+    assert record["evaluated_with"] == {"scikit-learn": "1.9.1", "environment_id": "e7" * 32}
+    statement = attested(flow.meta, flow.store, flow.mover, version.model, 1)[-1]
+    assert statement.predicate["attestry_evaluated_with"] == record["evaluated_with"]
+    assert record["compared_holdout"] == {}

@@ -67,6 +67,11 @@ def test_who_ran_wrote_and_deployed_are_three_answers(trace):
     assert people["code_author"]["grade"] == "claimed"
 
 
+def test_the_environment_that_computed_the_metrics_is_told_and_attested(trace):
+    told = trace["validation"]["evaluated_with"]
+    assert told == {"value": {"scikit-learn": "1.9.1", "environment_id": "e7" * 32}, "grade": "attested"}
+
+
 def test_a_trace_takes_at_most_six_calls_however_many_versions_there_are(serving):
     prediction = serving.predict()
     for number in range(3):
