@@ -7,6 +7,7 @@ from typing import Any
 from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
+from attestry.domain.errors import IntegrityError
 from attestry.usecases import browse
 from attestry.usecases.compliance import review_deployed
 from attestry.usecases.findings import list_findings
@@ -74,7 +75,8 @@ def data(request: Request) -> dict[str, Any]:
 def trace(request: Request) -> dict[str, Any]:
     """Trace a prediction; a deep trace is proven too, as far as the ledger has come."""
     deep = request.query_flag("deep")
-    traced = trace_prediction(world.meta, world.store, request.text("id"), delegator_key=world.delegator.public_key_der, deep=deep)
+    today = world.delegator.public_key_der
+    traced = trace_prediction(world.meta, world.store, request.text("id"), delegator_key=today, former_key=_former_delegator, deep=deep)
     if deep:
         # The verifier's libraries are wanted here alone, and no other read waits for their import.
         from attestry.usecases.prove import add_proof, prove_prediction
@@ -82,6 +84,16 @@ def trace(request: Request) -> dict[str, Any]:
         traced = add_proof(traced, prove_prediction(world.meta, world.store, request.text("id"), world.clock.now()))
     world.audit.allowed(request, "prediction.trace", request.text("id"))
     return traced
+
+
+def _former_delegator(name: str, at: str) -> bytes:
+    """Return the public key of the delegator of then, as the published root of trust has it."""
+    from attestry.usecases.root import show_root
+
+    published = show_root(world.meta, world.store)
+    if published is None:
+        raise IntegrityError("another key than today's signed the delegation, and no root of trust is published that would name it")
+    return published.verified.trusted_root.delegator(name, at).der
 
 
 def lineage(request: Request) -> dict[str, Any]:

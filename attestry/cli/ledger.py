@@ -108,7 +108,7 @@ def _register_rebuild(group: typer.Typer) -> None:
     ) -> None:
         """Verify the ledger, replay its events, and compare every version, decision and deployment with the registry's table.
 
-        Ends with 5 where something differs. People are compared for an admin alone, whom the registry shows them to.
+        Ends with 5 where something differs. People are compared where the registry shows them to the caller.
         """
         from attestry.cli.ledger_rebuild import compared, differences_table, login_map
         from attestry.domain.replay import Index

@@ -46,7 +46,7 @@ def differences_table(told: Mapping[str, Any]) -> RenderableType:
     """Return the comparison for people."""
     head = Text(f"{told['verdict']}: {told['versions']} versions replayed from {told['size']} leaves")
     if not told["people_compared"]:
-        head.append("; people are shown to an admin alone and were not compared")
+        head.append("; people are not shown to you and were not compared")
     if not told["differences"]:
         return head
     table = Table("where", "what", "the ledger says", "the table says", box=None, pad_edge=False)

@@ -13,15 +13,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
+from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.canonical import canonical_bytes
-from attestry.evidence.delegation import Delegation, verify_delegation
+from attestry.evidence.delegation import Delegation, read_unverified_delegation, verify_delegation
 from attestry.evidence.digests import digest_stream, sha256_hex, tree_digest
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.receipt import Receipt, verify_receipt
@@ -64,6 +66,36 @@ class Steps:
         return "INCOMPLETE" if "missing" in outcomes else "SIGNED-UNANCHORED"
 
 
+@dataclass(frozen=True)
+class DelegatorKeys:
+    """The keys that may have signed a delegation.
+
+    Attributes:
+        current: returns the public key of today's delegator, DER.
+        former: returns that of an earlier one, by its name and the time of issue as the delegation tells them; raises IntegrityError for
+            one that was never the delegator then. Asked only where the current one did not sign. That the time is true is what a proof
+            shows, which judges it by the ledger's.
+    """
+
+    current: Callable[[], bytes]
+    former: Callable[[str, str], bytes] | None = None
+
+    def verify(self, token: str) -> Delegation:
+        """Return the delegation.
+
+        Raises:
+            IntegrityError: no delegator signed it.
+        """
+        try:
+            return verify_delegation(token, self.current())
+        except IntegrityError:
+            if self.former is None:
+                raise
+            grant = read_unverified_delegation(token).grant
+            issued = timestamp(datetime.fromtimestamp(grant.issued, UTC))
+            return verify_delegation(token, self.former(grant.issuer, issued))
+
+
 @dataclass
 class Evidence:
     """What a trace has read and checked so far."""
@@ -83,7 +115,13 @@ class Evidence:
 
 
 def trace_prediction(
-    meta: MetaStore, store: ObjectStore, prediction_id: str, *, delegator_key: Callable[[], bytes], deep: bool = False
+    meta: MetaStore,
+    store: ObjectStore,
+    prediction_id: str,
+    *,
+    delegator_key: Callable[[], bytes],
+    former_key: Callable[[str, str], bytes] | None = None,
+    deep: bool = False,
 ) -> dict[str, Any]:
     """Return the trace document of a prediction (manifests/trace.schema.json).
 
@@ -92,6 +130,7 @@ def trace_prediction(
         store: the model store.
         prediction_id: `<key ID>-<sequence>`.
         delegator_key: returns the delegator's public key, DER.
+        former_key: returns that of a former delegator, see `DelegatorKeys`.
         deep: read and digest every file of the version and its data sets.
 
     Raises:
@@ -113,7 +152,7 @@ def trace_prediction(
         raise NotFoundError(f"the version behind {prediction_id} is gone from the table")
     evidence = Evidence(prediction, row, Version.from_item(head), rows)
     steps = Steps()
-    _check_signatures(steps, evidence, str(delegation_row["delegation"]), delegator_key)
+    _check_signatures(steps, evidence, str(delegation_row["delegation"]), DelegatorKeys(delegator_key, former_key))
     _check_version(steps, evidence, store)
     _check_records(steps, evidence)
     if deep:
@@ -135,9 +174,9 @@ def trace_version(meta: MetaStore, store: ObjectStore, model: str, number: int, 
     return steps.done
 
 
-def _check_signatures(steps: Steps, evidence: Evidence, token: str, delegator_key: Callable[[], bytes]) -> None:
+def _check_signatures(steps: Steps, evidence: Evidence, token: str, keys: DelegatorKeys) -> None:
     def delegation() -> str:
-        evidence.delegation = verify_delegation(token, delegator_key())
+        evidence.delegation = keys.verify(token)
         if evidence.delegation.kid != evidence.prediction.kid:
             raise IntegrityError("the delegation in the table is not the one that the prediction ID names")
         return f"signed by the delegator key for {evidence.delegation.grant.version.reference} as {evidence.delegation.grant.standing}"

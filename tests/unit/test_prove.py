@@ -14,6 +14,7 @@ from attestry.usecases.prove import add_proof, prove_prediction
 from attestry.usecases.records import version_key
 from attestry.usecases.trace import trace_prediction
 from tests.evidence_world import EvidenceWorld
+from tests.fakes import LocalSigner
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "manifests" / "trace.schema.json").read_text())
 
@@ -60,3 +61,20 @@ def test_what_the_proof_finds_is_not_hidden_by_a_trace_that_holds(world: Evidenc
     after = traced(world, prediction)
     assert after["proof"]["verdict"] == after["verdict"] == "BROKEN"
     assert any(s["step"] == "artifact" and s["outcome"] == "failed" for s in after["proof"]["steps"])
+
+
+def test_after_a_rotation_the_former_delegator_is_looked_up_and_nobody_elses_key(world: EvidenceWorld) -> None:
+    prediction = world.predict()
+    former, today = world.delegator, LocalSigner("arn:aws:kms:eu-central-1:123456789012:key/delegate-2")
+
+    def delegation_step(**keys: Any) -> str:
+        trace = trace_prediction(world.meta, world.store, prediction, delegator_key=today.public_key_der, **keys)
+        return str(next(s["outcome"] for s in trace["steps"] if s["step"] == "delegation"))
+
+    def published(name: str, at: str) -> bytes:
+        return world.trusted_root.delegator(name, at).der
+
+    assert world.trusted_root.delegator(former.key_id, "2026-06-01T00:00:00.000000Z").der == former.public_key_der()
+    assert delegation_step() == "failed"
+    assert delegation_step(former_key=published) == "passed"
+    assert delegation_step(former_key=lambda _name, _at: today.public_key_der()) == "failed"
