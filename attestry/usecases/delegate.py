@@ -4,8 +4,8 @@ Rules:
 - Pointer and version are read, strongly consistent, for each delegation; the approvals are counted again, and are those
   of this version digest, policy and decision packet, by persons other than the submitter.
 - Each of them has to be what its transition and its event say: an approval that was inserted by hand counts for nothing.
-- Nothing is delegated to what was killed or retired, or from the day on that is set for its retirement; a delegation ends
-  with the day before at the latest.
+- Nothing is delegated to what was killed or retired, by the word of its moves and the ledger as well as of its head, or
+  from the day on that is set for its retirement; a delegation ends with the day before at the latest.
 - What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
   given was right when it was recorded, and it is recorded before the process has it.
 - At most one hour; the private key never leaves the process that asks.
@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, is_met
-from attestry.domain.errors import ConditionFailedError, ConflictError
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing
@@ -60,14 +60,19 @@ def delegate_signing(
         InvalidInputError: `jwk` is no public Ed25519 key.
         NotFoundError: nothing is deployed there, or not any more.
         ConflictError: another version stands there, it is due for retirement, its approvals do not hold, or the pointer keeps moving.
-        IntegrityError: an approval is not what was recorded.
+        IntegrityError: an approval is not what was recorded, or the version was taken out of use and its head does not say so.
     """
     public_key = public_key_of(jwk)
     for _ in range(TRIES):
         pointer = require_deployed(meta.get(pointer_key(model, environment)), model, environment)
         version = load_version(meta, model, int(pointer["number"]))
         counted = check_may_sign(version, pointer, _approvals(meta, version), wanted=version_digest, at=at)
-        check_approvals(meta, version, counted)
+        try:
+            check_approvals(meta, version, counted)
+        except IntegrityError:
+            if load_version(meta, model, version.number).rev != version.rev:
+                continue  # what was read first has moved meanwhile, in order
+            raise
         delegation = issue(
             signer,
             version=VersionUrn(version.model, version.number, version.version_digest),

@@ -224,6 +224,8 @@ def _decisions(version: Version, rows: _Rows) -> Iterable[Observed]:
             continue
         moved = holding.get(number)
         problem = decision_problem(version, row, moved)
+        if not problem and row["sk"] != f"APPROVAL#{row['person']}":
+            problem = f"is the one of {row['person']} once more"
         where = rows.where(str(row["sk"]))
         if problem and (moved is None or moved["data"].get("person") != str(row["sk"]).removeprefix("APPROVAL#")):
             yield Observed("decision.without_event", where, "a transition that it was written with", f"it {problem}")

@@ -16,9 +16,11 @@ from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex
+from attestry.evidence.leaf import event_id
 from attestry.evidence.predicates import RESERVED, MoveFacts
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.ledger_head import leaf_key
+from attestry.usecases.pointer import KILLED, RETIRED
 from attestry.usecases.records import OUTBOX, transition_key
 
 DECISIONS: Mapping[str, tuple[str, ...]] = {
@@ -108,16 +110,21 @@ def event_digest(event: Event) -> str:
 def check_approvals(meta: MetaStore, version: Version, approvals: Sequence[Item]) -> None:
     """Check that every approval was recorded as it stands: row, transition and event agree, on the packet that the version names.
 
+    And that the version was not killed or retired: a head that says otherwise, its latest move taken back included, was changed by hand.
+
     Args:
         meta: the table.
         version: the version.
         approvals: the rows of approvals that are to count.
 
     Raises:
-        IntegrityError: one was inserted or changed.
+        IntegrityError: one was inserted or changed, or the version has been taken out of use.
     """
     keys = {int(row["transition"]): transition_key(version.model, version.number, int(row["transition"])) for row in approvals}
-    transitions = meta.get_many(list(keys.values()))
+    latest, leaves = _ends(version)
+    transitions = meta.get_many(list({*keys.values(), *latest, *leaves}))
+    if any(key in transitions for key in leaves) or any(transitions.get(key, {}).get("kind") in (KILLED, RETIRED) for key in latest):
+        raise IntegrityError(f"{version.reference} was killed or retired, but its head does not say so")
     events: list[Event] = []
     for row in approvals:
         moved = transitions.get(keys[int(row["transition"])])
@@ -126,6 +133,13 @@ def check_approvals(meta: MetaStore, version: Version, approvals: Sequence[Item]
             raise IntegrityError(f"the approval of {version.reference} by {row['person']} {problem}")
         events.append(event_of_transition(version.model, version.number, moved))
     check_recorded(meta, events)
+
+
+def _ends(version: Version) -> tuple[list[Key], list[Key]]:
+    """Return where the end of a version would be recorded: as its latest move or the one after it, and as an event of the ledger."""
+    numbers = (version.transition, version.transition + 1)
+    ids = [event_id(kind, version.reference, number) for kind in (KILLED, RETIRED) for number in numbers]
+    return [transition_key(version.model, version.number, number) for number in numbers], [leaf_key(id_) for id_ in ids]
 
 
 def decision_problem(version: Version, row: Mapping[str, Any], moved: Mapping[str, Any] | None) -> str:

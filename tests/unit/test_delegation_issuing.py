@@ -15,8 +15,9 @@ from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputEr
 from attestry.domain.stages import Standing
 from attestry.evidence.delegation import Delegation, jwk_of, verify_delegation
 from attestry.evidence.digests import sha256_hex
+from attestry.evidence.leaf import event_id
 from attestry.evidence.version_urn import VersionUrn
-from attestry.ports import Delete, Key, Put
+from attestry.ports import Delete, Key, Put, When
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.ledger_head import leaf_key
 from attestry.usecases.records import approval_key, load_version, pointer_key, transition_key
@@ -301,6 +302,22 @@ def test_a_killed_version_is_refused_with_who_and_why(scene: Scene) -> None:
     scene.change_version(1, standing=Standing.RETIRED, retirement={"kind": "version.killed", "by": "erin", "reason": "leaks", "at": "now"})
     with pytest.raises(ConflictError, match="killed at now by erin: leaks"):
         ask(scene)
+
+
+@pytest.mark.parametrize("kind", ["version.killed", "version.retired"])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_version_whose_end_only_its_head_does_not_tell_is_not_delegated_to(scene: Scene, kind: str, beyond: int) -> None:
+    version = load_version(scene.meta, MODEL, 1)
+    number = version.transition + beyond
+    scene.meta._apply([Put(leaf_key(event_id(kind, version.reference, number)), {"index": 7, "sha256": "0" * 64, "logged": ""})])
+    with pytest.raises(IntegrityError, match="its head does not say so"):
+        ask(scene)
+    assert given(scene) == []
+    scene.meta._apply([Delete(leaf_key(event_id(kind, version.reference, number)))])
+    scene.meta._apply([Put(transition_key(MODEL, 1, number), {"kind": kind}, When())])
+    with pytest.raises(IntegrityError, match="its head does not say so"):
+        ask(scene)
+    assert given(scene) == []
 
 
 def test_the_pointer_row_carries_what_the_delegation_names(scene: Scene) -> None:

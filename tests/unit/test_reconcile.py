@@ -103,6 +103,11 @@ def edit_data(world: EvidenceWorld, key: Key, name: str, **changes: Any) -> None
     edit(world, key, **{name: {**world.meta.rows[key][name], **changes}})
 
 
+def double_approval(world: EvidenceWorld) -> None:
+    row = world.meta.rows[approval_key(MODEL, 1, "erin")]
+    world.meta._apply([Put(approval_key(MODEL, 1, "mallory"), {**row, "sk": "APPROVAL#mallory"}, When())])
+
+
 def insert_approval(world: EvidenceWorld) -> None:
     row = next(r for k, r in world.meta.rows.items() if k.partition == HEAD.partition and k.sort.startswith("APPROVAL#"))
     world.meta._apply([Put(approval_key(MODEL, 1, "mallory"), {**row, "sk": "APPROVAL#mallory", "person": "mallory"}, When())])
@@ -152,6 +157,7 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("transition with a forged index row", forge_index, ["transition.without_event"]),
     ("history set back", set_history_back, ["pointer.moved", "transition.deleted"]),
     ("approval inserted", insert_approval, ["decision.without_event"]),
+    ("approval doubled", double_approval, ["decision.without_event"]),
     ("approval changed", lambda w: edit(w, approval_key(MODEL, 1, "erin"), reason="better"), ["decision.changed"]),
     ("approval deleted", lambda w: drop(w, approval_key(MODEL, 1, "erin")), ["decision.deleted"]),
     ("record changed", lambda w: edit(w, Key(HEAD.partition, "STAGE#VALIDATION#001"), record="{}"), ["run.changed"]),
