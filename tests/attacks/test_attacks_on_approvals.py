@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,11 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.evidence.delegation import jwk_of
-from attestry.evidence.digests import sha256_hex
 from attestry.evidence.predicates import APPROVAL, Predicate
 from attestry.ports import Key
 from attestry.usecases.attest import Attestor
-from attestry.usecases.records import OUTBOX, Move, approval_key, move_writes, pointer_key, version_key
+from attestry.usecases.records import Move, approval_key, move_writes, transition_key, version_key
 from tests.attacks.conftest import Tell
 from tests.attacks.scene import SECOND_LOGINS, Scene, broken, failures, wire
 from tests.embedded.flow_versions import NO_LONGER_WAITING, ended
@@ -49,12 +49,12 @@ def refused_delegation(scene: Scene) -> Mapping[str, Any]:
 
 
 @contextmanager
-def approval_of(scene: Scene, number: int, person: str, row: Mapping[str, Any], **changes: Any) -> Iterator[None]:
+def approval_of(scene: Scene, number: int, place: str, row: Mapping[str, Any], **changes: Any) -> Iterator[None]:
     """Have an administrator put the row of an approval into the table."""
-    key = approval_key(scene.model, number, person)
+    key = approval_key(scene.model, number, place)
     with scene.kept(key):
-        place = {"pk": {"S": key.partition}, "sk": {"S": key.sort}}
-        scene.put_row({**row, **{n: wire(v) for n, v in changes.items()}, **place})
+        named = {"pk": {"S": key.partition}, "sk": {"S": key.sort}}
+        scene.put_row({**row, **{n: wire(v) for n, v in changes.items()}, **named})
         yield
 
 
@@ -157,7 +157,7 @@ def test_a_whole_made_up_approval_with_its_event_proves_nothing(scene: Scene, te
         "version.approved",
         by,
         "fine",
-        now(),
+        datetime.now(UTC),
         version.packet["sha256"],
         facts,
         Predicate(APPROVAL, {**facts, "packet_sha256": version.packet["sha256"]}),
@@ -212,18 +212,33 @@ def test_a_killed_version_is_not_rolled_back_to(scene: Scene, tell: Tell) -> Non
     path = f"/v1/models/{scene.model}/versions/{scene.first}/deployment"
     deployment = scene.registry.call("frank", "POST", path, {"reason": "the old one was better"})
     assert (deployment.status, deployment.code) == (409, "conflict")
-    assert decide(scene, "erin", scene.first).status in (200, 409)
+    again = decide(scene, "erin", scene.first)
+    assert again.status == 200, "the same decision again is answered like the first"
+    assert again.body["standing"] == "RETIRED"
     assert scene.head(scene.first).standing is Standing.RETIRED
     tell("API refuses: rollback 404, deployment 409; an old approval brings nothing back")
 
 
-def test_a_killed_version_that_an_administrator_puts_back_is_found_and_proves_nothing(scene: Scene, tell: Tell) -> None:
+def test_a_killed_version_that_an_administrator_puts_back_is_not_delegated_to(scene: Scene, tell: Tell) -> None:
     with scene.pointed_at(scene.first):
         answer = scene.delegate(jwk_of(Ed25519PrivateKey.generate().public_key().public_bytes_raw()))
         found = scene.findings()
-    assert "error" in answer, "the delegator let a killed version sign"
+    assert answer["error"]["code"] == "integrity", answer
     assert f"{version_key(scene.model, scene.first).partition}/HEAD" in found["head.standing"]
-    tell("delegation refused; findings `head.standing`, `pointer.moved`")
+    tell("delegation refused: `integrity`; finding `head.standing`")
+
+
+def test_a_killed_version_whose_end_is_deleted_as_well_is_found(scene: Scene, tell: Tell) -> None:
+    """The administrator takes back the move too: its row, and its number in the head. Its event stays."""
+    number = scene.head(scene.first).transition
+    assert scene.registry.kinds(scene.model, scene.first)[-1] == "version.killed"
+    key = transition_key(scene.model, scene.first, number)
+    with scene.kept(key), scene.pointed_at(scene.first), scene.edited(version_key(scene.model, scene.first), transition=number - 1):
+        scene.delete_row(key)
+        error, found = refused_delegation(scene), scene.findings()
+    assert error["code"] == "integrity", error
+    assert f"{key.partition}/{key.sort}" in found["transition.deleted"]
+    tell("delegation refused: `integrity`, by the word of the ledger; finding `transition.deleted`")
 
 
 def test_the_task_token_of_another_execution_deploys_nothing(scene: Scene, tell: Tell) -> None:
@@ -242,13 +257,3 @@ def test_the_task_token_of_another_execution_deploys_nothing(scene: Scene, tell:
         assert scene.head(number).standing is Standing.CANDIDATE
     assert refusal(states.send_task_success, taskToken=token, output=output) in NO_LONGER_WAITING
     tell("only the gate may send tokens; the pipeline reads the decision from the table: its execution FAILED, nothing is deployed")
-
-
-def now() -> Any:
-    """The time."""
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)
-
-
-__all__ = ["OUTBOX", "ExitStack", "pointer_key", "sha256_hex"]

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from attestry.domain.stages import Stage
+from attestry.evidence.leaf import Leaf, event_id, read_bundle
+from attestry.evidence.note import Checkpoint, parse_note
+from attestry.evidence.tlog import TILE_WIDTH, tile_at
 from attestry.ports import Key
 from attestry.usecases.ledger_head import leaf_key
 from attestry.usecases.records import approval_key, pointer_key, stage_key, transition_key, version_key
 from attestry.usecases.sign import delegation_key, receipt_key
-from attestry.domain.stages import Stage
-from attestry.evidence.leaf import event_id
 from tests.attacks.conftest import Tell
 from tests.attacks.scene import Scene, claims_of, failures
 
@@ -40,7 +42,7 @@ def test_a_finding_is_closed_once_the_row_is_put_back_and_stays_in_the_ledger(sc
     key = transition_key(scene.model, scene.second, 4)
     with scene.edited(key, reason="for an hour only"):
         assert f"{key.partition}/{key.sort}" in scene.findings()["transition.changed"]
-    assert scene.findings() == {} or f"{key.partition}/{key.sort}" not in scene.findings().get("transition.changed", [])
+    assert f"{key.partition}/{key.sort}" not in scene.findings().get("transition.changed", [])
     scene.sequence()
     kinds = [e["kind"] for e in ledger_events(scene)]
     assert kinds.count("finding.opened") >= 1
@@ -69,19 +71,16 @@ def test_metrics_that_are_edited_in_the_record_are_not_those_that_the_approval_r
     tell("trace BROKEN at `record of VALIDATION`, finding `run.changed`")
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("metrics", {"recall_score": "1.0"}), ("version_digest", "ab" * 32), ("submitter_person", "grace"), ("standing", "APPROVED")],
-)
-def test_an_edited_head_is_found(scene: Scene, tell: Tell, field: str, value: Any) -> None:
+def test_an_edited_head_is_found(scene: Scene, tell: Tell) -> None:
     key = version_key(scene.model, scene.second)
-    with scene.edited(key, **{field: value}):
+    changes = {"metrics": {"recall_score": "1.0"}, "version_digest": "ab" * 32, "submitter_person": "grace", "standing": "APPROVED"}
+    with scene.edited(key, **changes):
         found = scene.findings()
-    assert f"{key.partition}/HEAD" in found[f"head.{field}"]
-    tell(f"finding `head.{field}`")
+    assert [field for field in changes if f"{key.partition}/HEAD" not in found.get(f"head.{field}", [])] == []
+    tell(f"findings {', '.join(f'`head.{field}`' for field in changes)}")
 
 
-def test_an_approval_that_is_deleted_is_missed_and_stops_delegation(scene: Scene, tell: Tell) -> None:
+def test_an_approval_that_is_deleted_is_missed(scene: Scene, tell: Tell) -> None:
     key = approval_key(scene.model, scene.second, "erin")
     with scene.kept(key):
         scene.delete_row(key)
@@ -131,7 +130,7 @@ def test_a_delegation_that_is_exchanged_in_its_row_breaks_its_traces(scene: Scen
 def test_an_index_row_that_points_elsewhere_is_found(scene: Scene, tell: Tell) -> None:
     key = leaf_key(event_id("version.deployed", f"{scene.model}@{scene.second}", scene.head(scene.second).transition))
     with scene.edited(key, sha256="ab" * 32):
-        found = scene.findings()
+        found = scene.findings(whole=True)
     assert key.partition in found["index.changed"]
     tell("finding `index.changed`")
 
@@ -143,17 +142,12 @@ def test_a_version_that_is_deleted_as_a_whole_is_missed(scene: Scene, tell: Tell
         for key in keys:
             scene.delete_row(key)
         found = scene.findings()
-    gone = found.get("version.gone", []) + found.get("head.deleted", [])
-    assert any(version_key(model, number).partition in where for where in gone), found
-    tell("the ledger still tells of it: finding `version.gone` or `head.deleted`")
+    assert f"{version_key(model, number).partition}/HEAD" in found["head.deleted"]
+    tell("the ledger still tells of it: finding `head.deleted`")
 
 
 def ledger_events(scene: Scene) -> list[dict[str, Any]]:
     """All events of the ledger, read through the API."""
-    from attestry.evidence.leaf import Leaf, read_bundle
-    from attestry.evidence.note import Checkpoint, parse_note
-    from attestry.evidence.tlog import TILE_WIDTH, tile_at
-
     size = Checkpoint.parse(parse_note(scene.ledger_file("checkpoint"))[0]).size
     tiles = [tile_at(0, n, size) for n in range(-(-size // TILE_WIDTH))]
     return [dict(Leaf.parse(leaf).event) for tile in tiles for leaf in read_bundle(scene.ledger_file(tile.entries_path), tile.width)]

@@ -133,7 +133,7 @@ def test_a_leaf_that_is_rewritten_breaks_the_ledger(scene: Scene, tell: Tell) ->
     honest = kept_checkpoint(scene)
     changed = {k: v for k, v in rewritten(scene, honest)[0].items() if "/entries/" in k}
     with laid_over(scene, changed):
-        found = scene.findings()
+        found = scene.findings(whole=True)
     assert found["ledger.changed"], found
     tell(f"`ledger verify` BROKEN at `{error.step}`; finding `ledger.changed`")
 
@@ -142,7 +142,9 @@ def rewritten(scene: Scene, honest: bytes) -> tuple[dict[str, bytes], bytes]:
     """The objects of a ledger in which somebody else approved, as far as they differ from the honest ones, and its root."""
     leaves = leaves_of(scene, size_of(honest))
     subject = f"{scene.model}@{scene.second}"
-    index = next(n for n, leaf in enumerate(leaves) if (e := Leaf.parse(leaf).event)["kind"] == "version.approved" and e["subject"] == subject)
+    index = next(
+        n for n, leaf in enumerate(leaves) if (e := Leaf.parse(leaf).event)["kind"] == "version.approved" and e["subject"] == subject
+    )
     leaf = Leaf.parse(leaves[index])
     event = {**leaf.event, "principal": {**leaf.event["principal"], "person": "mallory"}}
     leaves[index] = write_leaf(canonical_bytes(event), leaf.logged)
@@ -179,7 +181,7 @@ def test_a_fork_of_the_ledger_is_refused_by_the_witness_and_stops_the_sequencer(
         refused = sequence_refuses(scene)
         with pytest.raises(LedgerBrokenError) as error:
             audit(scene)
-        found = scene.findings()
+        found = scene.findings(whole=True)
     assert "set back" in refused
     assert error.value.step == "root"
     assert LIVE in found["checkpoint.changed"]
@@ -226,7 +228,7 @@ def test_a_ledger_that_is_set_back_in_the_table_signs_nothing(scene: Scene, tell
     own = next(line for line in earlier.decode().splitlines(keepends=True) if line.startswith(f"— {told.origin} "))
     note = f"{text}\n{own}"
     with scene.edited(COMMIT, size=told.size, root=told.root.hex(), note=note):
-        refused, found = sequence_refuses(scene), scene.findings()
+        refused, found = sequence_refuses(scene), scene.findings(whole=True)
     assert "set back" in refused
     assert LIVE in found["checkpoint.changed"], found
     assert size_of(scene.ledger_file("checkpoint")) >= size_of(honest)

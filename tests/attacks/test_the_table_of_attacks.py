@@ -18,9 +18,7 @@ def test_at_least_35_attacks_were_performed_and_each_says_what_came_of_it(
     files = {item.path for item in request.session.items}
     if not set(FOLDER.glob("test_attacks_*.py")) <= files:
         pytest.skip("only some of the attacks were asked for")
-    attacks = [
-        item.name for item in request.session.items if item.path.parent == FOLDER and "tell" in getattr(item, "fixturenames", ())
-    ]
+    attacks = [item.name for item in request.session.items if item.path.parent == FOLDER and "tell" in getattr(item, "fixturenames", ())]
     told = request.config.stash.get(TOLD, {})
     with capsys.disabled():
         print(f"\n\n{len(attacks)} attacks, {len({a.partition('[')[0] for a in attacks})} tests\n")
