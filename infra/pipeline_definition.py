@@ -119,7 +119,7 @@ def _plan() -> State:
 
 
 def _prepare_environments() -> State:
-    build = _task("build_environment", {"environments": ["{% $states.input %}"]}, then=None) | {"Retry": [_retry()]}
+    build = _task("build_environment", {"environments": ["{% $states.input %}"]}, then=None) | {"Retry": [_retry_not_started(), _retry()]}
     processor = {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Build environment", "States": {"Build environment": build}}
     return {
         "Type": "Map",
