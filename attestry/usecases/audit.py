@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from attestry.domain.audit import AUDIT
-from attestry.domain.errors import ConditionFailedError, IntegrityError
+from attestry.domain.errors import ConditionFailedError, IntegrityError, InvalidInputError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
@@ -30,6 +30,9 @@ HEAD: Final = Key("LEDGER", "AUDIT")
 FOLDER: Final = "ledger/audit/"
 MAX_ROWS: Final = 1_000
 MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_LINE_BYTES: Final = MAX_BYTES // MAX_ROWS
+"""So that a full batch can be read again; what the registry writes takes far less."""
+
 GRACE: Final = timedelta(minutes=1)
 """For how long after a minute's end its rows may still be written: more than any function runs on after it has counted."""
 
@@ -121,7 +124,7 @@ def _clear(meta: MetaStore, store: ObjectStore, head: Mapping[str, Any]) -> None
 def _delete(meta: MetaStore, keys: list[Key], taken: Mapping[str, Mapping[str, Any]]) -> None:
     there = meta.get_many(keys)
     deletes: list[Write] = [
-        Delete(key, When(exists=True, equals={"count": row["count"]})) for key, row in there.items() if _line(row) == taken[key.sort]
+        Delete(key, When(exists=True, equals={"count": row.get("count")})) for key, row in there.items() if _line(row) == taken[key.sort]
     ]
     if not deletes:
         return
@@ -137,4 +140,11 @@ def _delete(meta: MetaStore, keys: list[Key], taken: Mapping[str, Mapping[str, A
 
 
 def _line(row: Item) -> dict[str, Any]:
-    return {"sk": str(row["sk"]), **{name: value for name, value in row.items() if name not in ("pk", "sk")}}
+    """Return a row as a line of the batch; one that no function of the registry wrote is told by its digest, and holds nothing up."""
+    line = {"sk": str(row["sk"]), **{name: value for name, value in row.items() if name not in ("pk", "sk")}}
+    try:
+        if len(canonical_bytes(line)) <= MAX_LINE_BYTES:
+            return line
+    except InvalidInputError:
+        pass
+    return {"sk": str(row["sk"]), "malformed": hashlib.sha256(repr(sorted(line.items())).encode("utf-8", "backslashreplace")).hexdigest()}

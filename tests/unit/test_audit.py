@@ -15,7 +15,7 @@ from attestry.aws.http import Request, read_request, serve
 from attestry.domain.audit import AUDIT, MAX_OBJECTS, MAX_ROWS, AuditedAct, Outcome, Tally
 from attestry.domain.errors import ForbiddenError, IntegrityError, InvalidInputError, UnavailableError, UnprovenIdentityError
 from attestry.domain.principal import Principal
-from attestry.evidence.canonical import parse_canonical
+from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.ports import Key, Put, Update, When
 from attestry.usecases.audit import HEAD, drain_audit, read_batch
 from attestry.usecases.records import OUTBOX
@@ -309,6 +309,23 @@ def test_a_row_that_is_written_once_more_meanwhile_is_taken_up_again(scene: Scen
     drain_audit(scene.meta, scene.store, LATER)
     assert sorted(line["count"] for line in scene.acts() if line["sk"] == late["sk"]) == [1, 2]
     assert scene.rows() == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [{"count": b"bytes have no canonical form"}, {"note": "no count at all"}, {"count": 1, "note": "x" * 300_000}, {"count": 2**60}],
+    ids=["bytes", "no count", "too large", "too large a number"],
+)
+def test_a_row_that_was_planted_by_hand_holds_nothing_up_and_is_told_by_its_digest(scene: Scene, planted: dict[str, Any]) -> None:
+    scene.refuse()
+    scene.meta.transact([Put(Key(AUDIT, "2026-01-01T00:00#planted"), planted)])
+    at = NOW + timedelta(minutes=5)
+    assert drain_audit(scene.meta, scene.store, at) is not None
+    assert scene.rows() == []
+    told = {act["sk"]: act for act in scene.acts()}
+    assert len(told) == 2
+    assert len(canonical_bytes(told["2026-01-01T00:00#planted"])) < 20_000
+    assert drain_audit(scene.meta, scene.store, at) is None
 
 
 def test_of_two_runs_at_once_one_takes_all(scene: Scene) -> None:
