@@ -30,11 +30,12 @@ SPOOL_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """A closed `frozen/` folder: the files, the artifact manifest, and the version's folder."""
+    """A closed `frozen/` folder: the files, the artifact manifest, the version's folder, and the bytes of the artifact manifest."""
 
     files: tuple[FileRef, ...]
     artifact: FileRef
     folder: str
+    document: bytes
 
 
 class Freezer:
@@ -84,7 +85,7 @@ class Freezer:
             f"{folder}/frozen/artifact-manifest.json", document.to_bytes(), content_type="application/json", retain=True
         )
         artifact = FileRef("artifact-manifest.json", kept.key, kept.version_id, kept.size, kept.sha256)
-        return FrozenModel(tuple(sorted(files, key=lambda f: f.path)), artifact, folder)
+        return FrozenModel(tuple(sorted(files, key=lambda f: f.path)), artifact, folder, document.to_bytes())
 
     def _free_folder(self, manifest: Manifest) -> str:
         """Return the version's folder, or that of the attempt where an earlier one left a folder that was never closed."""

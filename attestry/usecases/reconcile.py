@@ -5,7 +5,8 @@ its versions, and of each version the keys that signed for it.
 
 Rules:
 - A run goes on where the last one stopped, for as long as it may; the row RECONCILE/CURSOR says where. After the last unit it begins anew.
-- What a unit sees has to be seen twice, one reading after the other, before it counts: moves that happen meanwhile are no findings.
+- What a unit sees has to be seen twice, one reading after the other, before it counts: moves that happen meanwhile are no findings. While
+  two readings differ it is read again, so that whoever keeps something moving hides nothing that stands beside it.
 - The trouble of one unit does not hold up the others; it is told, and the unit is looked at again in the next round.
 """
 
@@ -32,6 +33,9 @@ from attestry.usecases.records import MODELS, model_key
 CURSOR: Final = Key("RECONCILE", "CURSOR")
 DAYS: Final = 3
 """How many whole days back predictions are counted; the last one only once its keys are closed."""
+
+LOOKS: Final = 5
+"""How often a unit is read at most until two readings agree."""
 
 DAY_ENDS: Final = timedelta(hours=3)
 _DAYS_UNIT = "2/predictions"
@@ -125,11 +129,7 @@ class Reconciler:
         return done
 
     def _settle(self, unit: _Unit, done: Reconciled) -> None:
-        observed = _look(unit)
-        if observed:
-            again = {one.id for one in _look(unit)}
-            observed = [one for one in observed if one.id in again]
-        settled = settle(self._meta, unit.scope, observed, self._clock.now())
+        settled = settle(self._meta, unit.scope, _look_until_same(unit), self._clock.now())
         done.opened += settled.opened
         done.closed += settled.closed
 
@@ -171,6 +171,20 @@ class Reconciler:
             self._meta.transact([Put(Key("RECONCILE", f"COUNTS#{counted.day.isoformat()}"), counted.to_item(), When())])
             observed += examine_day(counted)
         return observed
+
+
+def _look_until_same(unit: _Unit) -> list[Observed]:
+    """Look until two readings agree, and return what they saw; where they never do, what the last two have in common."""
+    before, both = _look(unit), list[Observed]()
+    for _ in range(LOOKS - 1):
+        if not before:
+            return []
+        after, ids = _look(unit), {one.id for one in before}
+        both = [one for one in after if one.id in ids]
+        if len(both) == len(ids) == len(after):
+            break
+        before = after
+    return both
 
 
 def _look(unit: _Unit) -> list[Observed]:

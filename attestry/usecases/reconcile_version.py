@@ -18,18 +18,17 @@ from typing import Any, Final
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.version import Version
-from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.leaf import event_id
 from attestry.evidence.trusted_root import MAY_SIGN
 from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.artifact_copy import MAX_COPY_BYTES, SORT, copy_among, load_artifact
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.pointer import KILLED, RETIRED
 from attestry.usecases.recorded import decision_problem, event_digest, event_of_transition
 from attestry.usecases.records import version_key
 
-MAX_ARTIFACT_MANIFEST_BYTES: Final = 4 << 20
 SCRIPTS: Final = ("PROCESSING", "TRAINING", "VALIDATION")
 KINDS: Final = tuple(sorted({kind for kinds in MAY_SIGN.values() for kind in kinds}))
 _ENDED = {"stage.succeeded": "SUCCEEDED", "stage.failed": "FAILED", "version.rejected": "REJECTED"}
@@ -45,6 +44,7 @@ class _Rows:
     transitions: dict[int, Item]
     stages: dict[str, Item]
     approvals: list[Item]
+    copy: bytes | None
     holding: list[Item] = field(default_factory=list)
 
     def where(self, sort: str) -> str:
@@ -94,7 +94,7 @@ class VersionExaminer:
         transitions = {int(s.removeprefix("TRANSITION#")): r for s, r in rows.items() if s[11:].isdigit() and s.startswith("TRANSITION#")}
         stages = {s: r for s, r in rows.items() if s.startswith("STAGE#")}
         approvals = [r for s, r in rows.items() if s.startswith("APPROVAL#")]
-        return _Rows(f"{model}@{number}", partition, rows.get("HEAD"), transitions, stages, approvals)
+        return _Rows(f"{model}@{number}", partition, rows.get("HEAD"), transitions, stages, approvals, copy_among([*rows.values()]))
 
     def _transitions(self, model: str, number: int, rows: _Rows) -> list[Observed]:
         observed: list[Observed] = []
@@ -149,14 +149,13 @@ class VersionExaminer:
         if artifact is None:
             return
         try:
-            raw = self._store.read(artifact.key, artifact.version_id, max_bytes=MAX_ARTIFACT_MANIFEST_BYTES)
-            manifest = ArtifactManifest.from_bytes(raw) if sha256_hex(raw) == version.version_digest else None
+            manifest, data = load_artifact(self._store, version)
         except AttestryError as error:
             yield Observed("head.artifact", where, version.version_digest, error.message)
             return
-        if manifest is None:
-            yield Observed("head.artifact", where, version.version_digest, f"an artifact manifest of SHA-256 {sha256_hex(raw)}")
-            return
+        if rows.copy != (data if len(data) <= MAX_COPY_BYTES else None):
+            given = f"SHA-256 {sha256_hex(rows.copy)}" if rows.copy is not None else "nothing"
+            yield Observed("artifact.copy", rows.where(SORT), f"SHA-256 {version.version_digest}", given)
         listed = {f.path: (f.size, f.sha256) for f in manifest.files}
         recorded = {f.path: (f.size, f.sha256) for f in version.frozen}
         if listed != recorded:

@@ -7,7 +7,7 @@ reports about itself is kept as `claimed`. A stage that failed leaves the versio
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +23,7 @@ from attestry.evidence.digests import sha256_hex
 from attestry.evidence.predicates import Predicate
 from attestry.evidence.stage_predicates import judgement_of, provenance_of
 from attestry.ports import MetaStore, Notifier, ObjectStore, Put, Update, When
+from attestry.usecases.artifact_copy import copy_puts
 from attestry.usecases.attest import Attestor
 from attestry.usecases.freeze import Freezer
 from attestry.usecases.judge import judge_gates
@@ -67,6 +68,7 @@ class Recorded:
         changes: attributes of the version's head.
         facts: for the record: metrics, gates, schema.
         told: further facts for the event.
+        rows: further rows of the version.
     """
 
     outcome: Status
@@ -75,6 +77,7 @@ class Recorded:
     changes: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     told: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[Put] = ()
 
 
 SignArtifact = Callable[[str, str], ArtifactSignature]
@@ -174,8 +177,9 @@ class StageRecorder:
             "digest": frozen.artifact.sha256,
             "files": [f.to_item() for f in frozen.files if f.path.startswith("model/")],
         }
-        signature = self._sign_artifact(frozen.folder, frozen.artifact.sha256)
-        return Recorded(Status.SUCCEEDED, outputs=(output,), changes=changes, told={"oms_sha256": signature.sha256})
+        told = {"oms_sha256": self._sign_artifact(frozen.folder, frozen.artifact.sha256).sha256}
+        rows = copy_puts(version.model, version.number, frozen.document)
+        return Recorded(Status.SUCCEEDED, outputs=(output,), changes=changes, told=told, rows=rows)
 
     def _take_validation(self, freezer: Freezer, version: Version, attempt: int, result: StageResult) -> Recorded:
         summary = self._summary(result)
@@ -256,7 +260,8 @@ class StageRecorder:
             stage_key(version.model, version.number, stage, attempt), done, When(exists=True, equals={"status": Status.RUNNING.value})
         )
         try:
-            self._meta.transact([*move_writes(version, move, self._attestor, changes), update, *self._edges(version, stage, recorded)])
+            moving = move_writes(version, move, self._attestor, changes)
+            self._meta.transact([*moving, update, *self._edges(version, stage, recorded), *recorded.rows])
         except ConditionFailedError as error:
             after = self._meta.get(stage_key(version.model, version.number, stage, attempt))
             if after is None or after["status"] == Status.RUNNING.value:

@@ -1,8 +1,9 @@
 """Trace: from one prediction ID to the version, code, data, settings and people behind it, each step checked.
 
 At most six calls, whatever the number of versions, while the receipt's row is there (35 days; three more afterwards): receipt and
-delegation (one read of two rows), the version's partition, the manifest, the artifact manifest, the listing of the
-frozen files, and the delegator's public key. `deep` reads every file besides, and what reconciliation has found about the version.
+delegation (one read of two rows), the version's partition with a copy of the artifact manifest, the manifest, the listing of the frozen
+files, the delegator's public key, and the row that tells the auditors of it, which is the caller's. `deep` reads every file besides, and
+what reconciliation has found about the version.
 
 Verdicts: `SIGNED-UNANCHORED` when every step holds, `INCOMPLETE` when something that ought to be there is missing, `BROKEN` when a step
 fails. `PROVEN` needs the ledger.
@@ -28,13 +29,13 @@ from attestry.evidence.digests import digest_stream, sha256_hex, tree_digest
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.receipt import Receipt, verify_receipt
 from attestry.ports import Item, Key, MetaStore, ObjectStore
+from attestry.usecases.artifact_copy import copy_among, load_artifact
 from attestry.usecases.collect import find_collected
 from attestry.usecases.deploy import check_frozen_files
 from attestry.usecases.findings import findings_of
 from attestry.usecases.records import load_version, version_key
 from attestry.usecases.trace_document import describe
 
-MAX_ARTIFACT_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_DEEP_BYTES = 1024**3
 
 
@@ -153,7 +154,7 @@ def trace_prediction(
     evidence = Evidence(prediction, row, Version.from_item(head), rows)
     steps = Steps()
     _check_signatures(steps, evidence, str(delegation_row["delegation"]), DelegatorKeys(delegator_key, former_key))
-    _check_version(steps, evidence, store)
+    _check_version(steps, evidence, store, deep=deep)
     _check_records(steps, evidence)
     if deep:
         steps.check("reconciliation", lambda: _check_findings(meta, evidence.version))
@@ -167,7 +168,7 @@ def trace_version(meta: MetaStore, store: ObjectStore, model: str, number: int, 
     rows = meta.query(version_key(model, number).partition)
     evidence = Evidence(PredictionId("a" * 52, 1), {}, version, rows)
     steps = Steps()
-    _check_version(steps, evidence, store)
+    _check_version(steps, evidence, store, deep=deep)
     _check_records(steps, evidence)
     if deep:
         _check_bytes(steps, evidence, store)
@@ -203,16 +204,11 @@ def _check_signatures(steps: Steps, evidence: Evidence, token: str, keys: Delega
     steps.check("version", same_version)
 
 
-def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
+def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep: bool) -> None:
     version = evidence.version
 
     def artifact() -> str:
-        if version.artifact is None:
-            raise NotFoundError(f"{version.reference} has no artifact manifest")
-        raw = store.read(version.artifact.key, version.artifact.version_id, max_bytes=MAX_ARTIFACT_MANIFEST_BYTES)
-        if sha256_hex(raw) != version.version_digest:
-            raise IntegrityError("the artifact manifest has another digest than the version")
-        evidence.artifact = ArtifactManifest.from_bytes(raw)
+        evidence.artifact, raw = load_artifact(store, version, None if deep else copy_among(evidence.rows))
         return f"SHA-256 of {len(raw)} bytes is the version digest"
 
     def manifest() -> str:

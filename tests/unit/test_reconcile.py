@@ -12,9 +12,10 @@ import pytest
 
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
-from attestry.domain.errors import UnavailableError
+from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.evidence.leaf import event_id
 from attestry.ports import Delete, Key, Put, Update, When
+from attestry.usecases.artifact_copy import artifact_key
 from attestry.usecases.capture import set_capture_rate
 from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
@@ -162,6 +163,8 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("approval deleted", lambda w: drop(w, approval_key(MODEL, 1, "erin")), ["decision.deleted"]),
     ("record changed", lambda w: edit(w, Key(HEAD.partition, "STAGE#VALIDATION#001"), record="{}"), ["run.changed"]),
     ("record deleted", lambda w: drop(w, Key(HEAD.partition, "STAGE#TRAINING#001")), ["run.deleted"]),
+    ("artifact manifest's copy changed", lambda w: edit(w, artifact_key(MODEL, 1), data=b"{}"), ["artifact.copy"]),
+    ("artifact manifest's copy deleted", lambda w: drop(w, artifact_key(MODEL, 1)), ["artifact.copy"]),
     ("run added", lambda w: w.meta._apply([Put(Key(HEAD.partition, "STAGE#TRAINING#007"), {"status": "RUNNING"})]), ["run.without_event"]),
     ("pointer's digest", lambda w: edit(w, POINTER, version_digest="0" * 64), ["pointer.version_digest"]),
     ("pointer's folder", lambda w: edit(w, POINTER, folder="models/other"), ["pointer.folder"]),
@@ -317,6 +320,31 @@ def test_what_was_seen_only_once_is_no_finding(world: EvidenceWorld) -> None:
         assert reconcile(world).opened == 0
     finally:
         del world.meta.query  # type: ignore[attr-defined]
+
+
+def test_an_edit_is_found_although_the_ledger_is_just_being_published(world: EvidenceWorld) -> None:
+    """At the first reading the checkpoint is committed and its entries are not there yet, so that nothing that rests on them is judged."""
+    edit(world, HEAD, standing="APPROVED")
+    world.meta.transact([Put(CURSOR, {"after": f"3/{MODEL}#000000000"}, When())])
+    read, query, readings = world.store.read, world.meta.query, []
+
+    def unpublished(key: str, *args: Any, **kwargs: Any) -> Any:
+        if key.startswith("ledger/tile/entries/") and len(readings) == 1:
+            raise NotFoundError(key)
+        return read(key, *args, **kwargs)
+
+    def counted(partition: str, **kwargs: Any) -> Any:
+        if partition == HEAD.partition:
+            readings.append(partition)
+        return query(partition, **kwargs)
+
+    world.store.read, world.meta.query = unpublished, counted  # type: ignore[method-assign]
+    try:
+        reconcile(world)
+    finally:
+        del world.store.read, world.meta.query  # type: ignore[attr-defined]
+    assert len(readings) == 3
+    assert found(world) == ["head.standing"]
 
 
 def test_a_run_goes_on_where_the_last_one_stopped(world: EvidenceWorld) -> None:

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from attestry.aws.audit import AuditNotes
+from attestry.aws.settings import Settings
+from attestry.aws.world import World as AwsWorld
+from attestry.domain.audit import AUDIT
 from attestry.domain.errors import InvalidInputError, NotFoundError
-from attestry.ports import Put, Update, When
+from attestry.ports import Delete, Put, Update, When
+from attestry.usecases.artifact_copy import MAX_COPY_BYTES, artifact_key, copy_puts
 from attestry.usecases.findings import Observed, Scope, settle
 from attestry.usecases.records import approval_key, version_key
+from lambdas import registry
 from tests.fakes import LocalSigner
 from tests.flow import Serving
 from tests.trace_requirements import REQUIREMENTS, facts_at, problems_of
@@ -72,7 +78,8 @@ def test_the_environment_that_computed_the_metrics_is_told_and_attested(trace):
     assert told == {"value": {"scikit-learn": "1.9.1", "environment_id": "e7" * 32}, "grade": "attested"}
 
 
-def test_a_trace_takes_at_most_six_calls_however_many_versions_there_are(serving):
+def test_a_trace_takes_at_most_six_calls_however_many_versions_there_are(serving, monkeypatch):
+    """The whole handler in a process that has not read the delegator's public key yet, with the row that tells the auditors of it."""
     prediction = serving.predict()
     for number in range(3):
 
@@ -80,9 +87,49 @@ def test_a_trace_takes_at_most_six_calls_however_many_versions_there_are(serving
             draft["training"]["hyperparameters"]["max_iter"] = 5000 + number
 
         serving.flow.register_example(edit=edit)
-    serving.flow.faults.clear()
-    serving.trace(prediction)
-    assert len(serving.flow.faults.calls) + 1 <= 6, serving.flow.faults.calls
+    flow, asked = serving.flow, []
+    world = AwsWorld(Settings({"ATTESTRY_TABLE": "t", "ATTESTRY_STORE": "s"}))
+    notes = AuditNotes(flow.meta, flow.clock, account="123456789012", prefix="attestry")
+    vars(world).update(meta=flow.meta, store=flow.store, clock=flow.clock, audit=notes, delegator=_Delegator(serving, asked))
+    monkeypatch.setattr(registry, "world", world)
+    flow.faults.clear()
+    answer = registry.handler(_request(prediction), None)
+    assert answer["statusCode"] == 200, answer["body"]
+    assert json.loads(answer["body"])["verdict"] == "SIGNED-UNANCHORED"
+    assert any(key.partition == AUDIT for key in flow.meta.rows), "the read is told to the auditors"
+    assert len(flow.faults.calls) + len(asked) <= 6, flow.faults.calls
+
+
+class _Delegator:
+    """The delegator's key in KMS, each reading of which is a call."""
+
+    def __init__(self, serving: Serving, asked: list[str]) -> None:
+        self._serving, self._asked = serving, asked
+
+    def public_key_der(self) -> bytes:
+        self._asked.append("GetPublicKey")
+        return self._serving.signer.public_key_der()
+
+
+def _request(prediction: str) -> dict:
+    identity = {"userArn": "arn:aws:sts::123456789012:assumed-role/attestry-auditor/grace", "userId": "AROA:grace"}
+    return {
+        "version": "2.0",
+        "routeKey": "GET /v1/predictions/{id}/trace",
+        "pathParameters": {"id": prediction},
+        "requestContext": {"requestId": "r1", "http": {"sourceIp": "192.0.2.7"}, "authorizer": {"iam": identity}},
+    }
+
+
+def test_a_large_artifact_manifest_has_no_copy_and_is_read_from_the_store(serving):
+    assert copy_puts("m", 1, b"x" * MAX_COPY_BYTES) != []
+    assert copy_puts("m", 1, b"x" * (MAX_COPY_BYTES + 1)) == []
+    prediction = serving.predict()
+    key = artifact_key(serving.version.model, serving.version.number)
+    row = serving.flow.meta.rows[key]
+    serving.flow.meta.transact([Delete(key, When())])
+    assert serving.trace(prediction)["verdict"] == "SIGNED-UNANCHORED"
+    serving.flow.meta.rows[key] = row
 
 
 @pytest.mark.parametrize("prediction", ["", "x", "a-1", "A" * 52 + "-1", "a" * 52 + "-0", "../../x-1"])
@@ -129,6 +176,20 @@ class TestManipulations:
         serving.flow.store.tamper(model.key, b"swapped", model.version_id)
         detail, _ = self.broken(serving, prediction, "bytes of the frozen files", deep=True)
         assert "model/model.joblib" in detail
+
+    def test_a_changed_copy_of_the_artifact_manifest_is_named(self, fresh):
+        serving, prediction = fresh
+        key = artifact_key(serving.version.model, serving.version.number)
+        data = serving.flow.meta.rows[key]["data"]
+        serving.flow.meta.transact([Update(key, {"data": data.replace(b"model/", b"other/")})])
+        detail, _ = self.broken(serving, prediction, "artifact manifest")
+        assert detail == "the artifact manifest has another digest than the version"
+
+    def test_an_artifact_manifest_that_is_gone_from_the_bucket_is_named_although_its_copy_is_there(self, fresh):
+        serving, prediction = fresh
+        serving.flow.store.delete(serving.version.artifact.key)
+        detail, _ = self.broken(serving, prediction, "frozen files")
+        assert "artifact-manifest.json" in detail
 
     def test_training_data_changed_after_training_show_in_a_deep_trace(self, fresh):
         serving, prediction = fresh
