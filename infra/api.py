@@ -55,6 +55,8 @@ ROUTES = (
     Route("GET", "/v1/compliance", "registry"),
     Route("GET", "/v1/findings", "registry"),
     Route("GET", "/v1/ledger/file", "registry"),
+    Route("GET", "/v1/ledger/audit", "registry"),
+    Route("GET", "/v1/ledger/audit/{number}", "registry"),
     Route("GET", "/v1/predictions/{id}/bundle", "bundle"),
     Route("GET", "/v1/models/{model}/versions/{number}/bundle", "bundle"),
     Route("GET", "/v1/root", "root"),

@@ -43,7 +43,18 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
     "auditor": ("GET /v1/people",),
     "admin": ("GET /v1/people", "POST /v1/people", "GET /v1/root/keys", "POST /v1/root", _KILL, _RETIREMENT, _CAPTURE),
 }
-_CONSUMER_READS = ("/v1/me", "/v1/models", "/v1/models/{model}", "/v1/predictions/{id}/trace", "/v1/ledger/file", "/v1/root")
+_CONSUMER_READS = (
+    "/v1/me",
+    "/v1/models",
+    "/v1/models/{model}",
+    "/v1/predictions/{id}/trace",
+    "/v1/ledger/audit",
+    "/v1/ledger/audit/{number}",
+    "/v1/ledger/file",
+    "/v1/root",
+)
+"""The audited acts are among what every role may ask for, because the function refuses all but auditors and admins and notes that down:
+what the gateway refuses is no audited act."""
 
 
 def routes_of(role: str) -> tuple[Route, ...]:

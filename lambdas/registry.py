@@ -9,6 +9,7 @@ from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import IntegrityError
 from attestry.usecases import browse
+from attestry.usecases.audit_reading import list_batches, show_batch
 from attestry.usecases.compliance import review_deployed
 from attestry.usecases.findings import list_findings
 from attestry.usecases.ledger import read_file
@@ -117,6 +118,20 @@ def ledger_file(request: Request) -> dict[str, Any]:
     return read_file(world.store, request.query_text("path"))
 
 
+def audit_batches(request: Request) -> dict[str, Any]:
+    """List the batches of audited acts."""
+    by = caller(request, world.settings)
+    before = request.query_number("before") if "before" in request.query else None
+    return list_batches(world.meta, world.store, by=by, since=request.query_text("since", ""), before=before)
+
+
+def audit_batch(request: Request) -> dict[str, Any]:
+    """Show where a batch of audited acts can be read."""
+    shown = show_batch(world.meta, world.store, request.number("number"), by=caller(request, world.settings))
+    world.audit.allowed(request, "audit.read", f"audit/{request.number('number')}")
+    return shown
+
+
 ROUTES = {
     "GET /v1/me": me,
     "GET /v1/models": models,
@@ -132,6 +147,8 @@ ROUTES = {
     "GET /v1/lineage": lineage,
     "GET /v1/compliance": compliance,
     "GET /v1/ledger/file": ledger_file,
+    "GET /v1/ledger/audit": audit_batches,
+    "GET /v1/ledger/audit/{number}": audit_batch,
 }
 
 

@@ -1,4 +1,4 @@
-"""Verbs over the ledger: ledger verify, ledger show, ledger rebuild."""
+"""Verbs over the ledger: ledger verify, ledger show, ledger rebuild; ledger audit is in a module of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attestry.cli import ledger_acts
 from attestry.cli.context import Cli, verb
 from attestry.cli.exit_codes import ExitCode
 
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     _register_verify(group)
     _register_show(group)
     _register_rebuild(group)
+    ledger_acts.register(group)
 
 
 def _register_verify(group: typer.Typer) -> None:

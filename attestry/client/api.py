@@ -226,6 +226,14 @@ class RegistryClient:
             raise
         return base64.b64decode(answer["content"], validate=True)
 
+    def audit_batches(self, *, since: str = "", before: int | None = None) -> Any:
+        """Return a page of the batches of audited acts, the latest first: `batches`, and `next`, the `before` of the next page or None."""
+        return self._get("/v1/ledger/audit", {**({"since": since} if since else {}), **({"before": before} if before else {})})
+
+    def audit_batch(self, number: int) -> Any:
+        """Return where a batch of audited acts can be read, and the leaf of the event that names it."""
+        return self._get(f"/v1/ledger/audit/{number}")
+
     def root(self) -> Any:
         """Return the root of trust: all its metadata, and what it says."""
         return self._get("/v1/root")

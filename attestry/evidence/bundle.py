@@ -39,13 +39,14 @@ MAX_BUNDLE_BYTES = 64 << 20
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 16 << 20
 
-Kind = Literal["prediction", "version"]
+Kind = Literal["prediction", "version", "audit"]
 
 PERSON = r"[a-z0-9][a-z0-9._@-]{0,62}"
 _NAMES = re.compile(
     r"README\.md|REPORT\.md"
     r"|prediction/(?:receipt\.jws|delegation\.jwt|proof\.json|request\.bin|output\.json|salt\.txt)"
     r"|ledger/(?:checkpoint|proofs\.json|leaves/[0-9]{12}\.json|pending/[0-9a-f]{64}\.json)"
+    r"|audit/batch\.jsonl"
     r"|attestations/[0-9a-f]{64}\.json"
     r"|version/(?:artifact-manifest\.json|manifest\.json|packet\.json|model\.sig|records/[A-Z]{1,20}-[1-9][0-9]{0,5}\.json)"
     rf"|signatures/{PERSON}\.sig"
@@ -77,11 +78,11 @@ class BundleIndex:
     """What a bundle says it is.
 
     Attributes:
-        kind: `prediction` or `version`.
-        subject: the prediction's ID, or `MODEL@N`.
-        model: the model's name.
-        number: the version's number.
-        version_digest: hex; empty for a version that has not come so far.
+        kind: `prediction`, `version`, or `audit` for a batch of audited acts.
+        subject: the prediction's ID, `MODEL@N`, or `audit/N`.
+        model: the model's name; empty for audited acts.
+        number: the version's number, or the batch's.
+        version_digest: hex; empty for a version that has not come so far, and for audited acts.
         made: when the bundle was made, RFC 3339 in UTC with microseconds. Nobody signs this.
 
     Raises:
@@ -96,7 +97,12 @@ class BundleIndex:
     made: str
 
     def __post_init__(self) -> None:
-        _require(self.kind in ("prediction", "version"), "kind", "enum", "is neither prediction nor version")
+        _require(self.kind in ("prediction", "version", "audit"), "kind", "enum", "is neither prediction, version nor audit")
+        _require(_TIME.fullmatch(self.made) is not None, "made", "time", "is no time in UTC with microseconds")
+        if self.kind == "audit":
+            named = self.number > 0 and (self.subject, self.model, self.version_digest) == (f"audit/{self.number}", "", "")
+            _require(named, "subject", "reference", "is not audit/N, or names a model beside it")
+            return
         reference = str(VersionReference.parse(f"{self.model}@{self.number}"))
         if self.kind == "version":
             _require(self.subject == reference, "subject", "reference", f"is not {reference}")
@@ -104,7 +110,6 @@ class BundleIndex:
             PredictionId.parse(self.subject)
         needed = self.kind == "prediction" or self.version_digest
         _require(not needed or is_sha256(self.version_digest), "version_digest", "sha256", "is no SHA-256 in lower-case hex")
-        _require(_TIME.fullmatch(self.made) is not None, "made", "time", "is no time in UTC with microseconds")
 
     @property
     def reference(self) -> str:

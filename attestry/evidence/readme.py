@@ -214,6 +214,15 @@ With openssl alone:
 `key.sealed`.
 """
 
+_AUDIT: Final = """\
+## The audited acts: sha256sum
+
+The one leaf in `ledger/leaves/` is the event `audit.batch`; its `event.data.sha256` is the SHA-256 of the acts, a line each:
+
+    sha256sum audit/batch.jsonl
+    python -c "import glob, json; print(json.load(open(glob.glob('ledger/leaves/*.json')[0]))['event']['data'])"
+"""
+
 
 def render_readme(index: BundleIndex, files: Mapping[str, bytes]) -> str:
     """Return README.md.
@@ -222,7 +231,10 @@ def render_readme(index: BundleIndex, files: Mapping[str, bytes]) -> str:
         index: what the bundle is.
         files: its files, of which only the names are looked at.
     """
-    sections = [_HEAD.format(subject=index.subject), _ROOT, _LEDGER, _ATTESTATIONS]
+    sections = [_HEAD.format(subject=index.subject), _ROOT, _LEDGER]
+    if index.kind == "audit":
+        return "\n".join([*sections, _AUDIT])
+    sections.append(_ATTESTATIONS)
     if "version/artifact-manifest.json" in files:
         sections.append(_ARTIFACT)
     if any(name.startswith("signatures/") for name in files):

@@ -129,7 +129,7 @@ def _summary(s: Sources) -> str:
     ended = s.moves_of("version.killed", "version.retired")
     if ended:
         rows.append(("Revoked", "; ".join(f"{e['kind']} by {_who(e)} at {at}: {plain(e['data']['reason'])}" for _, at, e in ended)))
-    return _section("In short", _table(("", ""), rows), "version/manifest.json", "ledger/leaves/")
+    return section("In short", table(("", ""), rows), "version/manifest.json", "ledger/leaves/")
 
 
 def _prediction(s: Sources) -> str:
@@ -148,7 +148,7 @@ def _prediction(s: Sources) -> str:
         ("Key delegated", "; ".join(_place(n, at) for n, at, _ in delegated) or "no event in this bundle"),
         ("Sealed", "; ".join(f"{_place(n, at)}, numbers {e['data']['first']} to {e['data']['last']}" for n, at, e in sealed) or "not yet"),
     ]
-    return _section("The prediction", _table(("", ""), rows), "prediction/", "ledger/leaves/")
+    return section("The prediction", table(("", ""), rows), "prediction/", "ledger/leaves/")
 
 
 def _data(s: Sources) -> str:
@@ -165,13 +165,13 @@ def _data(s: Sources) -> str:
     steps = [(plain(p.get("name")), plain(p.get("script")), plain(p.get("description"))) for p in data.get("preparation", [])]
     body = (
         "Source data, by the word of who submitted the candidate as to origin and licence; the digests were computed by the registry:\n\n"
-        + _table(("name", "origin", "licence", "from", "SHA-256"), sources)
+        + table(("name", "origin", "licence", "from", "SHA-256"), sources)
         + "\n\nPrepared data sets, as the registry digested them after PROCESSING:\n\n"
-        + _table(("data set", "rows", "digest"), made)
+        + table(("data set", "rows", "digest"), made)
         + f"\n\nLabel: {plain(data.get('label', {}).get('column'))}."
-        + ("\n\nPreparation steps as the manifest lists them:\n\n" + _table(("step", "script", "what"), steps) if steps else "")
+        + ("\n\nPreparation steps as the manifest lists them:\n\n" + table(("step", "script", "what"), steps) if steps else "")
     )
-    return _section("On what data", body, "version/manifest.json", "version/records/")
+    return section("On what data", body, "version/manifest.json", "version/records/")
 
 
 def _code(s: Sources) -> str:
@@ -185,7 +185,7 @@ def _code(s: Sources) -> str:
         ("Environment", f"Python {plain(environment.get('python'))}, lock file `{plain(environment.get('lock_sha256'))}`"),
         ("Packages", ", ".join(plain(p) for p in environment.get("packages", [])) or NOTHING),
     ]
-    return _section("With what code", _table(("", ""), rows), "version/manifest.json", "version/records/")
+    return section("With what code", table(("", ""), rows), "version/manifest.json", "version/records/")
 
 
 def _training(s: Sources) -> str:
@@ -207,11 +207,11 @@ def _training(s: Sources) -> str:
             )
     parameters = [(plain(k), plain(v)) for k, v in sorted(s.record("TRAINING").get("parameters", {}).items())]
     failed = [(plain(e["data"]["to"]["stage"]), at, plain(e["data"]["reason"])) for _, at, e in s.moves_of("stage.failed")]
-    body = _table(("stage", "script", "began", "ended", "outcome", "ran on", "attempt"), rows) + "\n\nHyperparameters of the training:\n\n"
-    body += _table(("name", "value"), parameters)
+    body = table(("stage", "script", "began", "ended", "outcome", "ran on", "attempt"), rows) + "\n\nHyperparameters of the training:\n\n"
+    body += table(("name", "value"), parameters)
     if failed:
-        body += "\n\nAttempts that failed before:\n\n" + _table(("stage", "logged", "why"), failed)
-    return _section("How it was trained", body, "version/records/", "attestations/ (SLSA provenance)")
+        body += "\n\nAttempts that failed before:\n\n" + table(("stage", "logged", "why"), failed)
+    return section("How it was trained", body, "version/records/", "attestations/ (SLSA provenance)")
 
 
 def _judgement(s: Sources) -> str:
@@ -235,19 +235,19 @@ def _judgement(s: Sources) -> str:
     body = (
         f"The rules were fixed before the evaluation: they were logged at {first}; the result at {last}.\n"
         f"The registry computed the metrics itself, on {plain(record.get('rows'))} rows of the hold-out, which training never received.\n\n"
-        + _table(("metric", "value"), metrics)
+        + table(("metric", "value"), metrics)
         + "\n\n"
-        + _table(("gate", "rule", "threshold", "value", "result", "in words"), gates)
+        + table(("gate", "rule", "threshold", "value", "result", "in words"), gates)
     )
     if record.get("compared_with"):
         body += f"\n\nCompared with {plain(record['compared_with'])}, which stood deployed then."
-    return _section("How it was judged", body, "version/records/", "attestations/ (test result)")
+    return section("How it was judged", body, "version/records/", "attestations/ (test result)")
 
 
 def _approval(s: Sources) -> str:
     policy = s.packet.get("policy", {})
     if not policy:
-        return _section("How it was approved", "Its approval has not been opened.", "ledger/leaves/")
+        return section("How it was approved", "Its approval has not been opened.", "ledger/leaves/")
     if policy.get("automatic"):
         asks = "The policy asks for no person: what passes all gates is approved."
     else:
@@ -261,13 +261,13 @@ def _approval(s: Sources) -> str:
         roles = ", ".join(plain(r) for r in e["principal"]["roles"])
         decisions.append((_who(e), roles or "policy", plain(data.get("decision")), plain(data["reason"]), _place(n, at), grade))
     packets = sorted({str(e["data"]["evidence"]) for _, _, e in s.moves_of("stage.started", stage="APPROVAL")})
-    body = f"{asks}\n\nWhat was decided on is frozen in the decision packet, SHA-256 `{plain(', '.join(packets))}`.\n\n" + _table(
+    body = f"{asks}\n\nWhat was decided on is frozen in the decision packet, SHA-256 `{plain(', '.join(packets))}`.\n\n" + table(
         ("who", "as", "decision", "reason", "logged", "how it is recorded"), decisions
     )
     findings = s.packet.get("findings", [])
     if findings:
         body += f"\n\nWhen the approval opened, {len(findings)} findings of reconciliation were open; the packet lists them."
-    return _section("How it was approved", body, "version/packet.json", "signatures/", "attestations/ (approval)")
+    return section("How it was approved", body, "version/packet.json", "signatures/", "attestations/ (approval)")
 
 
 def _promotion(s: Sources) -> str:
@@ -276,12 +276,12 @@ def _promotion(s: Sources) -> str:
         to = e["data"]["to"]
         state = f"{plain(to['stage'])} {plain(to['status'])}, {plain(to['standing'])}"
         rows.append((plain(e["sequence"]), plain(e["kind"]), state, _who(e), plain(e["data"]["reason"]), _place(n, at)))
-    body = "Every move of the version, in order:\n\n" + _table(("no.", "what", "state after", "by", "reason", "logged"), rows)
-    return _section("How it was promoted", body, "ledger/leaves/", "attestations/ (transition, deployment)")
+    body = "Every move of the version, in order:\n\n" + table(("no.", "what", "state after", "by", "reason", "logged"), rows)
+    return section("How it was promoted", body, "ledger/leaves/", "attestations/ (transition, deployment)")
 
 
 def _limits() -> str:
-    return _section(
+    return section(
         "What this does not show",
         "- Whether the answer was right. It shows what was answered, by what, and on whose approval.\n"
         "- What a submitter stated is kept as stated: origin and licence of data, author and revision of the code. The digests are the\n"
@@ -317,11 +317,13 @@ def _milliseconds(value: Any) -> str:
     return datetime.fromtimestamp(int(value) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _section(title: str, body: str, *files: str) -> str:
+def section(title: str, body: str, *files: str) -> str:
+    """Return a section that names the files it comes from."""
     source = f"\n\n*From: {', '.join(files)}*" if files else ""
     return f"## {title}\n\n{body}{source}\n"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; the cells are text that is plain already."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)

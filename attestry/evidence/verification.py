@@ -18,6 +18,7 @@ Everything is bytes in and a `Verification` out: no I/O, no clock, no network, n
 | provenance | how the data and the model were made |
 | gates | the rules were fixed before the evaluation, and met |
 | approvals | who approved, on which packet, under which policy |
+| acts | of a batch of audited acts: that they are those which its event names; the steps of a version fall away |
 | delegation, standing, receipt, seal, payload | of a prediction: which version made it, and that it is sealed |
 | documents | report and instructions in the bundle say what the evidence says; nothing else is in it |
 """
@@ -28,6 +29,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from attestry.domain.errors import IntegrityError
+from attestry.evidence.audit_bundle import check_acts
+from attestry.evidence.audit_report import render_audit_report
 from attestry.evidence.bundle import README, REPORT, Bundle, BundleIndex, read_bundle
 from attestry.evidence.case import Case
 from attestry.evidence.checks_approval import check_approvals
@@ -62,18 +65,14 @@ def verify_bundle(data: bytes, *, pin: bytes | None) -> Verification:
         return f"{len(case.bundle.files)} files, {len(data)} bytes"
 
     read = run_steps([("bundle", bundle)])
-    is_prediction = case.bundle is not None and case.bundle.index.kind == "prediction"
+    kind = case.bundle.index.kind if case.bundle is not None else "version"
     checks: list[tuple[str, Check]] = [
         ("root", lambda: check_root(case, pin)),
         ("checkpoint", lambda: check_checkpoint(case)),
         ("leaves", lambda: check_leaves(case)),
         ("validity", lambda: check_validity(case)),
-        ("transitions", lambda: check_moves(case)),
-        ("artifact", lambda: _check_artifact(case)),
-        ("provenance", lambda: check_provenance(case)),
-        ("gates", lambda: check_gates(case)),
-        ("approvals", lambda: check_approvals(case)),
-        *(_prediction_checks(case) if is_prediction else []),
+        *([("acts", lambda: check_acts(case))] if kind == "audit" else _version_checks(case)),
+        *(_prediction_checks(case) if kind == "prediction" else []),
         ("documents", lambda: _check_documents(case)),
     ]
     return _result(case, run_steps(checks, after=read))
@@ -128,6 +127,16 @@ def verify_prediction(
     return _result(case, run_steps(checks))
 
 
+def _version_checks(case: Case) -> list[tuple[str, Check]]:
+    return [
+        ("transitions", lambda: check_moves(case)),
+        ("artifact", lambda: _check_artifact(case)),
+        ("provenance", lambda: check_provenance(case)),
+        ("gates", lambda: check_gates(case)),
+        ("approvals", lambda: check_approvals(case)),
+    ]
+
+
 def _prediction_checks(case: Case) -> list[tuple[str, Check]]:
     return [
         ("delegation", lambda: check_delegation(case)),
@@ -159,7 +168,8 @@ def _check_artifact(case: Case) -> Found | str:
 def _check_documents(case: Case) -> str:
     """Check that the documents for people follow from the evidence, and that every file was used."""
     bundle = case.need_bundle()
-    for name, render in ((REPORT, render_report), (README, render_readme)):
+    report = render_audit_report if bundle.index.kind == "audit" else render_report
+    for name, render in ((REPORT, report), (README, render_readme)):
         if case.need(name).decode("utf-8", "replace") != render(bundle.index, bundle.files):
             raise IntegrityError(f"{name} is not what the evidence in the bundle gives")
     strange = sorted(bundle.files.keys() - case.taken)

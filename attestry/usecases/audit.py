@@ -19,10 +19,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from attestry.domain.audit import AUDIT
-from attestry.domain.errors import ConditionFailedError, IntegrityError, InvalidInputError
+from attestry.domain.errors import ConditionFailedError, InvalidInputError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
-from attestry.evidence.canonical import canonical_bytes, parse_canonical
+from attestry.evidence.audit_batch import read_batch
+from attestry.evidence.canonical import canonical_bytes
 from attestry.ports import ABSENT, Delete, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.records import outbox_put
 
@@ -93,18 +94,6 @@ def drain_audit(meta: MetaStore, store: ObjectStore, at: datetime) -> DrainedAud
         return None
     _clear(meta, store, committed)
     return DrainedAudit(number, len(rows), key, more=len(found) == MAX_ROWS)
-
-
-def read_batch(data: bytes, sha256: str) -> list[dict[str, Any]]:
-    """Return the acts in the object of a batch.
-
-    Raises:
-        IntegrityError: it is not the object with this digest.
-        InvalidInputError: a line that was not written by this module.
-    """
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise IntegrityError("the audited acts are not those that the event names")
-    return [parse_canonical(line) for line in data.splitlines()]
 
 
 def _clear(meta: MetaStore, store: ObjectStore, head: Mapping[str, Any]) -> None:

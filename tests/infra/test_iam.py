@@ -376,6 +376,8 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("GET /v1/lineage", set(ROLES) - {"consumer"}),
         ("GET /v1/compliance", set(ROLES) - {"consumer"}),
         ("GET /v1/ledger/file", set(ROLES)),
+        ("GET /v1/ledger/audit", set(ROLES)),
+        ("GET /v1/ledger/audit/{number}", set(ROLES)),
         ("GET /v1/root", set(ROLES)),
         ("GET /v1/root/keys", {"admin"}),
         ("POST /v1/root", {"admin"}),

@@ -20,6 +20,8 @@ COMMON = (
     "GET /v1/models/{model}",
     "GET /v1/predictions/{id}/trace",
     "GET /v1/ledger/file",
+    "GET /v1/ledger/audit",
+    "GET /v1/ledger/audit/{number}",
     "GET /v1/root",
 )
 READS = (

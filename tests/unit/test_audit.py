@@ -15,9 +15,10 @@ from attestry.aws.http import Request, read_request, serve
 from attestry.domain.audit import AUDIT, MAX_OBJECTS, MAX_ROWS, AuditedAct, Outcome, Tally
 from attestry.domain.errors import ForbiddenError, IntegrityError, InvalidInputError, UnavailableError, UnprovenIdentityError
 from attestry.domain.principal import Principal
+from attestry.evidence.audit_batch import read_batch
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.ports import Key, Put, Update, When
-from attestry.usecases.audit import HEAD, drain_audit, read_batch
+from attestry.usecases.audit import HEAD, drain_audit
 from attestry.usecases.records import OUTBOX
 from tests.fakes import Faults, FixedClock, Killed, MemoryMetaStore, MemoryObjectStore
 
