@@ -21,6 +21,7 @@ from infra.stores import UPLOADS, Stores
 
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
+_DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
 _CAPTURE = "POST /v1/models/{model}/capture"
@@ -30,7 +31,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         "POST /v1/models/{model}/versions/{number}/claim",
         "POST /v1/models/{model}/versions/{number}/retry",
     ),
-    "approver": ("POST /v1/models/{model}/versions/{number}/decision", _KILL),
+    "validator": (_DECISION,),
+    "approver": (_DECISION, _KILL),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
@@ -86,7 +88,7 @@ class Identity(Construct):
             statements = [*self._call(role)]
             if role == "scientist":
                 statements += _upload_by_hand(stores)
-            if role == "approver":
+            if role in ("validator", "approver"):
                 statements += _decide_in_console(names, pipeline)
             self.roles[role] = iam.Role(
                 self,

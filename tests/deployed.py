@@ -32,9 +32,9 @@ BODY = b'{"instances":[{"age":41,"income":52000.5}]}'
 POLICY = ApprovalPolicy(automatic=False, roles=("approver",), count=1)
 
 
-def principal(login: str) -> Principal:
-    arn = f"arn:aws:sts::123456789012:assumed-role/attestry-consumer/{login}"
-    return Principal(arn, f"AROA:{login}", "aws:123456789012", "AWS_IAM SigV4", "192.0.2.7", login, ("consumer",))
+def principal(login: str, role: str = "consumer") -> Principal:
+    arn = f"arn:aws:sts::123456789012:assumed-role/attestry-{role}/{login}"
+    return Principal(arn, f"AROA:{login}", "aws:123456789012", "AWS_IAM SigV4", "192.0.2.7", login, (role,))
 
 
 def make_version(number: int) -> Version:
@@ -79,7 +79,7 @@ def approval(version: Version, transition: int = 1, **changes: Any) -> dict[str,
         "policy_digest": ApprovalPolicy.from_item(version.approval_policy).digest,
         "transition": transition,
         "reason": "the gates hold",
-        "principal": principal(person).as_person(person).to_item(),
+        "principal": principal(person, "approver").as_person(person).to_item(),
         "at": timestamp(AT),
         "evidence": "",
     }

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _register_decisions(app: typer.Typer) -> None:
-    @verb(app, roles=("approver",))
+    @verb(app, roles=("approver", "validator"))
     def approve(
         cli: Cli,
         version: VersionArgument,
@@ -40,7 +40,7 @@ def _register_decisions(app: typer.Typer) -> None:
         """Approve a version that waits for it."""
         _decide(cli, version, "approve", reason, packet, sign_with)
 
-    @verb(app, roles=("approver",))
+    @verb(app, roles=("approver", "validator"))
     def reject(cli: Cli, version: VersionArgument, reason: ReasonOption, packet: PacketOption = "") -> None:
         """Reject a version that waits for approval; that is final."""
         _decide(cli, version, "reject", reason, packet, None)

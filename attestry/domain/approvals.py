@@ -3,9 +3,14 @@
 Rules:
 - An approval names the version digest, the stage, the policy's digest, the packet that it rests on and the number of the transition that
   opened the stage, so it cannot serve for another version, another stage, another policy, or twice.
-- A person decides once for a version; the person who submitted the candidate never does.
-- One rejection ends the version. Approval needs as many persons as the policy says, each in one of its roles.
+- A person decides once each time that the approval of a version is opened; the person who submitted the candidate never does.
+- One rejection ends the version. Approval needs the persons that the policy asks for by role, each in one place
+  (`attestry.domain.requirements`), in its order where it has one.
+- Who wrote the code does not decide where the policy asks for independence; who has a conflict of interest never does
+  (`attestry.domain.conflicts`).
 - Where the policy says so, an approval counts only with the approver's own signature over the packet; a rejection needs none.
+- An approval counts as long as the policy says, and under the conditions that it was given (`attestry.domain.conditions`).
+- A policy that uses none of what came later is stored as it always was, and keeps its digest.
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -29,13 +34,18 @@ from attestry.domain.errors import (
     UnprovenIdentityError,
     UnsignedApprovalError,
 )
+from attestry.domain.manifest_sections import Approval
 from attestry.domain.principal import Principal
+from attestry.domain.requirements import Approving, Requirement, are_met, check_fills, total
 from attestry.domain.stages import Stage, Status
 from attestry.domain.version import Version
 
 MAX_REASON = 500
 MAX_REASON_BYTES = 1500
 """In UTF-8: the event that carries the reason has at most 4 KiB."""
+
+NOTICE_DAYS = 14
+"""How many days before an approval lapses people are told, where the policy does not say."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -51,33 +61,94 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class ApprovalPolicy:
-    """What has to be there before a version is approved.
+    """What has to be there before a version is approved, and how long that holds.
 
     Attributes:
         automatic: the gates alone decide; no person is asked.
         roles: roles of which a deciding person must act in one.
-        count: how many persons.
+        count: how many persons, in all.
         signed: each approval needs the person's own signature over the packet.
+        require: how many persons of which role; empty where `count` persons of any of `roles` do.
+        in_order: the requirements are filled one after the other.
+        independent: who wrote the code decides nothing.
+        fresh_eyes: who approved the model's version before this one, or this one before, does not decide.
+        valid_days: for how many days an approval counts; 0 for no end.
+        until: first day (UTC, `YYYY-MM-DD`) on which no approval counts any more; empty for no end.
+        on_lapse: what becomes of the version's place when its approval lapses: `vacate`, or `rollback` to what is kept for that.
+        notice_days: how many days before that people are told.
     """
 
     automatic: bool
     roles: tuple[str, ...] = ()
     count: int = 0
     signed: bool = False
+    require: tuple[Requirement, ...] = ()
+    in_order: bool = False
+    independent: bool = False
+    fresh_eyes: bool = False
+    valid_days: int = 0
+    until: str = ""
+    on_lapse: str = "vacate"
+    notice_days: int = NOTICE_DAYS
 
     @property
     def digest(self) -> str:
         """Return SHA-256 of the policy's canonical form."""
         return hashlib.sha256(rfc8785.dumps(self.to_item())).hexdigest()
 
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """Return what is asked for by role; empty where no person is asked."""
+        if self.automatic:
+            return ()
+        return self.require or (Requirement(self.roles, max(1, self.count)),)
+
+    @property
+    def needed(self) -> int:
+        """Return how many persons have to approve; 1 where the policy does it itself."""
+        return max(1, total(self.requirements))
+
     def to_item(self) -> dict[str, Any]:
-        """Return the policy as it is stored."""
-        return {"automatic": self.automatic, "roles": list(self.roles), "count": self.count, "signed": self.signed}
+        """Return the policy as it is stored; what has its default and came later is left out, so that digests stay."""
+        item = {"automatic": self.automatic, "roles": list(self.roles), "count": self.count, "signed": self.signed}
+        later = {f.name: getattr(self, f.name) for f in fields(self)[len(item) :] if getattr(self, f.name) != f.default}
+        if "require" in later:
+            later["require"] = [r.to_item() for r in self.require]
+        return {**item, **later}
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> ApprovalPolicy:
         """Return the policy that `to_item` wrote."""
-        return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]), bool(item.get("signed", False)))
+        later: dict[str, Any] = {f.name: item[f.name] for f in fields(cls)[5:] if f.name in item}
+        later |= {name: int(later[name]) for name in ("valid_days", "notice_days") if name in later}
+        require = tuple(Requirement.from_item(r) for r in item.get("require", ()))
+        return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]), bool(item.get("signed", False)), require, **later)
+
+    @classmethod
+    def of_manifest(cls, approval: Approval, *, signed: bool = False) -> ApprovalPolicy:
+        """Return the policy that a manifest asks for.
+
+        Args:
+            approval: the manifest's section.
+            signed: whether the registry asks for signatures, whatever the manifest says.
+        """
+        people = approval.people
+        require = tuple(Requirement((r.role,), r.count) for r in (people.require or ())) if people else ()
+        roles = tuple(r.roles[0] for r in require) if require else (people.roles or ()) if people else ()
+        return cls(
+            automatic=approval.automatic,
+            roles=roles,
+            count=total(require) if require else (people.count or 1) if people else 0,
+            signed=approval.signed or signed,
+            require=require,
+            in_order=bool(people and people.in_order),
+            independent=bool(people and people.independent),
+            fresh_eyes=bool(people and people.fresh_eyes),
+            valid_days=approval.valid_days or 0,
+            until=approval.until or "",
+            on_lapse=approval.on_lapse or "vacate",
+            notice_days=NOTICE_DAYS if approval.notice_days is None else approval.notice_days,
+        )
 
 
 def read_reason(reason: object) -> str:
@@ -179,6 +250,25 @@ def check_signed(version: Version, person: str, *, reason: str, signed: bool) ->
         )
 
 
-def is_met(policy: ApprovalPolicy, approving: Iterable[str]) -> bool:
-    """Return whether the approving persons are as many as the policy asks for."""
-    return policy.automatic or len(set(approving)) >= max(1, policy.count)
+def check_in_turn(policy: ApprovalPolicy, reference: str, approving: Approving, person: str, roles: tuple[str, ...]) -> None:
+    """Check that one more approval fills a place that is open now.
+
+    Args:
+        policy: what is asked for.
+        reference: `MODEL@N`.
+        approving: who has approved, with the roles that they acted in.
+        person: who approves.
+        roles: the roles that they act in.
+
+    Raises:
+        ApprovalOrderError, ForbiddenError: see `check_fills`.
+    """
+    try:
+        check_fills(policy.requirements, approving, person, roles, in_order=policy.in_order)
+    except (ConflictError, ForbiddenError) as error:
+        raise type(error)(f"{reference}: {error.message}", details=error.details) from error
+
+
+def is_met(policy: ApprovalPolicy, approving: Approving) -> bool:
+    """Return whether the persons who approved, each in one place, fill all that the policy asks for."""
+    return policy.automatic or are_met(policy.requirements, approving)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from attestry.domain.days import is_day
 from attestry.domain.errors import Problem
 from attestry.domain.manifest_schema import describe_field, field_names, find_schema_problems, suggest
 from attestry.domain.manifest_source import Path, SourceText, join_path
@@ -21,6 +22,9 @@ LAMBDA_MAX_SECONDS = 840
 """A function runs for at most 900 seconds; the rest is for reading inputs and writing outputs."""
 
 LAMBDA_MAX_MEMORY_MIB = 10240
+
+MAX_APPROVALS = 10
+"""The most approvals that a policy may ask for in all."""
 
 _CONTAINER_EXECUTORS = ("sagemaker", "batch", "emr-serverless")
 _STAGES = ("processing", "training", "validation")
@@ -248,6 +252,38 @@ def _check_approval(value: Any) -> Iterator[Finding]:
         )
 
 
+def _check_people(value: Any) -> Iterator[Finding]:
+    """Either `roles` with a count, or `require` with a count for each role."""
+    at: Path = ("approval", "people")
+    people = _at(value, at, dict)
+    if people is None:
+        return
+    if ("roles" in people) == ("require" in people):
+        yield at, "one_of", "give either 'roles', with 'count', or 'require', not both and not neither"
+    elif "require" in people and "count" in people:
+        yield (*at, "count"), "not_with", "has no meaning with 'require', where each role has a count of its own"
+    elif "require" not in people and people.get("in_order") is True:
+        yield (*at, "in_order"), "not_with", "has no meaning without 'require': there is one requirement alone"
+    named: set[str] = set()
+    asked = 0.0
+    for i, item in _items(value, *map(str, at), "require"):
+        role = item.get("role")
+        if isinstance(role, str) and role in named:
+            yield (*at, "require", i, "role"), "unique", f"'{role}' is named twice; give it one count"
+        named.add(str(role))
+        asked += _number(item.get("count", 1))
+    if asked > MAX_APPROVALS:
+        yield (*at, "require"), "maximum", f"asks for {asked:.0f} approvals in all; at most {MAX_APPROVALS} are possible"
+
+
+def _check_days(value: Any) -> Iterator[Finding]:
+    """A day is one of the calendar."""
+    for path in (("approval", "until"), ("deployment", "expires")):
+        text = _at(value, path, str)
+        if text is not None and not is_day(text):
+            yield path, "date", f"'{text:.20}' is no day of the calendar in the form YYYY-MM-DD"
+
+
 def _check_reproduction(value: Any) -> Iterator[Finding]:
     reproduction = _at(value, ("reproduction",), dict) or {}
     if reproduction.get("bit_equal") is False and "tolerance" not in reproduction:
@@ -267,6 +303,8 @@ _RULES = (
     _check_metric_parameters,
     _check_gates,
     _check_approval,
+    _check_people,
+    _check_days,
     _check_reproduction,
 )
 

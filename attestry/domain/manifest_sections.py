@@ -261,29 +261,72 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class People:
-    """How many persons with one of the roles must approve."""
+class Requirement:
+    """So many persons in a role."""
 
-    roles: tuple[str, ...]
+    role: str
     count: int = 1
 
 
 @dataclass(frozen=True)
+class People:
+    """Who must approve: `count` persons with one of the roles, or what `require` names role by role.
+
+    Attributes:
+        roles: roles of which a person needs one; None with `require`.
+        count: how many persons, 1 where it is left out; None with `require`, whose counts say that.
+        require: how many persons of which role; None with `roles`.
+        in_order: the requirements are filled in the order in which they stand.
+        independent: who wrote the code decides nothing.
+        fresh_eyes: who approved the version before does not decide.
+    """
+
+    roles: tuple[str, ...] | None = None
+    count: int | None = None
+    require: tuple[Requirement, ...] | None = None
+    in_order: bool = False
+    independent: bool = False
+    fresh_eyes: bool = False
+
+
+@dataclass(frozen=True)
 class Approval:
-    """Either automatic, or by people; exactly one of the two. `signed` asks each of them for a signature of their own."""
+    """Either automatic, or by people; exactly one of the two. `signed` asks each of them for a signature of their own.
+
+    Attributes:
+        automatic: the gates alone decide.
+        people: who must approve.
+        signed: see above.
+        valid_days: for how many days an approval counts.
+        until: first day (UTC, `YYYY-MM-DD`) on which none counts any more.
+        on_lapse: what becomes of the version's place then.
+        notice_days: how many days before people are told.
+    """
 
     automatic: bool = False
     people: People | None = None
     signed: bool = False
+    valid_days: int | None = None
+    until: str | None = None
+    on_lapse: Literal["vacate", "rollback"] | None = None
+    notice_days: int | None = None
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where and how the version serves. `capture_rate` is the share of predictions that is kept, 0 to 1."""
+    """Where and how the version serves.
+
+    Attributes:
+        environment: the environment.
+        memory_mib: memory of the serving function.
+        capture_rate: share of the predictions that is kept, 0 to 1.
+        expires: the first day (UTC, `YYYY-MM-DD`) on which the version may not be used, or how many days after it was first put in place.
+    """
 
     environment: str = "production"
     memory_mib: int = 2048
     capture_rate: float = 1
+    expires: str | int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from attestry.domain.errors import InvalidInputError, UnprovenIdentityError
 
-ROLES = ("scientist", "approver", "deployer", "consumer", "auditor", "admin")
+ROLES = ("scientist", "validator", "approver", "deployer", "consumer", "auditor", "admin")
 """The registry's roles; each is an IAM role `<prefix>-<role>`."""
 
 _USER_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):user/(?:.*/)?([^/]+)")

@@ -6,7 +6,8 @@ Rules:
   before the evaluation and stands in the packet.
 - Every decision rests on the packet that was frozen when the approval opened, and names version digest, stage, policy,
   packet and the transition that opened it, so that it serves nowhere else.
-- Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. A
+- Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
+  fills a place that the policy had open when it was given, and together they fill all (`attestry.domain.requirements`). A
   decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
 - An approver's own signature makes it `signed by person`; else it is `recorded by registry`. Where the policy asks for
   signatures, each approval needs one.
@@ -14,11 +15,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy, is_met
-from attestry.domain.errors import IntegrityError
+from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError
+from attestry.domain.requirements import check_fills, missing
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
 from attestry.evidence.checks_version import policy_of
@@ -46,18 +48,33 @@ def check_approvals(case: Case) -> str:
     packet = _check_packet(case, opened[0].entry, policy)
     case.packet = packet.content
     told = [_check_decision(case, move, opened[0].entry, packet, policy) for move in decisions]
-    approving = [str(m.entry.data["person"]) for m in decisions if m.entry.data["decision"] == "approve"]
-    if len(set(approving)) != len(approving):
-        raise IntegrityError("one person approved twice")
+    approving = _check_turns(decisions, policy)
     approved = case.moved("version.approved")
-    if approved and not (policy.automatic or is_met(policy, approving)):
-        raise IntegrityError(f"the policy asks for {policy.count} approvals; there are {len(approving)}")
+    if approved and not is_met(policy, approving):
+        wanted = " and ".join(map(str, missing(policy.requirements, approving)))
+        raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
     if any(case.moved(kind) for kind in DEPLOYMENTS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
     _refuse_strange_signatures(case)
     case.facts |= {"approvals": told, "submitted_by": sorted(submitters_of(case))}
     names = [f"{t['person']} ({t['grade']})" for t in told if t["decision"] == "approve"]
     return f"approved by {', '.join(names)} on packet {packet.sha256[:16]}" if approved else "not approved"
+
+
+def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[str, tuple[str, ...]]:
+    """Return who approved in which roles; each filled a place that the policy had open at the time."""
+    approving: dict[str, tuple[str, ...]] = {}
+    for entry in (m.entry for m in decisions if m.entry.data["decision"] == "approve"):
+        person, roles = str(entry.data["person"]), tuple(entry.event["principal"]["roles"])
+        if person in approving:
+            raise IntegrityError("one person approved twice")
+        if not policy.automatic:
+            try:
+                check_fills(policy.requirements, approving, person, roles, in_order=policy.in_order)
+            except (ConflictError, ForbiddenError) as error:
+                raise IntegrityError(f"the decision of {person}: {error.message}") from error
+        approving[person] = roles
+    return approving
 
 
 def submitters_of(case: Case) -> set[str]:

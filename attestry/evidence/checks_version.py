@@ -134,10 +134,7 @@ def policy_of(manifest: Manifest, *, logged: object) -> ApprovalPolicy:
         manifest: the version's manifest.
         logged: digest of the policy that was logged before the evaluation.
     """
-    people = manifest.approval.people
-    asked = ApprovalPolicy(
-        manifest.approval.automatic, people.roles if people else (), people.count if people else 0, signed=manifest.approval.signed
-    )
+    asked = ApprovalPolicy.of_manifest(manifest.approval)
     stricter = replace(asked, signed=not asked.automatic)
     return stricter if logged == stricter.digest else asked
 

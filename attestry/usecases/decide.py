@@ -9,11 +9,12 @@ kept before the decision is written, so that a decision never names a signature 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.approvals import ApprovalPolicy, Verdict, check_may_decide, check_signed, is_met
+from attestry.domain.approvals import ApprovalPolicy, Verdict, check_in_turn, check_may_decide, check_signed, is_met
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, UnprovenIdentityError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
@@ -21,13 +22,15 @@ from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.evidence.packet import Packet
 from attestry.evidence.predicates import APPROVAL, Predicate
-from attestry.ports import MetaStore, ObjectStore, Put, Write
+from attestry.ports import Check, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
 from attestry.usecases.attest import Attestor
 from attestry.usecases.packet import load_packet
-from attestry.usecases.records import Move, approval_key, load_version, move_writes
+from attestry.usecases.records import Move, approval_key, approving_persons, load_version, move_writes
 
 TRIES = 8
+_COUNTED = ("decision", "version_digest", "evidence", "policy_digest")
+"""What a row has to say alike for its approval to count."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,14 @@ def decide_approval(
         packet, policy = _packet_and_policy(store, version)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
         act = _Act(verdict, person, by, reason, at, packet, policy, own, checks)
-        approving = _approving(meta, version)
+        counted = counted_approvals(meta, version)
+        approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:
-            approving = tuple(sorted({*approving, person}))
+            check_in_turn(policy, version.reference, approving, person, by.roles)
+            approving = {**approving, person: by.roles}
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
-        if _commit(meta, attestor, version, act, complete=complete):
-            return Decision(load_version(meta, model, number), complete, approving, max(1, policy.count), own is not None)
+        if _commit(meta, attestor, version, act, counted, complete=complete):
+            return Decision(load_version(meta, model, number), complete, tuple(sorted(approving)), policy.needed, own is not None)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 
 
@@ -151,7 +156,7 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
     by = registry_principal("approval-policy")
     packet, policy = _packet_and_policy(store, version)
     act = _Act(Verdict.APPROVE, by.login, by, "the manifest's policy approves what passes all gates", at, packet, policy)
-    if not _commit(meta, attestor, version, act, complete=True):
+    if not _commit(meta, attestor, version, act, (), complete=True):
         head = load_version(meta, version.model, version.number)
         if not head.approved:
             raise ConflictError(f"{version.reference} moved while its policy was applied")
@@ -159,7 +164,7 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
     return load_version(meta, version.model, version.number)
 
 
-def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, *, complete: bool) -> bool:
+def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, counted: Sequence[Item], *, complete: bool) -> bool:
     """Write the decision with the move that it leads to; False where the version has moved meanwhile."""
     rejected = act.verdict is Verdict.REJECT
     changes = {
@@ -167,10 +172,13 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, *,
         "error": f"rejected by {act.person}: {act.reason}" if rejected else "",
     }
     move = _move(version, act, rejected=rejected, complete=complete)
-    # The rule of four eyes stands in the transaction too, so that code that forgets it cannot write past it.
+    # The rules of four eyes and of the quorum stand in the transaction too, so that code that forgets them cannot write past them: the row
+    # of each person who is counted, one person one row, has to be there, as an approval of this digest on this packet.
     moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person})
+    there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in _COUNTED})) for row in counted]
+    writes = [*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further]
     try:
-        meta.transact([*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further])
+        meta.transact([*writes, *(there if complete and not rejected else [])])
     except ConditionFailedError:
         return False
     return True
@@ -204,16 +212,17 @@ def _repeated(meta: MetaStore, version: Version, verdict: Verdict, by: Principal
         raise ConflictError(f"{by.person} has already approved {version.reference} without a signature; a decision is not changed")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     complete = version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING
-    return Decision(version, complete, _approving(meta, version), max(1, policy.count), bool(row["signed_by_person"]))
+    approving = tuple(sorted(approving_persons(counted_approvals(meta, version))))
+    return Decision(version, complete, approving, policy.needed, bool(row["signed_by_person"]))
 
 
-def _approving(meta: MetaStore, version: Version) -> tuple[str, ...]:
-    """Return who has approved this version digest, on this packet, under this policy."""
+def counted_approvals(meta: MetaStore, version: Version) -> list[Item]:
+    """Return the rows of those who have approved this version digest, on this packet, under this policy."""
     rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     wanted = (Verdict.APPROVE.value, version.version_digest, version.packet.get("sha256", ""), policy.digest)
-    counted = [r for r in rows if tuple(r.get(k) for k in ("decision", "version_digest", "evidence", "policy_digest")) == wanted]
-    return tuple(sorted(r["person"] for r in counted if r.get("signed_by_person") or not policy.signed))
+    counted = [r for r in rows if tuple(r.get(k) for k in _COUNTED) == wanted]
+    return [r for r in counted if r.get("signed_by_person") or not policy.signed]
 
 
 def _move(version: Version, act: _Act, *, rejected: bool, complete: bool) -> Move:

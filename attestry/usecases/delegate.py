@@ -29,7 +29,7 @@ from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.recorded import check_approvals
-from attestry.usecases.records import approval_key, load_version, outbox_put, pointer_key, version_key
+from attestry.usecases.records import approval_key, approving_persons, load_version, outbox_put, pointer_key, version_key
 from attestry.usecases.sign import delegation_key, open_key
 
 TRIES = 4
@@ -73,6 +73,7 @@ def delegate_signing(
             if load_version(meta, model, version.number).rev != version.rev:
                 continue  # what was read first has moved meanwhile, in order
             raise
+        check_roles(version, counted)
         delegation = issue(
             signer,
             version=VersionUrn(version.model, version.number, version.version_digest),
@@ -114,11 +115,25 @@ def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wa
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     counted = [row for row in approvals if _counts(row, version, policy)]
-    approving = {row["person"] for row in counted}
+    persons = {str(row["person"]) for row in counted}
     rejected = any(row["decision"] == Verdict.REJECT.value for row in approvals)
-    if not version.approved or rejected or not approving or not is_met(policy, approving):
-        raise ConflictError(f"the approvals that the policy of {version.reference} asks for are not there")
+    if not version.approved or rejected or len(persons) < policy.needed:
+        raise _not_approved(version)
     return counted
+
+
+def check_roles(version: Version, approvals: list[Item]) -> None:
+    """Check that approvals, which were found to be what was recorded, fill every place of the policy.
+
+    Raises:
+        ConflictError: they do not.
+    """
+    if not is_met(ApprovalPolicy.from_item(version.approval_policy), approving_persons(approvals)):
+        raise _not_approved(version)
+
+
+def _not_approved(version: Version) -> ConflictError:
+    return ConflictError(f"the approvals that the policy of {version.reference} asks for are not there")
 
 
 def _approvals(meta: MetaStore, version: Version) -> list[Item]:

@@ -6,7 +6,7 @@ is an attestation, signed by the function that moves and kept write-once, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,11 @@ def stage_key(model: str, number: int, stage: Stage, attempt: int) -> Key:
 def approval_key(model: str, number: int, person: str) -> Key:
     """Return the key of one person's decision; a person decides once."""
     return Key(f"VERSION#{model}#{number}", f"APPROVAL#{person}")
+
+
+def approving_persons(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return the persons of approvals, with the roles that they acted in."""
+    return {str(row["person"]): tuple(row["principal"]["roles"]) for row in rows}
 
 
 def candidate_key(digest: str) -> Key:

@@ -241,9 +241,7 @@ class Registrar:
     ) -> Version:
         manifest, candidate = document.manifest, document.candidate_id
         execution = name_execution(manifest.model.name, number, 1, candidate)
-        people = manifest.approval.people
-        signed = manifest.approval.signed or manifest.model.risk_tier in self._signed_tiers
-        policy = ApprovalPolicy(manifest.approval.automatic, people.roles if people else (), people.count if people else 0, signed)
+        policy = ApprovalPolicy.of_manifest(manifest.approval, signed=manifest.model.risk_tier in self._signed_tiers)
         python, platform = self._platform
         return Version(
             model=manifest.model.name,

@@ -172,9 +172,7 @@ def read_statement(envelope: bytes) -> Statement:
 @cache
 def policy_in(manifest: bytes) -> ApprovalPolicy:
     """The approval policy that a manifest asks for."""
-    approval = read_manifest(manifest).manifest.approval
-    people = approval.people
-    return ApprovalPolicy(approval.automatic, people.roles if people else (), people.count if people else 0, approval.signed)
+    return ApprovalPolicy.of_manifest(read_manifest(manifest).manifest.approval)
 
 
 class Root:
