@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
@@ -34,11 +34,13 @@ from attestry.domain.errors import (
     UnprovenIdentityError,
     UnsignedApprovalError,
 )
-from attestry.domain.manifest_sections import Approval
 from attestry.domain.principal import Principal
 from attestry.domain.requirements import Approving, Requirement, are_met, check_fills, total
 from attestry.domain.stages import Stage, Status
 from attestry.domain.version import Version
+
+if TYPE_CHECKING:
+    from attestry.domain.manifest_sections import Approval
 
 MAX_REASON = 500
 MAX_REASON_BYTES = 1500

@@ -18,7 +18,7 @@ ROUTES = {
     Operation.KILL: "/v1/models/{model}/versions/{number}/kill",
     Operation.RETIRE: "/v1/models/{model}/versions/{number}/retirement",
 }
-DEPLOYED_ROLES = ("scientist", "approver", "deployer", "consumer", "auditor", "admin")
+DEPLOYED_ROLES = ("scientist", "validator", "approver", "deployer", "consumer", "auditor", "admin")
 
 
 def test_every_operation_has_its_roles() -> None:
