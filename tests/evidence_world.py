@@ -22,7 +22,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from attestry.client.ceremony import next_targets
+from attestry.client.key_changes import read_deployed, rotate
 from attestry.domain.approvals import Verdict
+from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage
 from attestry.domain.version import Version
@@ -115,7 +118,8 @@ class EvidenceWorld:
         self.ledger_signer, self.witness_signer = LocalNoteSigner("ledger"), LocalNoteSigner("witness")
         self.log_key = Verifier.of(REGISTRY, self.ledger_signer.public_key())
         self.witness_name = "witness.example/one" if self.outside else WITNESS
-        witness = Witness(MemoryMetaStore(), self.witness_signer, self.clock, self.witness_name, {REGISTRY: [self.log_key]})
+        self.log_keys = [self.log_key]
+        witness = Witness(MemoryMetaStore(), self.witness_signer, self.clock, self.witness_name, {REGISTRY: self.log_keys})
         self.witnesses = NamedWitnesses(witness, self.witness_name)
         self.flow.functions.handlers |= {"delegate": self._delegate, "inference": self._infer}
         self.keys = SigningKeys(FunctionDelegator(self.flow.functions, "delegate"), self.clock)
@@ -208,7 +212,8 @@ class EvidenceWorld:
 
     def sequence(self) -> None:
         """Put what waits into the ledger."""
-        done = Sequencer(self.meta, self.store, self.ledger_signer, self.witnesses, self.clock, REGISTRY).run()
+        former = self.log_keys[1:]
+        done = Sequencer(self.meta, self.store, self.ledger_signer, self.witnesses, self.clock, REGISTRY, former=former).run()
         assert not done.findings, done.findings
 
     def collect(self) -> None:
@@ -233,16 +238,33 @@ class EvidenceWorld:
         """Verify with the right pin."""
         return verify_bundle(bundle, pin=self.pin)
 
+    def rotate_keys(self) -> None:
+        """Give ledger, delegator and artifacts new keys and publish them; the former ones end an hour later."""
+        arn = "arn:aws:kms:eu-central-1:123456789012:key"
+        self.delegator = LocalSigner(f"{arn}/delegate-2")
+        self.artifact_signer = self.flow.artifact_signer = LocalSigner(f"{arn}/sign_artifact-2")
+        self.ledger_signer = LocalNoteSigner("ledger-2")
+        self.log_key = Verifier.of(REGISTRY, self.ledger_signer.public_key())
+        self.log_keys.insert(0, self.log_key)
+        self.keys = SigningKeys(FunctionDelegator(self.flow.functions, "delegate"), self.clock)
+        at = self.clock.now()
+        following = rotate(self.trusted_root, read_deployed(self._deployed(), timestamp(at)), end=timestamp(at + timedelta(hours=1)))
+        self.trusted_root = following
+        self.root_files = self.people.finish(next_targets(self.root_files, following, at=at), at=at)
+        publish_root(self.meta, self.store, self.root_files, registry=REGISTRY, by=ADMIN, at=self.clock.now())
+
     def _trusted_root(self) -> TrustedRoot:
+        return a_trusted_root(self._deployed(), demo=self.demo, start=START)
+
+    def _deployed(self) -> list[dict[str, Any]]:
         signers = [entry("signers", f, s.public_key_der(), key_id=s.key_id) for f, s in self.flow.signers.items()]
-        keys = [
+        return [
             entry("tlogs", REGISTRY, spki(self.ledger_signer.public_key())),
             entry("witnesses", self.witness_name, spki(self.witness_signer.public_key()), outside=self.outside),
             entry("delegators", "", self.delegator.public_key_der(), key_id=self.delegator.key_id),
             *signers,
             entry("artifactSigners", "", self.artifact_signer.public_key_der(), key_id=self.artifact_signer.key_id),
         ]
-        return a_trusted_root(keys, demo=self.demo, start=START)
 
     def _delegate(self, event: Mapping[str, Any]) -> dict[str, Any]:
         delegation = delegate_signing(

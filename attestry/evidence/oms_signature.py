@@ -59,7 +59,7 @@ def check_signature(data: bytes, artifact: ArtifactManifest, keys: Iterable[Trus
             raise _malformed("it holds something else than one envelope with one signature and its key's name")
     except (KeyError, TypeError, IndexError) as error:
         raise _malformed("it lacks an envelope, a signature or its key's name") from error
-    key = next((k for k in keys if _hint(k.der) == hint), None)
+    key = next((k for k in keys if key_hint(k.der) == hint), None)
     if key is None:
         raise IntegrityError("model.sig is signed by a key that the trusted root does not name for artifacts at that time")
     # The key's ID is no part of what DSSE signs; with ours in it the envelope has the form that is verified everywhere else.
@@ -81,7 +81,8 @@ def _check_statement(statement: Any, artifact: ArtifactManifest) -> None:
         raise IntegrityError("model.sig is about another version, or signs it in another way")
 
 
-def _hint(der: bytes) -> str:
+def key_hint(der: bytes) -> str:
+    """Return what names a key in a bundle: SHA-256 of its PEM, hex."""
     text = base64.b64encode(der).decode()
     lines = [text[i : i + 64] for i in range(0, len(text), 64)]
     pem = "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])

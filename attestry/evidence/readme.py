@@ -1,14 +1,16 @@
 """README.md of a bundle: the exact commands that check each part without anything of ours.
 
-It follows from the names of the bundle's files and from nothing else, as the report does.
+It follows from the bundle's files and from nothing else, as the report does. A key is named by its fingerprint: a trusted root lists the
+keys of years, and the commands take the one that was valid for what they verify.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from attestry.evidence.bundle import BundleIndex
+from attestry.evidence.readme_keys import NamedKeys, name_keys
 
 _HEAD: Final = """\
 # Evidence bundle: {subject}
@@ -17,8 +19,10 @@ _HEAD: Final = """\
 
 With the verifier (Python 3.11 or newer, offline, no credentials, nothing of AWS):
 
-    pip install attestry-verifier
+    pip install attestry_verifier-VERSION-py3-none-any.whl
     attestry-verify BUNDLE.zip --root ROOT.json
+
+The verifier is on no package index: `make verifier` in the registry's sources builds the wheel, which its operator hands out.
 
 `ROOT.json` is the registry's TUF root as you got it on a way of your own: on paper, from a contract, from an earlier audit. Never take
 it out of a bundle: anybody can make a bundle with a root of their own. Exit codes: 0 PROVEN, 3 SIGNED-UNANCHORED, 4 INCOMPLETE, 5 BROKEN.
@@ -52,7 +56,12 @@ _ROOT: Final = """\
     print("trusted_root.json is what the root's keys signed")
     EOF
 
-`root/trusted_root.json` lists each key with its `validFor`. This writes them as PEM files, named by SHA-256 of the DER, into `keys/`:
+`root/trusted_root.json` lists each key with its `validFor`. This writes them as PEM files, named by SHA-256 of the DER, into `keys/`. The
+commands below name the keys that were valid at the ledger time of what they verify:
+
+| what | key | |
+|---|---|---|
+{keys}
 
     python - <<'EOF'
     import base64, hashlib, json
@@ -60,11 +69,10 @@ _ROOT: Final = """\
     Path("keys").mkdir(exist_ok=True)
     trusted = json.load(open("root/trusted_root.json"))
     for use in ("tlogs", "witnesses", "delegators", "signers", "artifactSigners"):
-        for n, entry in enumerate(trusted.get(use, [])):
+        for entry in trusted.get(use, []):
             raw = entry["publicKey"]["rawBytes"]
             pem = "-----BEGIN PUBLIC KEY-----\\n" + raw + "\\n-----END PUBLIC KEY-----\\n"
             Path("keys", hashlib.sha256(base64.b64decode(raw)).hexdigest() + ".pem").write_text(pem)
-            Path("keys", f"{use}-{n}.pem").write_text(pem)
     EOF
 """
 
@@ -81,7 +89,7 @@ _LEDGER: Final = """\
     open("checkpoint.txt", "w", newline="").write(text + "\\n")
     open("checkpoint.sig", "wb").write(base64.b64decode(line.rsplit(" ", 1)[1])[4:])
     EOF
-    openssl pkeyutl -verify -pubin -inkey keys/tlogs-0.pem -rawin -in checkpoint.txt -sigfile checkpoint.sig
+    openssl pkeyutl -verify -pubin -inkey keys/{ledger}.pem -rawin -in checkpoint.txt -sigfile checkpoint.sig
 
 Each leaf in `ledger/leaves/` is in the tree (RFC 6962); `ledger/proofs.json` holds the audit paths. In Go, with the packages that the Go
 command itself uses for its checksum database:
@@ -121,8 +129,10 @@ command itself uses for its checksum database:
     EOF
     go run . "$(python - <<'EOF'
     import base64, hashlib, json
-    entry = json.load(open("root/trusted_root.json"))["tlogs"][0]
-    key = b"\\x01" + base64.b64decode(entry["publicKey"]["rawBytes"])[-32:]
+    der = lambda entry: base64.b64decode(entry["publicKey"]["rawBytes"])
+    tlogs = json.load(open("root/trusted_root.json"))["tlogs"]
+    entry = next(e for e in tlogs if hashlib.sha256(der(e)).hexdigest() == "{ledger}")
+    key = b"\\x01" + der(entry)[-32:]
     name = entry["baseUrl"]
     print(f"{name}+{hashlib.sha256(name.encode() + bytes([10]) + key).hexdigest()[:8]}+{base64.b64encode(key).decode()}")
     EOF
@@ -150,7 +160,8 @@ Each file in `attestations/` is a DSSE envelope over an in-toto statement; an ev
         print("verified", statement["predicateType"], statement["subject"][0]["name"])
     EOF
 
-Which function a key belongs to is in `root/trusted_root.json` under `signers`.
+Which function a key belongs to, and from when to when, is in `root/trusted_root.json` under `signers`; the time to compare with is
+`logged` of the leaf whose event names the attestation.
 """
 
 _ARTIFACT: Final = """\
@@ -162,7 +173,7 @@ The version digest is the SHA-256 of `version/artifact-manifest.json`, which lis
 
 The files of the version, downloaded as the folder `frozen/`, are signed by OpenSSF Model Signing (`pip install model-signing`):
 
-    model_signing verify key frozen/ --signature version/model.sig --public_key keys/artifactSigners-0.pem --no-ignore-git-paths
+    model_signing verify key frozen/ --signature version/model.sig --public_key keys/{artifact}.pem --no-ignore-git-paths
 
 or, hashing each file against the artifact manifest: `attestry-verify BUNDLE.zip --root ROOT.json --files frozen/`.
 """
@@ -190,7 +201,7 @@ With npm `jose` (`npm install jose`, Node 20 or newer), saved as `check.mjs`:
     import { createHash } from "node:crypto";
     import { importSPKI, importJWK, jwtVerify, compactVerify } from "jose";
     const token = readFileSync("prediction/delegation.jwt", "utf8"), receipt = readFileSync("prediction/receipt.jws", "utf8");
-    const key = await importSPKI(readFileSync("keys/delegators-0.pem", "utf8"), "ES256");
+    const key = await importSPKI(readFileSync("keys/{delegator}.pem", "utf8"), "ES256");
     const at = JSON.parse(Buffer.from(token.split(".")[1], "base64url")).iat;
     const { payload } = await jwtVerify(token, key, { algorithms: ["ES256"], typ: "predkey+jwt", currentDate: new Date(at * 1000) });
     const signed = await compactVerify(receipt, await importJWK(payload.cnf.jwk, "Ed25519"), { algorithms: ["Ed25519"] });
@@ -205,10 +216,16 @@ With openssl alone:
     receipt, token = (open(f"prediction/{n}").read() for n in ("receipt.jws", "delegation.jwt"))
     open("receipt.txt", "w").write(receipt.rpartition(".")[0])
     open("receipt.sig", "wb").write(part(receipt.rpartition(".")[2]))
+    open("delegation.txt", "w").write(token.rpartition(".")[0])
+    raw = part(token.rpartition(".")[2])
+    numbers = [half.lstrip(b"\\0") for half in (raw[:32], raw[32:])]
+    body = b"".join(b"\\2" + bytes([len(n)]) + n for n in (b"\\0" * (n[0] >> 7) + n for n in numbers))
+    open("delegation.sig", "wb").write(b"\\x30" + bytes([len(body)]) + body)
     x = part(json.loads(part(token.split(".")[1]))["cnf"]["jwk"]["x"])
     open("receipt.der", "wb").write(bytes.fromhex("302a300506032b6570032100") + x)
     EOF
     openssl pkeyutl -verify -pubin -keyform DER -inkey receipt.der -rawin -in receipt.txt -sigfile receipt.sig
+    openssl dgst -sha256 -verify keys/{delegator}.pem -signature delegation.sig delegation.txt
 
 `prediction/proof.json` leads from the receipt (as a leaf of RFC 6962: SHA-256 of a zero byte and the text) to the `root` in the event
 `key.sealed`.
@@ -229,11 +246,12 @@ def render_readme(index: BundleIndex, files: Mapping[str, bytes]) -> str:
 
     Args:
         index: what the bundle is.
-        files: its files, of which only the names are looked at.
+        files: its files; README.md and REPORT.md are not looked at.
     """
-    sections = [_HEAD.format(subject=index.subject), _ROOT, _LEDGER]
+    keys = name_keys(files)
+    sections = [_HEAD.format(subject=index.subject), _ROOT.replace("{keys}", _listed(index, files, keys)), _LEDGER]
     if index.kind == "audit":
-        return "\n".join([*sections, _AUDIT])
+        return _named([*sections, _AUDIT], keys)
     sections.append(_ATTESTATIONS)
     if "version/artifact-manifest.json" in files:
         sections.append(_ARTIFACT)
@@ -241,4 +259,22 @@ def render_readme(index: BundleIndex, files: Mapping[str, bytes]) -> str:
         sections.append(_SIGNATURES)
     if index.kind == "prediction":
         sections.append(_PREDICTION)
-    return "\n".join(sections)
+    return _named(sections, keys)
+
+
+def _listed(index: BundleIndex, files: Mapping[str, bytes], keys: NamedKeys) -> str:
+    """Return a row for each key that a command of this bundle names."""
+    rows = [("`ledger/checkpoint`", keys.ledger)]
+    if "version/model.sig" in files:
+        rows.append(("`version/model.sig`", keys.artifact))
+    if index.kind == "prediction":
+        rows.append(("`prediction/delegation.jwt`", keys.delegator))
+    return "\n".join(f"| {what} | `keys/{named.fingerprint}.pem` | {named.window} |" for what, named in rows)
+
+
+def _named(sections: Sequence[str], keys: NamedKeys) -> str:
+    """Return the sections with the keys put in; not by `str.format`, since the commands are full of braces."""
+    text = "\n".join(sections)
+    for place, named in (("{ledger}", keys.ledger), ("{delegator}", keys.delegator), ("{artifact}", keys.artifact)):
+        text = text.replace(place, named.fingerprint)
+    return text
