@@ -12,26 +12,15 @@ from urllib.parse import urlsplit
 
 from attestry.domain.days import is_day
 from attestry.domain.errors import Problem
+from attestry.domain.manifest_executors import STAGES, Finding, check_environments, check_executors, check_resources
 from attestry.domain.manifest_schema import describe_field, field_names, find_schema_problems, suggest
 from attestry.domain.manifest_source import Path, SourceText, join_path
 from attestry.domain.metric_parameters import parameters_of
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.domain.names import find_broken_path_rule, fold_path
 
-LAMBDA_MAX_SECONDS = 840
-"""A function runs for at most 900 seconds; the rest is for reading inputs and writing outputs."""
-
-LAMBDA_MAX_MEMORY_MIB = 10240
-
 MAX_APPROVALS = 10
 """The most approvals that a policy may ask for in all."""
-
-_CONTAINER_EXECUTORS = ("sagemaker", "batch", "emr-serverless")
-_STAGES = ("processing", "training", "validation")
-
-Finding = tuple[Path, str, str]
-"""Path of the field, rule, message."""
-
 
 def find_problems(source: SourceText, *, draft: bool) -> list[Problem]:
     """Return everything that schema and rules have against the text's value.
@@ -64,7 +53,7 @@ def split_field(name: str) -> tuple[str | int, ...]:
 
 def _check_paths(value: Any) -> Iterator[Finding]:
     """Files of the source archive are named by relative paths (`attestry.domain.names`, rule 3)."""
-    fields: list[Path] = [("environment", "lock_file"), *((stage, "script") for stage in _STAGES)]
+    fields: list[Path] = [("environment", "lock_file"), *((stage, "script") for stage in STAGES)]
     fields += [("data", "preparation", i, "script") for i, _ in _items(value, "data", "preparation")]
     for path in fields:
         text = _at(value, path, str)
@@ -86,44 +75,6 @@ def _check_repository(value: Any) -> Iterator[Finding]:
         return
     if secret:
         yield (path, "no_credentials", "the URL holds a user name or password; the manifest is kept for ever and read by many")
-
-
-def _check_environments(value: Any) -> Iterator[Finding]:
-    """`lambda` installs the lock file; the other executors run a container."""
-    shared = _at(value, ("environment", "container"), str)
-    for stage in _STAGES:
-        if not isinstance(value.get(stage), Mapping):
-            continue
-        executor = _at(value, (stage, "executor"), str) or "lambda"
-        own = _at(value, (stage, "container"), str)
-        if executor == "lambda" and _at(value, ("environment",), dict) is not None:
-            if "lock_file" not in value["environment"]:
-                yield (
-                    ("environment", "lock_file"),
-                    "required",
-                    f"is missing: {stage} runs on 'lambda', which installs a lock file with hashes",
-                )
-            if own is not None:
-                yield ((stage, "container"), "executor", "'lambda' runs no container; name another executor or leave this out")
-        elif executor in _CONTAINER_EXECUTORS and own is None and shared is None:
-            yield (("environment", "container"), "required", f"is missing: {stage} runs on '{executor}', which needs an image with digest")
-
-
-def _check_resources(value: Any) -> Iterator[Finding]:
-    for stage in _STAGES:
-        executor = _at(value, (stage, "executor"), str) or "lambda"
-        asked = _at(value, (stage, "resources"), dict) or {}
-        at: Path = (stage, "resources")
-        if executor == "lambda":
-            if _number(asked.get("timeout_seconds")) > LAMBDA_MAX_SECONDS:
-                yield ((*at, "timeout_seconds"), "executor", f"'lambda' runs a script for at most {LAMBDA_MAX_SECONDS} seconds")
-            if _number(asked.get("memory_mib")) > LAMBDA_MAX_MEMORY_MIB:
-                yield (*at, "memory_mib"), "executor", f"'lambda' has at most {LAMBDA_MAX_MEMORY_MIB} MiB"
-            for name in ("cpu", "gpu", "instance"):
-                if asked.get(name):
-                    yield ((*at, name), "executor", f"'lambda' has no setting '{name}'; name another executor or leave this out")
-        elif executor == "sagemaker" and "instance" not in asked and isinstance(value.get(stage), Mapping):
-            yield (*at, "instance"), "required", "is missing: 'sagemaker' needs an instance type"
 
 
 def _check_data_sources(value: Any) -> Iterator[Finding]:
@@ -295,8 +246,9 @@ def _check_reproduction(value: Any) -> Iterator[Finding]:
 _RULES = (
     _check_paths,
     _check_repository,
-    _check_environments,
-    _check_resources,
+    check_environments,
+    check_executors,
+    check_resources,
     _check_data_sources,
     _check_prepared_data,
     _check_metrics,

@@ -161,13 +161,29 @@ class Data:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a stage asks for: memory in MiB, time limit in seconds, number of CPUs and GPUs, instance type."""
+    """What a stage asks for.
+
+    Attributes:
+        memory_mib: memory in MiB; on `emr-serverless` of each worker.
+        timeout_seconds: time limit of the script in seconds.
+        cpu: number of virtual CPUs; on `emr-serverless` of each worker.
+        gpu: number of GPUs.
+        instance: instance type.
+        instance_count: number of machines, or of Spark's executors; 1 where it is left out.
+        volume_gib: size of the disk in GiB.
+        spot: whether spare capacity will do, which may be taken away.
+        max_wait_seconds: limit of script and waiting for spare capacity together, in seconds.
+    """
 
     memory_mib: int = 2048
     timeout_seconds: int = 600
     cpu: float | None = None
     gpu: int | None = None
     instance: str | None = None
+    instance_count: int | None = None
+    volume_gib: int | None = None
+    spot: bool | None = None
+    max_wait_seconds: int | None = None
 
 
 @dataclass(frozen=True)
