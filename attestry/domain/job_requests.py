@@ -23,6 +23,9 @@ PROCESSING_ROOT = "/opt/ml/processing"
 TRAINING_ROOT = "/opt/ml"
 CHECKPOINTS = "/opt/ml/checkpoints"
 DEFAULT_VOLUME_GIB = 30
+SAGEMAKER_MAX_SECONDS = 432_000
+"""Five days, what an account's jobs may last without a raised quota."""
+
 SPOT_ATTEMPTS = 5
 """How often Batch starts a job whose spot machine was taken away."""
 
@@ -118,7 +121,7 @@ def _processing(spec: JobSpec, settings: JobSettings) -> dict[str, Any]:
             ],
             **_kms(settings),
         },
-        "StoppingCondition": {"MaxRuntimeInSeconds": resources.timeout_seconds + SHIM_SECONDS},
+        "StoppingCondition": {"MaxRuntimeInSeconds": _limit(spec)},
         "NetworkConfig": {"EnableNetworkIsolation": isolated} | _vpc(settings),
         "RoleArn": settings.role_of(place.model),
         "Tags": _tags(spec),
@@ -144,11 +147,10 @@ def _processing_output(spec: JobSpec, name: str, mode: str) -> dict[str, Any]:
 
 def _training(spec: JobSpec, settings: JobSettings) -> dict[str, Any]:
     place, resources = spec.place, spec.resources
-    stopping = {"MaxRuntimeInSeconds": resources.timeout_seconds + SHIM_SECONDS}
+    stopping = {"MaxRuntimeInSeconds": _limit(spec)}
     spot: dict[str, Any] = {"EnableManagedSpotTraining": bool(resources.spot)}
     if resources.spot:
-        waiting = max(resources.max_wait_seconds or 0, resources.timeout_seconds) + SHIM_SECONDS
-        stopping["MaxWaitTimeInSeconds"] = waiting
+        stopping["MaxWaitTimeInSeconds"] = max((resources.max_wait_seconds or 0) + SHIM_SECONDS, _limit(spec))
         spot["CheckpointConfig"] = {"S3Uri": place.uri("checkpoints/"), "LocalPath": CHECKPOINTS}
     return {
         "TrainingJobName": place.job_name,
@@ -282,6 +284,11 @@ def _session_policy(spec: JobSpec, settings: JobSettings) -> str:
         write = ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams", "logs:DescribeLogGroups"]
         statements.append({"Effect": "Allow", "Action": write, "Resource": "*"})
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+
+
+def _limit(spec: JobSpec) -> int:
+    """Return the seconds after which the service ends the job: later than the shim ends its script, and within the service's own limit."""
+    return min(spec.resources.timeout_seconds + SHIM_SECONDS, SAGEMAKER_MAX_SECONDS)
 
 
 def _instance(spec: JobSpec) -> str:

@@ -5,17 +5,17 @@ Rules:
 1. A job's name derives from where its files lie, and that from the model, the execution, the stage and the attempt: asking twice for the
    same run asks for the same job, and two registries of one account never ask for one job.
 2. A job reads and writes below `jobs/<model>/<execution>/<STAGE>/<attempt>/` alone; what the registry gives it lies under `in/`, what it
-   leaves under `out/`. The role of a model's jobs ends at `jobs/<model>/`.
-3. On SageMaker, TRAINING and VALIDATION run without any network, whatever the deployment says: the role of a model's jobs can read what
-   PROCESSING left in scratch, hold-out and labels among it, and a container that has no network has no credentials either. On Batch a
-   job has no role at all: it holds URLs of its own inputs and outputs.
+   leaves under `out/` and `checkpoints/`. The role of a model's jobs ends at `jobs/<model>/`.
+3. On SageMaker, TRAINING and VALIDATION run without any network, whatever the deployment says: the role of a model's jobs reaches what
+   was given to its other jobs, the hold-out among it, and a container that has no network has no credentials either. On Batch a job has no
+   role at all: it holds URLs of its own inputs and outputs.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -79,6 +79,24 @@ class JobSettings:
         if unknown:
             raise InvalidInputError.of("executors", "one_of", f"{', '.join(unknown)}: use {', '.join(EXECUTORS)}")
 
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> JobSettings:
+        """Return the settings of a mapping with the attributes' names; what is left out is as it is here.
+
+        Raises:
+            InvalidInputError: a name is unknown, or an executor.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(item.keys() - known)
+        if unknown:
+            raise InvalidInputError.of("jobs", "unknown_field", f"{', '.join(unknown)}: known are {', '.join(sorted(known))}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
+
+    @property
+    def deployment(self) -> str:
+        """What the names of all jobs begin with: the pipeline may start no others."""
+        return self.role_prefix.rpartition("/")[2].removesuffix("-job-") or "attestry"
+
     def role_of(self, model: str) -> str:
         """Return the ARN of the role that the model's jobs run with."""
         head, _, name = self.role_prefix.rpartition("/")
@@ -95,6 +113,7 @@ class JobPlace:
         execution_id: ID of the version's execution.
         stage: PROCESSING, TRAINING or VALIDATION.
         attempt: from 1.
+        deployment: what the job's name begins with.
     """
 
     bucket: str
@@ -102,6 +121,7 @@ class JobPlace:
     execution_id: str
     stage: Stage
     attempt: int
+    deployment: str = "attestry"
 
     @property
     def prefix(self) -> str:
@@ -117,22 +137,9 @@ class JobPlace:
         """The name of the job (rule 1)."""
         digest = hashlib.sha256(self.uri().encode()).hexdigest()[:16]
         tail = f"{self.stage.value.lower()}-{self.attempt}-{digest}"
-        head = self.model[: MAX_JOB_NAME - len(tail) - 1].rstrip("-")
+        head = f"{self.deployment}-{self.model}"[: MAX_JOB_NAME - len(tail) - 1].rstrip("-")
         # Hyphens side by side are a model name's right, and no job name's.
         return "-".join(part for part in f"{head}-{tail}".split("-") if part)
-
-    def archive_key(self, service: Service, name: str) -> str:
-        """Return where a job leaves an output folder as one archive.
-
-        Args:
-            service: what ran it.
-            name: `output` or `model`.
-        """
-        if service is Service.SAGEMAKER_PROCESSING:
-            return f"{self.prefix}out/output/{name}.tar.gz"
-        if service is Service.SAGEMAKER_TRAINING:
-            return f"{self.prefix}out/{self.job_name}/output/{name}.tar.gz"
-        return f"{self.prefix}{name}.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,22 @@ class JobRequest:
 def job_prefix(model: str, execution_id: str, stage: Stage, attempt: int) -> str:
     """Return the scratch prefix of one run of a stage (rule 2)."""
     return f"jobs/{model}/{execution_id}/{stage.value}/{attempt}/"
+
+
+def archive_key(prefix: str, service: str, name: str, output: str) -> str:
+    """Return where a run leaves an output folder as one archive.
+
+    Args:
+        prefix: the run's scratch prefix.
+        service: one of `Service`, or empty for the sandbox.
+        name: the job's name.
+        output: `output` or `model`.
+    """
+    if service == Service.SAGEMAKER_PROCESSING:
+        return f"{prefix}out/output/{output}.tar.gz"
+    if service == Service.SAGEMAKER_TRAINING:
+        return f"{prefix}out/{name}/output/{output}.tar.gz"
+    return f"{prefix}{output}.tar.gz"
 
 
 def job_role_name(prefix: str, model: str) -> str:

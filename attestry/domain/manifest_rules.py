@@ -22,6 +22,7 @@ from attestry.domain.names import find_broken_path_rule, fold_path
 MAX_APPROVALS = 10
 """The most approvals that a policy may ask for in all."""
 
+
 def find_problems(source: SourceText, *, draft: bool) -> list[Problem]:
     """Return everything that schema and rules have against the text's value.
 

@@ -16,7 +16,7 @@ IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/training@sha256:" + "a1
 START, END = datetime(2026, 1, 2, 3, 0, tzinfo=UTC), datetime(2026, 1, 2, 3, 10, tzinfo=UTC)
 
 TRAINING: dict[str, Any] = {
-    "TrainingJobName": "credit-risk-training-1-0123456789abcdef",
+    "TrainingJobName": "attestry-credit-risk-training-1-0123456789abcdef",
     "TrainingJobArn": "arn:aws:sagemaker:eu-central-1:123456789012:training-job/credit-risk-training-1-0123456789abcdef",
     "ModelArtifacts": {"S3ModelArtifacts": "s3://scratch/jobs/x/model.tar.gz"},
     "TrainingJobStatus": "Completed",
@@ -49,7 +49,7 @@ PROCESSING: dict[str, Any] = {
 BATCH: dict[str, Any] = {
     "jobs": [
         {
-            "jobName": "credit-risk-training-1-0123456789abcdef",
+            "jobName": "attestry-credit-risk-training-1-0123456789abcdef",
             "jobArn": "arn:aws:batch:eu-central-1:123456789012:job/5d",
             "jobId": "5d",
             "jobQueue": "q",

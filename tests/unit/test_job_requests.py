@@ -224,6 +224,23 @@ def test_a_shim_that_is_not_the_one_that_was_named_is_not_run(tmp_path: Any) -> 
     assert done.stdout == ""
 
 
+def test_the_settings_are_read_from_what_the_deployment_tells_its_functions() -> None:
+    told = {"executors": ["lambda", "batch"], "bucket": "b", "batch_definitions": {IMAGE: "arn"}, "network_isolation": False}
+    settings = JobSettings.from_item(json.loads(json.dumps(told)))
+    assert settings == JobSettings(("lambda", "batch"), "b", batch_definitions={IMAGE: "arn"}, network_isolation=False)
+    assert JobSettings.from_item({}).executors == ("lambda",)
+    with pytest.raises(InvalidInputError, match="kubernetes"):
+        JobSettings.from_item({"executors": ["kubernetes"]})
+    with pytest.raises(InvalidInputError, match="quue"):
+        JobSettings.from_item({"batch_quue": "q"})
+
+
+def test_a_job_is_named_after_its_deployment_because_the_pipeline_may_start_no_others() -> None:
+    settings = replace(SETTINGS, role_prefix="arn:aws:iam::123456789012:role/models/blue-job-")
+    assert settings.deployment == "blue"
+    assert replace(spec(Stage.TRAINING).place, deployment="blue").job_name.startswith("blue-credit-risk-training-1-")
+
+
 def test_services_are_told_apart_by_the_stage() -> None:
     assert service_of("sagemaker", Stage.VALIDATION) is Service.SAGEMAKER_PROCESSING
     with pytest.raises(InvalidInputError, match="emr-serverless starts no job for VALIDATION"):
