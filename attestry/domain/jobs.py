@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.manifest_sections import Resources
+from attestry.domain.mapping_codec import decode_dataclass
 from attestry.domain.stages import Stage
 
 MAX_JOB_NAME = 63
@@ -86,11 +87,7 @@ class JobSettings:
         Raises:
             InvalidInputError: a name is unknown, or an executor.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(item.keys() - known)
-        if unknown:
-            raise InvalidInputError.of("jobs", "unknown_field", f"{', '.join(unknown)}: known are {', '.join(sorted(known))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
+        return decode_dataclass(cls, item)
 
     @property
     def deployment(self) -> str:
