@@ -73,6 +73,10 @@ ROUTES = (
     Route("POST", "/v1/models/{model}/predictions", "predict"),
     Route("GET", "/v1/people", "people"),
     Route("POST", "/v1/people", "people"),
+    Route("POST", "/v1/policies", "people"),
+    Route("GET", "/v1/policies", "registry"),
+    Route("GET", "/v1/policies/{policy}", "registry"),
+    Route("POST", "/v1/policy-replay", "registry"),
 )
 
 _ACCESS_LOG = {

@@ -25,14 +25,15 @@ _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
 _CAPTURE = "POST /v1/models/{model}/capture"
+_REPLAY = "POST /v1/policy-replay"
 _CALLS: Mapping[str, tuple[str, ...]] = {
     "scientist": (
         "POST /v1/uploads",
         "POST /v1/models/{model}/versions/{number}/claim",
         "POST /v1/models/{model}/versions/{number}/retry",
     ),
-    "validator": (_DECISION,),
-    "approver": (_DECISION, _KILL),
+    "validator": (_DECISION, _REPLAY),
+    "approver": (_DECISION, _KILL, _REPLAY),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
@@ -42,8 +43,18 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _CAPTURE,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": ("GET /v1/people",),
-    "admin": ("GET /v1/people", "POST /v1/people", "GET /v1/root/keys", "POST /v1/root", _KILL, _RETIREMENT, _CAPTURE),
+    "auditor": ("GET /v1/people", _REPLAY),
+    "admin": (
+        "GET /v1/people",
+        "POST /v1/people",
+        "POST /v1/policies",
+        "GET /v1/root/keys",
+        "POST /v1/root",
+        _KILL,
+        _RETIREMENT,
+        _CAPTURE,
+        _REPLAY,
+    ),
 }
 _CONSUMER_READS = (
     "/v1/me",

@@ -158,10 +158,10 @@ def _operate(g: Grants) -> Statements:
 
 def _people(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "PERSON#*", "SSHKEY#*"),
-        *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*", "SSHKEY#*"),
+        *g.read_rows("LOGIN#*", "PERSON#*", "POLICY#*", "SSHKEY#*"),
+        *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*", "POLICY#*", "SSHKEY#*"),
         *g.audit(),
-        *g.read_index("PEOPLE"),
+        *g.read_index("PEOPLE", "POLICIES"),
     ]
 
 
@@ -211,7 +211,8 @@ def _record_stage(g: Grants) -> Statements:
 
 def _register(g: Grants) -> Statements:
     return [
-        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "UPLOAD#*", "VERSION#*"),
+        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "UPLOAD#*", "VERSION#*"),
+        *g.read_index("POLICIES"),
         *g.write_rows("CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "candidates/*", "registered/*"),
         *g.write_objects(g.stores.store, "candidates/*.status.json"),
@@ -236,8 +237,8 @@ def _reconcile(g: Grants) -> Statements:
 def _registry(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "EDGE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.read_rows("OUTBOX", "ROOT"),
-        *g.read_index("FINDINGS", "MODELS", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_rows("OUTBOX", "POLICY#*", "ROOT"),
+        *g.read_index("FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),
         *g.list_versions(g.stores.store),

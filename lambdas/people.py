@@ -1,4 +1,4 @@
-"""API: persons, their logins and their SSH keys; for admins."""
+"""API: persons, their logins and their SSH keys, and the registry's policies; for admins."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
+from attestry.domain.approvals import read_reason
 from attestry.domain.errors import InvalidInputError
+from attestry.domain.policies import Policy, read_document
 from attestry.usecases.people import Person, add_person, list_people
+from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import person_of
 
 world = World()
@@ -31,12 +34,21 @@ def show_all(_: Request) -> dict[str, Any]:
     return {"people": [_shown(p) for p in list_people(world.meta)]}
 
 
+def publish(request: Request) -> Answer:
+    """Put an edition of a policy in force."""
+    body = request.body("document", "reason")
+    by = person_of(world.meta, caller(request, world.settings))
+    policy = Policy.from_mapping(read_document(body.get("document")))
+    edition = publish_policy(world.meta, policy, by=by, reason=read_reason(body.get("reason")), at=world.clock.now())
+    return Answer(edition.to_item(), 201)
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
     return serve(
         event,
         context,
-        {"POST /v1/people": add, "GET /v1/people": show_all},
+        {"POST /v1/people": add, "GET /v1/people": show_all, "POST /v1/policies": publish},
         on_denied=lambda request, error: world.audit.denied(request, error),
     )
 

@@ -8,6 +8,7 @@ from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import IntegrityError
+from attestry.domain.policies import Policy, read_document, read_since
 from attestry.usecases import browse
 from attestry.usecases.audit_reading import list_batches, show_batch
 from attestry.usecases.compliance import review_deployed
@@ -15,6 +16,8 @@ from attestry.usecases.findings import list_findings
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
 from attestry.usecases.packet import show_packet
+from attestry.usecases.policies import list_editions, policies_in_force
+from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.records import person_of
 from attestry.usecases.trace import trace_prediction
 
@@ -132,6 +135,24 @@ def audit_batch(request: Request) -> dict[str, Any]:
     return shown
 
 
+def policies(_: Request) -> dict[str, Any]:
+    """List the policies in force."""
+    return {"policies": [edition.to_item() for edition in policies_in_force(world.meta)]}
+
+
+def policy(request: Request) -> dict[str, Any]:
+    """Show all editions of a policy."""
+    return {"editions": [edition.to_item() for edition in list_editions(world.meta, request.text("policy"))]}
+
+
+def policy_replay(request: Request) -> dict[str, Any]:
+    """Judge promotions of the past by a policy, published or not."""
+    body = request.body("document", "since", "after")
+    asked, since, after = Policy.from_mapping(read_document(body.get("document"))), read_since(body.get("since")), body.get("after") or ""
+    found, following = replay_promotions(world.meta, world.store, asked, since=since, after=str(after))
+    return {"promotions": [one.to_item() for one in found], "next": following}
+
+
 ROUTES = {
     "GET /v1/me": me,
     "GET /v1/models": models,
@@ -144,6 +165,9 @@ ROUTES = {
     "GET /v1/models/{model}/diff": diff,
     "GET /v1/predictions/{id}/trace": trace,
     "GET /v1/findings": findings,
+    "GET /v1/policies": policies,
+    "GET /v1/policies/{policy}": policy,
+    "POST /v1/policy-replay": policy_replay,
     "GET /v1/lineage": lineage,
     "GET /v1/compliance": compliance,
     "GET /v1/ledger/file": ledger_file,

@@ -255,6 +255,22 @@ class RegistryClient:
         more = {**({"name": name} if name else {}), **({"ssh_keys": list(ssh_keys)} if ssh_keys else {})}
         return self._post("/v1/people", {"person": person, "logins": list(logins), **more})
 
+    def policies(self) -> list[dict[str, Any]]:
+        """Return the policies in force, each with its document."""
+        return _rows(self._get("/v1/policies"), "policies")
+
+    def policy_editions(self, name: str) -> list[dict[str, Any]]:
+        """Return all editions of a policy, the first one first."""
+        return _rows(self._get(f"/v1/policies/{_part(name)}"), "editions")
+
+    def publish_policy(self, document: Mapping[str, Any], reason: str) -> Any:
+        """Put an edition of a policy in force; the same document again is answered like the first time."""
+        return self._post("/v1/policies", {"document": dict(document), "reason": reason})
+
+    def replay_policy(self, document: Mapping[str, Any], since: str, *, after: str = "") -> Any:
+        """Judge the promotions since a day (`YYYY-MM-DD`) by a policy; go on behind `next` until it is None."""
+        return self._post("/v1/policy-replay", {"document": dict(document), "since": since, **({"after": after} if after else {})})
+
     def announce_upload(self, files: Sequence[Mapping[str, Any]]) -> Any:
         """Announce files (`name`, `size`, `sha256`) and return where each is to be PUT."""
         return self._post("/v1/uploads", {"files": list(files)})

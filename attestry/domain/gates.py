@@ -114,6 +114,17 @@ def unfilled_fields(manifest: Manifest) -> dict[int, str]:
     return {i: name for i, name in enumerate(manifest.gates.required) if not _judge_required(name, mapping).passed}
 
 
+def is_filled_in(name: str, mapping: Mapping[str, Any]) -> bool:
+    """Return whether a field of a manifest's mapping is there and not empty (rule 6).
+
+    Args:
+        name: dotted, with `[]` behind lists.
+        mapping: the manifest's mapping.
+    """
+    found = list(_find(mapping, name.split(".")))
+    return bool(found) and all(_is_filled(value) for value in found)
+
+
 def all_passed(results: Sequence[GateResult]) -> bool:
     """Return whether every gate is passed."""
     return all(result.passed for result in results)
@@ -151,8 +162,7 @@ def _compare(
 
 
 def _judge_required(name: str, manifest: Mapping[str, Any]) -> GateResult:
-    found = list(_find(manifest, name.split(".")))
-    passed = bool(found) and all(_is_filled(value) for value in found)
+    passed = is_filled_in(name, manifest)
     return GateResult(name, "required", None, None, passed, f"{name} is {'filled in' if passed else 'missing or empty'}")
 
 

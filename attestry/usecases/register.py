@@ -7,7 +7,7 @@ once, and the execution's name derives from it. What is refused changes nothing 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,7 @@ from attestry.evidence.predicates import MoveFacts
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
 from attestry.usecases.attest import Attestor, attest_move
 from attestry.usecases.executions import start_attempt
+from attestry.usecases.policies import check_policies, policies_in_force
 from attestry.usecases.records import (
     MODELS,
     candidate_key,
@@ -225,9 +226,12 @@ class Registrar:
         manifest, candidate = document.manifest, document.candidate_id
         for _ in range(TRIES):
             head = self._meta.get(model_key(manifest.model.name))
+            in_force = policies_in_force(self._meta)
+            checks = check_policies(in_force, manifest)
             version = self._first_head(document, files, upload, submitter, int(head["next"]) if head else 1, at)
             try:
-                self._meta.transact(_creation_writes(self._attestor, manifest, version, head, at))
+                policies = [edition.reference for edition in in_force]
+                self._meta.transact([*_creation_writes(self._attestor, manifest, version, head, at, policies), *checks])
             except ConditionFailedError:
                 registered = self._registered(manifest, candidate)
                 if registered:
@@ -277,7 +281,14 @@ class Registrar:
             self._notifier.notify(f"{what}: {registration.state.lower()}", {**status, "manifest": upload.key})
 
 
-def _creation_writes(attestor: Attestor, manifest: Manifest, version: Version, head: Mapping[str, Any] | None, at: datetime) -> list[Write]:
+def _creation_writes(
+    attestor: Attestor,
+    manifest: Manifest,
+    version: Version,
+    head: Mapping[str, Any] | None,
+    at: datetime,
+    policies: Sequence[Mapping[str, Any]],
+) -> list[Write]:
     model = {
         "model": version.model,
         "owner": manifest.model.owner,
@@ -291,7 +302,7 @@ def _creation_writes(attestor: Attestor, manifest: Manifest, version: Version, h
         "gsi_pk": MODELS,
         "gsi_sk": version.model,
     }
-    facts = _registration(manifest, version, at)
+    facts = _registration(manifest, version, at, policies)
     recorded = record_writes(version, facts, version.submitter, at, attest_move(attestor, version, facts))
     listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
     candidate = {
@@ -309,8 +320,9 @@ def _creation_writes(attestor: Attestor, manifest: Manifest, version: Version, h
     ]
 
 
-def _registration(manifest: Manifest, version: Version, at: datetime) -> MoveFacts:
+def _registration(manifest: Manifest, version: Version, at: datetime, policies: Sequence[Mapping[str, Any]]) -> MoveFacts:
     """Return the first move of a version."""
+    governed = {"policies": list(policies)} if policies else {}
     return MoveFacts(
         model=version.model,
         number=version.number,
@@ -328,6 +340,7 @@ def _registration(manifest: Manifest, version: Version, at: datetime) -> MoveFac
             "revision": manifest.source.revision,
             "folder": version.folder,
             "execution": version.execution_id,
+            **governed,
         },
     )
 

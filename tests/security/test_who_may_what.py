@@ -38,11 +38,14 @@ READS = (
     "GET /v1/lineage",
     "GET /v1/compliance",
     "GET /v1/findings",
+    "GET /v1/policies",
+    "GET /v1/policies/{policy}",
 )
 KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
+REPLAY = "POST /v1/policy-replay"
 MAY: dict[str, tuple[str, ...]] = {
     "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry"),
-    "erin": (*READS, f"POST {VERSION}/decision", KILL),
+    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY),
     "frank": (
         *READS,
         f"POST {VERSION}/deployment",
@@ -53,13 +56,24 @@ MAY: dict[str, tuple[str, ...]] = {
         CAPTURE,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
-    "grace": (*READS, "GET /v1/people"),
-    "admin": (*READS, "GET /v1/people", "POST /v1/people", "GET /v1/root/keys", "POST /v1/root", KILL, RETIREMENT, CAPTURE),
+    "grace": (*READS, "GET /v1/people", REPLAY),
+    "admin": (
+        *READS,
+        "GET /v1/people",
+        "POST /v1/people",
+        "GET /v1/root/keys",
+        "POST /v1/root",
+        "POST /v1/policies",
+        KILL,
+        RETIREMENT,
+        CAPTURE,
+        REPLAY,
+    ),
 }
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
 
 ROUTES = sorted({route for routes in MAY.values() for route in routes})
-VALUES = {"model": "no-such-model", "number": "1", "id": "no-such-prediction", "submission": "0" * 24}
+VALUES = {"model": "no-such-model", "number": "1", "id": "no-such-prediction", "submission": "0" * 24, "policy": "none"}
 
 
 @pytest.mark.parametrize("route", ROUTES)

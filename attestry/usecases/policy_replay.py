@@ -1,0 +1,102 @@
+"""Policy replay: judge promotions of the past by a policy, published or not, by what was recorded then. It changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from attestry.domain.policies import Approver, Objection, Policy, Promotion, replay_policy
+from attestry.domain.version import Version
+from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.manifests import load_manifest
+from attestry.usecases.records import MODELS, version_key
+
+PROMOTIONS: Final = frozenset({"version.approved", "version.deployed"})
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A promotion of the past, and what a policy has against it.
+
+    Attributes:
+        reference: `MODEL@N`.
+        kind: `version.approved` or `version.deployed`.
+        at: when, RFC 3339.
+        objections: why it would have been stopped; empty where it would have passed.
+    """
+
+    reference: str
+    kind: str
+    at: str
+    objections: tuple[Objection, ...]
+
+    def to_item(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        against = [{"rule": o.rule, "field": o.field, "message": o.message} for o in self.objections]
+        return {"version": self.reference, "kind": self.kind, "at": self.at, "stopped": bool(against), "objections": against}
+
+
+def replay_promotions(
+    meta: MetaStore,
+    store: ObjectStore,
+    policy: Policy,
+    *,
+    since: str,
+    after: str = "",
+    seconds: float = 15.0,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> tuple[list[Replayed], str | None]:
+    """Judge every approval and deployment since a date by a policy, the models by name and their versions by number.
+
+    Args:
+        meta: the table.
+        store: the model store, for the manifests.
+        policy: published or not.
+        since: RFC 3339 date or time in UTC; earlier promotions are passed over.
+        after: go on behind this model.
+        seconds: how long to take on further models.
+        monotonic: the clock for that.
+
+    Returns:
+        The promotions, and the model to go on behind, None after the last.
+
+    Raises:
+        IntegrityError: a manifest is not the one that was registered.
+    """
+    end, seen, found = monotonic() + seconds, "", list[Replayed]()
+    for model in (str(row["model"]) for row in meta.list_collection(MODELS)):
+        if model <= after:
+            continue
+        if seen and monotonic() >= end:
+            return found, seen
+        seen = model
+        for row in meta.list_collection(f"VERSIONS#{model}"):
+            if str(row["updated"]) >= since:
+                found += _replay_version(meta, store, policy, Version.from_item(row), since)
+    return found, None
+
+
+def _replay_version(meta: MetaStore, store: ObjectStore, policy: Policy, version: Version, since: str) -> Iterator[Replayed]:
+    rows = meta.query(version_key(version.model, version.number).partition)
+    moves = [r for r in rows if str(r["sk"]).startswith("TRANSITION#") and r["kind"] in PROMOTIONS and str(r["at"]) >= since]
+    if not moves:
+        return
+    manifest = load_manifest(store, version)
+    compared = frozenset(str(g["name"]) for g in version.gates if g["rule"] == "no_worse_than_deployed" and g["passed"])
+    metrics = {name: float(value) for name, value in version.metrics.items()}
+    for move in moves:
+        environment = str(move["data"].get("environment") or version.deployment_environment)
+        approvers = tuple(_approvers(rows, str(move["at"]), version.version_digest))
+        promotion = Promotion(manifest, environment, approvers, metrics, compared)
+        yield Replayed(version.reference, str(move["kind"]), str(move["at"]), tuple(replay_policy(policy, promotion)))
+
+
+def _approvers(rows: list[Item], at: str, version_digest: str) -> Iterator[Approver]:
+    """Yield who had approved the version's digest by then; the registry's own approval by its gates is nobody's."""
+    for row in rows:
+        if str(row["sk"]).startswith("APPROVAL#") and row["decision"] == "approve" and str(row["at"]) <= at:
+            principal = row["principal"]
+            if row["version_digest"] == version_digest and principal.get("person"):
+                yield Approver(str(row["person"]), tuple(principal["roles"]), bool(row.get("signed_by_person")))
