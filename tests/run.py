@@ -1,20 +1,26 @@
 """Run all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Two runs go side by side, because the second mostly waits: rules, formats, the template and foreign tools on two workers; adapters, flows
-and attacks on one embedded AWS in one process, since they share it. What the second prints is kept while the first prints, and follows it.
+Three runs go side by side, because two of them mostly wait: rules, formats, the template and foreign tools on two workers; adapters and
+flows on one embedded AWS in one process, since they share it; roles and attacks on another. What the later ones print is kept while the
+first prints, and follows it.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = ["-n", "2", "--dist", "loadfile", "tests/unit", "tests/crash", "tests/infra", "tests/independent"]
-ON_THE_EMBEDDED_AWS = ["tests/contract", "tests/embedded", "tests/security", "tests/attacks"]
+ON_AN_EMBEDDED_AWS = {
+    "Adapters and flows on the embedded AWS": ["tests/contract", "tests/embedded"],
+    "Roles and attacks on the embedded AWS": ["tests/security", "tests/attacks"],
+}
 
 
 def pytest(*arguments: str) -> list[str]:
@@ -35,24 +41,32 @@ def follow(log: Path, process: subprocess.Popen[bytes]) -> int:
             time.sleep(0.5)
 
 
+def begin(command: list[str], log: Path, synthesis: Path) -> subprocess.Popen[bytes]:
+    """Start a run that writes into a log, with a template of its own."""
+    environment = {**os.environ, "ATTESTRY_SYNTHESIS_DIR": str(synthesis)}
+    with log.open("wb") as stream:
+        return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+
+
 def main() -> int:
-    """Run both, and return a status that is zero when both passed."""
+    """Run all, and return a status that is zero when each passed."""
     options = sys.argv[1:]
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "embedded.log"
-        with log.open("wb") as stream:
-            second = subprocess.Popen(pytest(*options, *ON_THE_EMBEDDED_AWS), cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            first = subprocess.run(pytest(*options, *BESIDE), cwd=ROOT, check=False).returncode
-            print("\nOn the embedded AWS:", flush=True)
-            other = follow(log, second)
-        except BaseException:
-            second.terminate()
-            second.wait(60)
-            raise
-    print(f"{time.monotonic() - begun:.0f} s in all")
-    return max(first, other)
+    started = time.monotonic()
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        running = {}
+        for number, (name, paths) in enumerate(ON_AN_EMBEDDED_AWS.items()):
+            log = folder / f"{number}.log"
+            process = begin(pytest(*options, *paths), log, ROOT / "build" / f"embedded-{number}-cdk.out")
+            ends.callback(process.wait, 60)
+            ends.callback(process.terminate)  # of one that has ended this does nothing
+            running[name] = log, process
+        statuses = [subprocess.run(pytest(*options, *BESIDE), cwd=ROOT, check=False).returncode]
+        for name, (log, process) in running.items():
+            print(f"\n{name}:", flush=True)
+            statuses.append(follow(log, process))
+    print(f"{time.monotonic() - started:.0f} s in all")
+    return max(map(abs, statuses))
 
 
 if __name__ == "__main__":
