@@ -10,7 +10,8 @@ from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.policies import Policy, read_document
-from attestry.usecases.people import Person, add_person, list_people
+from attestry.domain.principal import Principal
+from attestry.usecases.people import Person, add_person, list_people, withdraw_keys
 from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import person_of
 
@@ -18,15 +19,24 @@ world = World()
 
 
 def add(request: Request) -> Answer:
-    """Add a person, or logins and keys to one."""
-    body = request.body("person", "logins", "name", "ssh_keys")
+    """Add a person, or logins and keys to one; or withdraw keys of one."""
+    body = request.body("person", "logins", "name", "ssh_keys", "withdraw", "reason")
     if not isinstance(body.get("person"), str):
         raise InvalidInputError.of("person", "required", "the person's ID is needed")
     logins, keys = _texts(body, "logins"), _texts(body, "ssh_keys")
     by = person_of(world.meta, caller(request, world.settings))
+    if "withdraw" in body:
+        return Answer(_shown(_withdraw(body, by)))
     name = str(body.get("name") or "")
     person = add_person(world.meta, body["person"], logins, name=name, by=by, at=world.clock.now(), ssh_keys=keys)
     return Answer(_shown(person), 201)
+
+
+def _withdraw(body: dict[str, Any], by: Principal) -> Person:
+    if {"logins", "ssh_keys", "name"} & set(body):
+        raise InvalidInputError.of("withdraw", "alone", "keys are withdrawn in a request of their own: person, withdraw, reason")
+    fingerprints, reason = _texts(body, "withdraw"), read_reason(body.get("reason"))
+    return withdraw_keys(world.meta, body["person"], fingerprints, reason=reason, by=by, at=world.clock.now())
 
 
 def show_all(_: Request) -> dict[str, Any]:
@@ -66,5 +76,7 @@ def _shown(person: Person) -> dict[str, Any]:
         "name": person.name,
         "logins": list(person.logins),
         "added": person.added,
-        "ssh_keys": [{"fingerprint": f, "added": at} for f, at in person.ssh_keys_added.items()],
+        "ssh_keys": [
+            {"fingerprint": f, "added": at, "withdrawn": person.ssh_keys_withdrawn.get(f)} for f, at in person.ssh_keys_added.items()
+        ],
     }

@@ -1,4 +1,4 @@
-"""Verbs of persons, for admins: people add, people list."""
+"""Verbs of persons, for admins: people add, people withdraw-key, people list."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ def register(app: typer.Typer) -> None:
         answer = cli.client.add_person(person, login or [], name, ssh_keys=keys)
         cli.show(answer, lambda a: "\n".join([f"{a['person']}: {', '.join(a['logins'])}", *_keys(a)]))
 
+    @verb(group, "withdraw-key", roles=("admin",))
+    def withdraw_key(
+        cli: Cli,
+        person: Annotated[str, typer.Argument(metavar="PERSON", help="ID of the person.")],
+        reason: Annotated[str, typer.Option("--reason", help="Why.")],
+        ssh_key: Annotated[list[Path] | None, typer.Option("--ssh-key", metavar="FILE", help="The public key (.pub); repeatable.")] = None,
+        fingerprint: Annotated[
+            list[str] | None, typer.Option("--fingerprint", metavar="SHA256:...", help="Or its fingerprint; repeatable.")
+        ] = None,
+    ) -> None:
+        """Withdraw SSH keys of a person, for good. What they signed before stays proven; they sign nothing from then on."""
+        from attestry.evidence.ssh_signature import SshKey
+
+        named = [*(SshKey.parse(read_public_key(file)).fingerprint for file in ssh_key or []), *(fingerprint or [])]
+        if not named:
+            raise typer.BadParameter("give --ssh-key FILE or --fingerprint SHA256:...")
+        answer = cli.client.withdraw_keys(person, named, reason)
+        cli.show(answer, lambda a: "\n".join([f"{a['person']}: {', '.join(a['logins'])}", *_keys(a)]))
+
     @verb(group, "list", roles=("admin", "auditor"))
     def list_all(cli: Cli) -> None:
         """List persons and their logins."""
@@ -61,4 +80,9 @@ def read_public_key(file: Path) -> str:
 
 
 def _keys(person: dict[str, Any]) -> list[str]:
-    return [f"  signs with {key['fingerprint']}, since {key['added']}" for key in person.get("ssh_keys", [])]
+    return [
+        f"  signed with {key['fingerprint']} from {key['added']} to {key['withdrawn']}"
+        if key.get("withdrawn")
+        else f"  signs with {key['fingerprint']}, since {key['added']}"
+        for key in person.get("ssh_keys", [])
+    ]

@@ -180,7 +180,7 @@ def people(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the table of persons."""
     table = _table("person", "name", "logins", "added", "SSH keys")
     for row in rows:
-        keys = ", ".join(str(key.get("fingerprint")) for key in row.get("ssh_keys", []))
+        keys = ", ".join(f"{key.get('fingerprint')}{' (withdrawn)' if key.get('withdrawn') else ''}" for key in row.get("ssh_keys", []))
         logins = ", ".join(row.get("logins", []))
         table.add_row(_text(row["person"]), _text(row.get("name")), _text(logins), _text(row.get("added")), _text(keys))
     return table

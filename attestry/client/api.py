@@ -271,6 +271,10 @@ class RegistryClient:
         """Judge the promotions since a day (`YYYY-MM-DD`) by a policy; go on behind `next` until it is None."""
         return self._post("/v1/policy-replay", {"document": dict(document), "since": since, **({"after": after} if after else {})})
 
+    def withdraw_keys(self, person: str, fingerprints: Sequence[str], reason: str) -> Any:
+        """Withdraw SSH keys of a person, for good, by their fingerprints (`SHA256:...`)."""
+        return self._post("/v1/people", {"person": person, "withdraw": list(fingerprints), "reason": reason})
+
     def announce_upload(self, files: Sequence[Mapping[str, Any]]) -> Any:
         """Announce files (`name`, `size`, `sha256`) and return where each is to be PUT."""
         return self._post("/v1/uploads", {"files": list(files)})

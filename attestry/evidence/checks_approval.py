@@ -9,8 +9,8 @@ Rules:
 - Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
   fills a place that the policy had open when it was given, and together they fill all (`attestry.domain.requirements`). A
   decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
-- An approver's own signature makes it `signed by person`; else it is `recorded by registry`. Where the policy asks for
-  signatures, each approval needs one.
+- An approver's own signature, by a key that was theirs then, makes it `signed by person`; else it is `recorded by registry`.
+  Where the policy asks for signatures, each approval needs one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError
 from attestry.domain.requirements import check_fills, missing
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
+from attestry.evidence.checks_person_keys import check_key
 from attestry.evidence.checks_version import policy_of
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.packet import Packet
@@ -162,6 +163,7 @@ def _check_signature(case: Case, entry: Entry, packet: Packet, policy: ApprovalP
     if key.fingerprint != recorded["fingerprint"]:
         raise IntegrityError(f"signatures/{person}.sig is by another key than the one that was registered for {person}")
     verify_approval(armored, packet.sha256, [key.text])
+    check_key(case, person, recorded, entry)
     return "signed by person"
 
 

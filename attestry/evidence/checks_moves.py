@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
 from attestry.evidence.case import Attested, Case, Entry
+from attestry.evidence.checks_person_keys import person_subject
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.dsse import read_envelope, verify_envelope
 from attestry.evidence.predicates import MoveFacts, check_attestation
@@ -62,7 +63,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
 def check_moves(case: Case) -> Found | str:
     """Verify the chain of moves and the attestation of each."""
     index = case.need_bundle().index
-    allowed = {index.reference, _key_subject(case)}
+    allowed = {index.reference, _key_subject(case), *_signers(case)}
     strangers = [e for e in case.entries if e.subject not in allowed]
     if strangers:
         raise IntegrityError(f"the bundle holds an event about {strangers[0].subject}")
@@ -155,6 +156,12 @@ def _check_digests(entries: list[Entry], version_digest: str) -> None:
         raise IntegrityError(f"the moves name the version digest {', '.join(sorted(named))}, the bundle {version_digest or 'none'}")
     if version_digest and not named:
         raise MissingError("no move names the version digest: TRAINING has not succeeded, as far as the bundle tells")
+
+
+def _signers(case: Case) -> set[str]:
+    """Return the subjects of the persons who signed with keys of their own."""
+    names = case.need_bundle().names("signatures/")
+    return {person_subject(name.removeprefix("signatures/").removesuffix(".sig")) for name in names}
 
 
 def _key_subject(case: Case) -> str:

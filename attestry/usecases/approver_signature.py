@@ -10,7 +10,7 @@ from attestry.domain.approvals import Verdict
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.version import Version
 from attestry.evidence.packet import signature_key
-from attestry.evidence.ssh_signature import NAMESPACE, verify_approval
+from attestry.evidence.ssh_signature import NAMESPACE, signing_key, verify_approval
 from attestry.ports import Check, MetaStore, ObjectStore, When, Write
 from attestry.usecases.records import person_key
 
@@ -25,6 +25,7 @@ class OwnSignature:
         version_id: S3 version ID.
         fingerprint: of the SSH key that made it.
         key_added: when that key was registered for the person, RFC 3339.
+        person_rev: revision of the person's row at which the key was looked up.
     """
 
     sha256: str
@@ -32,13 +33,19 @@ class OwnSignature:
     version_id: str
     fingerprint: str
     key_added: str
+    person_rev: int
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """Return what the event says of it."""
-        return {"sha256": self.sha256, "fingerprint": self.fingerprint, "key_added": self.key_added}
+        return {
+            "sha256": self.sha256,
+            "fingerprint": self.fingerprint,
+            "key_added": self.key_added,
+            "person_rev": self.person_rev,
+        }
 
-    def to_item(self) -> dict[str, str]:
+    def to_item(self) -> dict[str, Any]:
         """Return the signature as the decision's row holds it."""
         return {**self.facts, "key": self.key, "version_id": self.version_id}
 
@@ -62,7 +69,7 @@ def take_signature(
         The signature, and the condition under which it counts: the person's row is still the one whose keys were read.
 
     Raises:
-        ForbiddenError: no SSH key is registered for the person.
+        ForbiddenError: no SSH key is registered for the person, or the one that signed was withdrawn.
         InvalidInputError, IntegrityError: see `verify_approval`.
         ConflictError: another signature of the person over this packet is kept already.
     """
@@ -72,6 +79,7 @@ def take_signature(
         raise ForbiddenError(
             f"no SSH key is registered for {person}; an admin adds it: attestry people add {person} --ssh-key ~/.ssh/id_ed25519.pub"
         )
+    _refuse_withdrawn(person, row, armored)
     signer = verify_approval(armored, packet_sha256, row["ssh_keys"])
     try:
         kept = store.put_new(signature_key(version.folder, person), armored, content_type="text/plain; charset=us-ascii", retain=True)
@@ -79,5 +87,13 @@ def take_signature(
         raise ConflictError(
             f"another signature of {person} over the packet of {version.reference} is kept already; sign with the key of the first try"
         ) from error
-    own = OwnSignature(kept.sha256, kept.key, kept.version_id, signer.fingerprint, str(keys.get(signer.fingerprint, "")))
+    own = OwnSignature(kept.sha256, kept.key, kept.version_id, signer.fingerprint, str(keys.get(signer.fingerprint, "")), int(row["rev"]))
     return own, (Check(person_key(person), When(exists=True, equals={"rev": row["rev"]})),)
+
+
+def _refuse_withdrawn(person: str, row: Mapping[str, Any], armored: bytes) -> None:
+    """Say so where the key was theirs once: "not registered" would send its holder looking in the wrong place."""
+    withdrawn: Mapping[str, Any] = row.get("ssh_keys_withdrawn") or {}
+    fingerprint = signing_key(armored).fingerprint
+    if fingerprint in withdrawn:
+        raise ForbiddenError(f"the key {fingerprint} of {person} was withdrawn at {withdrawn[fingerprint]}; sign with another")

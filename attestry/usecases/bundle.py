@@ -26,6 +26,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
 from attestry.evidence.canonical import canonical_bytes
+from attestry.evidence.checks_person_keys import CHANGED, person_subject
 from attestry.evidence.delegation import read_unverified_delegation
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import Leaf, event_id
@@ -39,7 +40,7 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.collect import MAX_READ_BYTES, find_batches, find_receipt
 from attestry.usecases.ledger import LedgerReader, find_leaves
 from attestry.usecases.outbox import outbox_key
-from attestry.usecases.records import load_version, version_key
+from attestry.usecases.records import load_version, person_key, version_key
 from attestry.usecases.root import root_files
 from attestry.usecases.sign import delegation_key
 
@@ -104,7 +105,7 @@ class BundleMaker:
         version = load_version(self._meta, model, number)
         collected = _Collected()
         rows = self._add_version(collected, version)
-        self._add_events(collected, _moves_of(version, rows))
+        self._add_events(collected, [*_moves_of(version, rows), *self._changes_of_signers(rows)])
         index = BundleIndex("version", version.reference, model, number, version.version_digest, timestamp(at))
         return self._close(index, collected)
 
@@ -133,6 +134,7 @@ class BundleMaker:
         subject = f"key/{prediction.kid}"
         sought = [
             *_moves_of(version, rows),
+            *self._changes_of_signers(rows),
             _Sought(event_id("key.delegated", subject, 1), str(delegation["issued"])),
             _Sought(event_id(CLOSED, subject, 1)),
         ]
@@ -172,6 +174,19 @@ class BundleMaker:
         for name, body in (root_files(self._meta, self._store) or {}).items():
             collected.files[f"root/{name}"] = body
         return rows
+
+    def _changes_of_signers(self, rows: Iterable[Item]) -> list[_Sought]:
+        """Return the events of the persons who signed with keys of their own: they show whose the keys were, and until when."""
+        sought: list[_Sought] = []
+        for row in rows:
+            if not str(row["sk"]).startswith("APPROVAL#") or not row.get("signature"):
+                continue
+            person = str(row["person"])
+            there = self._meta.get(person_key(person)) or {}
+            times = dict(enumerate(there.get("changed") or (), start=1))
+            last = max(int(there.get("rev") or 1), int(row["signature"].get("person_rev") or 1))
+            sought += [_Sought(event_id(CHANGED, person_subject(person), n), str(times.get(n, ""))) for n in range(1, last + 1)]
+        return sought
 
     def _add(self, collected: _Collected, name: str, key: str, version_id: str | None, limit: int = MAX_DOCUMENT_BYTES) -> None:
         """Add an object; one that is gone is left out."""

@@ -260,7 +260,9 @@ class TestKeysOfPeople:
 
     def test_adding_a_key_is_an_event_with_its_fingerprint_and_adding_it_again_is_none(self, world):
         changed = [e for e in world.events() if e["kind"] == "person.changed" and e["subject"] == "person/erin"]
-        assert changed[-1]["data"] == {"logins": ["erin"], "ssh_keys": [SshKey.parse(ERINS.public).fingerprint]}
+        fingerprint = SshKey.parse(ERINS.public).fingerprint
+        validity = {fingerprint: {"start": changed[-1]["at"]}}
+        assert changed[-1]["data"] == {"logins": ["erin"], "ssh_keys": [fingerprint], "validity": validity}
         world.register_key("erin", ERINS)
         assert len([e for e in world.events() if e["subject"] == "person/erin"]) == len(changed)
 

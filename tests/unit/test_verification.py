@@ -217,7 +217,7 @@ class TestLess:
     def test_nothing_is_in_the_ledger_but_what_was_there_before(self):
         world = EvidenceWorld()
         world.sequence()
-        world.deploy()
+        world.deploy(signed=False)
         prediction = world.predict()
         verification = world.verify(world.bundle(prediction))
         # Without any leaf the bundle has no checkpoint, and so no time at which its root could be judged.
