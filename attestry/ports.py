@@ -31,11 +31,13 @@ class When:
         exists: the row must exist (True), must not exist (False), or either (None).
         equals: attribute to value that it must have. A value of None means that the attribute must be absent.
         differs: attribute to value that it must not have; an absent attribute differs from everything.
+        lacks: attribute that is a list to value that must not be among its items; an absent attribute has none.
     """
 
     exists: bool | None = None
     equals: Mapping[str, Any] = field(default_factory=dict)
     differs: Mapping[str, Any] = field(default_factory=dict)
+    lacks: Mapping[str, Any] = field(default_factory=dict)
 
 
 ABSENT = When(exists=False)

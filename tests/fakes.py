@@ -182,6 +182,8 @@ def _holds(when: When, row: Item | None) -> bool:
         return False
     if any(found.get(a) is not None if v is None else not _same(found.get(a), v) for a, v in when.equals.items()):
         return False
+    if any(any(_same(item, v) for item in found.get(a) or ()) for a, v in when.lacks.items()):
+        return False
     return all(found.get(a) is not None if v is None else not _same(found.get(a), v) for a, v in when.differs.items())
 
 

@@ -53,6 +53,7 @@ class Expression:
                 parts.append(f"(attribute_exists({name}) AND NOT attribute_type({name}, {self.value('NULL')}))")
             else:
                 parts.append(f"(attribute_not_exists({name}) OR {name} <> {self.value(unwanted)})")
+        parts += [f"NOT contains({self.name(attribute)}, {self.value(item)})" for attribute, item in when.lacks.items()]
         return " AND ".join(parts)
 
     def update(self, changes: Mapping[str, Any]) -> str:

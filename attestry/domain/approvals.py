@@ -224,6 +224,10 @@ def check_may_decide(version: Version, approver: Principal) -> str:
         )
     if person == version.submitter_person:
         raise SelfApprovalError(f"{person} submitted {version.reference} and cannot decide on it; another person has to")
+    if person in version.barred:
+        raise SelfApprovalError(
+            f"{person} stands behind {version.reference}, by its candidate or its data, and cannot decide on it; another person has to"
+        )
     policy = ApprovalPolicy.from_item(version.approval_policy)
     if policy.automatic:
         raise ConflictError(f"nobody decides on {version.reference}: its policy approves by itself what has passed the gates")

@@ -18,6 +18,7 @@ from attestry.domain.manifest_sections import (
     Gates,
     Model,
     Processing,
+    Refresh,
     Reproduction,
     Source,
     Training,
@@ -42,6 +43,7 @@ class Manifest:
     deployment: Deployment
     reproduction: Reproduction
     format: int = 1
+    refresh: Refresh | None = None
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Manifest:

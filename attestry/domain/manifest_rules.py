@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from attestry.domain.cause import MAX_CHANGED
 from attestry.domain.days import is_day
-from attestry.domain.errors import Problem
+from attestry.domain.errors import InvalidInputError, Problem
 from attestry.domain.manifest_executors import STAGES, Finding, check_environments, check_executors, check_resources
 from attestry.domain.manifest_schema import describe_field, field_names, find_schema_problems, suggest
 from attestry.domain.manifest_source import Path, SourceText, join_path
 from attestry.domain.metric_parameters import parameters_of
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.domain.names import find_broken_path_rule, fold_path
+from attestry.domain.schedule import read_schedule
 
 MAX_APPROVALS = 10
 """The most approvals that a policy may ask for in all."""
@@ -244,6 +246,36 @@ def _check_reproduction(value: Any) -> Iterator[Finding]:
         yield ("reproduction", "tolerance"), "not_with", "has no meaning with 'bit_equal: true'; leave it out"
 
 
+def _check_refresh(value: Any) -> Iterator[Finding]:
+    refresh = _at(value, ("refresh",), dict)
+    if refresh is None:
+        return
+    schedule = refresh.get("schedule")
+    if isinstance(schedule, str):
+        try:
+            read_schedule(schedule)
+        except InvalidInputError as error:
+            yield ("refresh", "schedule"), "schedule", error.problems[0].message
+    if refresh.get("data") is True and len(list(_items(value, "data", "source"))) > MAX_CHANGED:
+        yield ("refresh", "data"), "few_sources", f"is for manifests with at most {MAX_CHANGED} source files"
+    if _number(refresh.get("quiet_seconds")) and refresh.get("data") is not True:
+        yield ("refresh", "quiet_seconds"), "not_with", "has no meaning without 'data: true'"
+    if refresh.get("deploy") == "automatic":
+        approval = _at(value, ("approval",), dict)
+        if approval is not None and approval.get("automatic") is not True:
+            yield (
+                ("refresh", "deploy"),
+                "automatic_approval",
+                "'automatic' needs 'approval.automatic: true'; else people decide",
+            )
+        elif _at(value, ("gates",), dict) is not None and not list(_items(value, "gates", "no_worse_than_deployed")):
+            yield (
+                ("gates", "no_worse_than_deployed"),
+                "automatic_needs_comparison",
+                "refreshed versions that deploy themselves need at least one comparison with the deployed version",
+            )
+
+
 _RULES = (
     _check_paths,
     _check_repository,
@@ -259,6 +291,7 @@ _RULES = (
     _check_people,
     _check_days,
     _check_reproduction,
+    _check_refresh,
 )
 
 

@@ -351,3 +351,26 @@ class Reproduction:
 
     bit_equal: bool
     tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """When a new version is made of the candidate by itself.
+
+    Attributes:
+        schedule: see `attestry.domain.schedule`; None for no schedule.
+        data: whether source files that are dropped into the store make a version.
+        quiet_seconds: how long no further file must have come.
+        alarms: names of CloudWatch alarms.
+        cooldown: a period such as `6 hours`; None for none.
+        reuse: whether PROCESSING may be taken from the parent.
+        deploy: who puts what was approved in place.
+    """
+
+    schedule: str | None = None
+    data: bool = False
+    quiet_seconds: int = 0
+    alarms: tuple[str, ...] = ()
+    cooldown: str | None = None
+    reuse: bool = False
+    deploy: Literal["automatic", "people"] = "people"

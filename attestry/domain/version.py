@@ -10,6 +10,9 @@ from typing import Any
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 
+REGISTERED: Mapping[str, Any] = {"kind": "registration", "parent": None}
+"""The cause of a version that a manifest's upload made, and of every version of former times, whose rows have none."""
+
 
 @dataclass(frozen=True)
 class FileRef:
@@ -155,6 +158,10 @@ class Version:
         retirement: of a version that stands RETIRED, the event's `kind`, `by`, `reason` and `at`; empty before.
         packet: the decision packet: `sha256`, `key`, `version_id`, `page_sha256` of the page that shows it, and `transition`, the number
             of the one that opened APPROVAL; empty before.
+        cause: why it was made, see `attestry.domain.cause`.
+        inputs: source files that are others than the manifest names: `name`, `sha256`, `size`, `key`, `version_id`, and `by`, the person
+            who brought it, empty where that is not known.
+        barred: persons who may not decide on it, besides the submitter.
     """
 
     model: str
@@ -196,6 +203,9 @@ class Version:
     packet: Mapping[str, Any] = field(default_factory=dict)
     retires_on: str = ""
     retirement: Mapping[str, str] = field(default_factory=dict)
+    cause: Mapping[str, Any] = field(default_factory=lambda: dict(REGISTERED))
+    inputs: tuple[Mapping[str, Any], ...] = ()
+    barred: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -267,4 +277,7 @@ _DECODERS: dict[str, Any] = {
     "gates": tuple,
     "packet": dict,
     "retirement": dict,
+    "cause": dict,
+    "inputs": tuple,
+    "barred": tuple,
 }

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy, is_met
+from attestry.domain.cause import is_reproduction
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError
 from attestry.domain.requirements import check_fills, missing
 from attestry.evidence.case import Attested, Case, Entry
@@ -54,6 +55,8 @@ def check_approvals(case: Case) -> str:
     if approved and not is_met(policy, approving):
         wanted = " and ".join(map(str, missing(policy.requirements, approving)))
         raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
+    if approved and is_reproduction(case.need_moves()[0].entry.data.get("cause") or {}):
+        raise IntegrityError("the version was made to reproduce another one, and was approved all the same")
     if any(case.moved(kind) for kind in DEPLOYMENTS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
     _refuse_strange_signatures(case)
@@ -79,9 +82,11 @@ def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[
 
 
 def submitters_of(case: Case) -> set[str]:
-    """Return who stands behind the candidate: the person who submitted it, or who claimed the submission later."""
+    """Return who stands behind the version: who submitted the candidate or claimed it, who asked for a refresh, who brought its data."""
     moves = [m.entry for m in case.need_moves() if m.entry.kind in (REGISTERED, "submission.claimed")]
-    return {str(m.event["principal"]["person"]) for m in moves if m.event["principal"]["person"]}
+    cause = moves[0].data.get("cause") or {} if moves else {}
+    behind = {m.event["principal"]["person"] for m in moves} | {cause.get("submitter"), *cause.get("barred", ())}
+    return {str(person) for person in behind if person}
 
 
 def _check_packet(case: Case, opened: Entry, policy: ApprovalPolicy) -> Packet:

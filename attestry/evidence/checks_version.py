@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.cause import REFRESHES, CauseKind, kind_of, with_inputs
 from attestry.domain.errors import IntegrityError
 from attestry.domain.gates import Deployed, apply_gates, compare_holdouts
 from attestry.domain.manifest_record import Manifest
@@ -58,6 +59,11 @@ def check_artifact(case: Case) -> str:
     manifest = Manifest.from_mapping(parse_canonical(raw))
     if manifest.model.name != index.model:
         raise IntegrityError(f"the manifest is of the model {manifest.model.name}")
+    cause = case.need_moves()[0].entry.data.get("cause") or {}
+    if cause.get("inputs") and kind_of(cause) not in (*REFRESHES, CauseKind.REPRODUCTION):
+        raise IntegrityError("the version was registered by its manifest, and names other data than that")
+    # What a refresh was made of is what its first event names in the place of the manifest's data.
+    manifest = with_inputs(manifest, cause)
     case.manifest, case.mapping = manifest, manifest.to_mapping()
     if not index.version_digest:
         return "the manifest is the candidate's; no artifact was made yet"
@@ -73,7 +79,7 @@ def check_artifact(case: Case) -> str:
     if wrong:
         raise IntegrityError(f"the artifact manifest lists another {wrong[0]} than the version was made of")
     if {s.name: s.sha256 for s in artifact.source} != {s.name: s.sha256 for s in manifest.data.source}:
-        raise IntegrityError("the artifact manifest names other source data than the manifest")
+        raise IntegrityError("the artifact manifest names other source data than the manifest, or the refresh that made the version")
     case.artifact = artifact
     return f"version digest {index.version_digest[:16]} over {len(artifact.files)} files; candidate {candidate[:16]}"
 

@@ -11,7 +11,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.findings import findings_of
-from attestry.usecases.manifests import load_manifest
+from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
 
@@ -82,7 +82,7 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
     version = Version.from_item(head)
     return {
         **_shown(head),
-        "manifest_content": load_manifest(store, version).to_mapping(),
+        "manifest_content": load_registered_manifest(store, version).to_mapping(),
         "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
         "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],

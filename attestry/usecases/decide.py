@@ -174,7 +174,7 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     move = _move(version, act, rejected=rejected, complete=complete)
     # The rules of four eyes and of the quorum stand in the transaction too, so that code that forgets them cannot write past them: the row
     # of each person who is counted, one person one row, has to be there, as an approval of this digest on this packet.
-    moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person})
+    moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person}, lacks={"barred": act.person})
     there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in _COUNTED})) for row in counted]
     writes = [*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further]
     try:

@@ -150,6 +150,10 @@ class StagePreparer:
 
     def _origin(self, version: Version, manifest: Manifest, index: int) -> tuple[ObjectStore, str, str | None]:
         source = manifest.data.source[index]
+        placed = next((i for i in version.inputs if i["name"] == source.name), None)
+        if placed is not None:
+            # The refresh that made the version has put it at its digest's place.
+            return self._store, str(placed["key"]), str(placed["version_id"])
         if source.is_uploaded:
             return self._store, version.upload_folder + source.uri, None
         bucket, _, key = source.uri.removeprefix("s3://").partition("/")

@@ -269,9 +269,13 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
         elif moved["kind"] == "retirement.scheduled":
             retires_on = moved["data"]["on"]
         elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] == "candidate.registered"):
-            expected["submitter_person"] = moved["principal"].get("person")
+            told = moved["data"].get("cause") or {}
+            expected["submitter_person"] = told["submitter"] if "submitter" in told else moved["principal"].get("person")
     if first["kind"] == "candidate.registered":
+        cause = first["data"].get("cause")
         expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
+        if cause:
+            expected |= {"cause": cause, "barred": cause.get("barred", [])}
     return {**expected, "retirement": retirement, "retires_on": retires_on}
 
 

@@ -67,6 +67,11 @@ def candidate_key(digest: str) -> Key:
     return Key(f"CANDIDATE#{digest}")
 
 
+def candidate_version_key(digest: str, number: int) -> Key:
+    """Return the key of the note that a version was made of a candidate; a candidate has as many as it was refreshed, and one more."""
+    return Key(f"CANDIDATE#{digest}", f"VERSION#{number:09d}")
+
+
 def person_key(person: str) -> Key:
     """Return the key of a person."""
     return Key(f"PERSON#{person}")
@@ -142,6 +147,7 @@ def move_writes(
     changes: Mapping[str, Any] | None = None,
     *,
     differs: Mapping[str, Any] | None = None,
+    lacks: Mapping[str, Any] | None = None,
 ) -> list[Write]:
     """Attest a move, and return its writes.
 
@@ -154,6 +160,7 @@ def move_writes(
         attestor: signs with the key of the function that moves the version.
         changes: further attributes of the head that change with it.
         differs: attributes of the head that must not have these values: rules that the table itself enforces.
+        lacks: attributes of the head that must not hold these values among others; the same.
 
     Raises:
         ConflictError: the version was killed or retired; all that may still happen to a retired one is that it is killed.
@@ -196,7 +203,9 @@ def move_writes(
     after = replace(version, folder=str(changes.get("folder") or version.folder))
     return [
         Update(
-            version_key(version.model, version.number), encode(head), When(exists=True, equals={"rev": version.rev}, differs=differs or {})
+            version_key(version.model, version.number),
+            encode(head),
+            When(exists=True, equals={"rev": version.rev}, differs=differs or {}, lacks=lacks or {}),
         ),
         *record_writes(after, facts, move.principal, move.at, attest_move(attestor, after, facts, move.predicate)),
     ]

@@ -12,30 +12,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.approvals import ApprovalPolicy
-from attestry.domain.environments import environment_id
-from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, Problem
+from attestry.domain.cause import REGISTRATION, Cause, CauseKind
+from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, NotFoundError, Problem
 from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
-from attestry.domain.names import FolderNaming, name_execution, name_version_folder
+from attestry.domain.names import FolderNaming
 from attestry.domain.principal import Principal
-from attestry.domain.version import EnvironmentRef, FileRef, Version
+from attestry.domain.version import FileRef, Version
 from attestry.evidence.digests import sha256_hex
-from attestry.evidence.predicates import MoveFacts
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
-from attestry.usecases.attest import Attestor, attest_move
+from attestry.usecases.attest import Attestor
 from attestry.usecases.executions import start_attempt
+from attestry.usecases.manifests import load_registered_mapping
+from attestry.usecases.new_version import Candidate, Defaults, first_head, version_writes
 from attestry.usecases.policies import check_policies, policies_in_force
-from attestry.usecases.records import (
-    MODELS,
-    candidate_key,
-    load_version,
-    model_key,
-    person_of,
-    record_writes,
-    upload_key,
-    version_key,
-)
+from attestry.usecases.records import MODELS, candidate_key, load_version, model_key, person_of, upload_key
+from attestry.usecases.refresh import version_in_force
 from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read_diff
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
@@ -134,14 +126,13 @@ class Registrar:
             sandbox_memory_mib: memory that a script has here, in MiB; None where the registrar is not told.
         """
         self._sandbox_memory_mib = sandbox_memory_mib
-        self._naming = naming
         self._signed_tiers = signed_tiers
+        self._defaults = Defaults(platform, naming, signed_tiers)
         self._meta = meta
         self._attestor = attestor
         self._store = store
         self._pipeline = pipeline
         self._notifier = notifier
-        self._platform = platform
 
     def register(self, upload: UploadedManifest, at: datetime) -> Registration:
         """Register the uploaded manifest, and write the outcome beside it.
@@ -228,7 +219,10 @@ class Registrar:
             head = self._meta.get(model_key(manifest.model.name))
             in_force = policies_in_force(self._meta)
             checks = check_policies(in_force, manifest)
-            version = self._first_head(document, files, upload, submitter, int(head["next"]) if head else 1, at)
+            number = int(head["next"]) if head else 1
+            made_from = Candidate(manifest, candidate, files, upload.folder)
+            cause = self._cause(document) if head else REGISTRATION
+            version = first_head(self._defaults, made_from, number, submitter=submitter, person=submitter.person, at=at, cause=cause)
             try:
                 policies = [edition.reference for edition in in_force]
                 self._meta.transact([*_creation_writes(self._attestor, manifest, version, head, at, policies), *checks])
@@ -240,38 +234,17 @@ class Registrar:
             return version, True
         raise ConflictError(f"{manifest.model.name} is being changed by many others; upload the manifest again")
 
-    def _first_head(
-        self, document: ManifestDocument, files: SourceFiles, upload: UploadedManifest, submitter: Principal, number: int, at: datetime
-    ) -> Version:
-        manifest, candidate = document.manifest, document.candidate_id
-        execution = name_execution(manifest.model.name, number, 1, candidate)
-        policy = ApprovalPolicy.of_manifest(manifest.approval, signed=manifest.model.risk_tier in self._signed_tiers)
-        python, platform = self._platform
-        return Version(
-            model=manifest.model.name,
-            number=number,
-            candidate=candidate,
-            execution_id=execution,
-            folder=self._folder(manifest, number, execution, at),
-            submitter=submitter,
-            submitter_person=submitter.person,
-            manifest=files.manifest,
-            source=files.archive,
-            lock=files.lock,
-            diff=files.diff,
-            created=timestamp(at),
-            updated=timestamp(at),
-            environment=EnvironmentRef(environment_id(files.lock.sha256, python, platform), files.lock.sha256, python, platform),
-            approval_policy=policy.to_item(),
-            upload_folder=upload.folder,
-            inference_script=manifest.validation.script,
-            capture_rate=str(manifest.deployment.capture_rate),
-            deployment_environment=manifest.deployment.environment,
-        )
-
-    def _folder(self, manifest: Manifest, number: int, execution: str, at: datetime) -> str:
-        folder = name_version_folder(manifest.model.name, number, manifest.source.revision, execution, naming=self._naming, day=at.date())
-        return folder.rstrip("/")
+    def _cause(self, document: ManifestDocument) -> Cause:
+        """Return whether the manifest is that of the version in force with another revision of the code, or a candidate of its own."""
+        try:
+            parent = version_in_force(self._meta, document.manifest.model.name)
+        except NotFoundError:
+            return REGISTRATION
+        before = load_registered_mapping(self._store, parent)
+        if _without_code(before) != _without_code(document.mapping):
+            return REGISTRATION
+        revisions = {"before": before["source"]["revision"], "after": document.manifest.source.revision}
+        return Cause(CauseKind.REVISION, parent.number, facts={"revision": revisions})
 
     def _tell(self, upload: UploadedManifest, registration: Registration) -> None:
         status = registration.to_dict()
@@ -279,6 +252,12 @@ class Registrar:
         if registration.version is None or registration.created:
             what = registration.version.reference if registration.version else upload.key
             self._notifier.notify(f"{what}: {registration.state.lower()}", {**status, "manifest": upload.key})
+
+
+def _without_code(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's content without what another revision of the same source changes."""
+    source = {k: v for k, v in mapping["source"].items() if k not in ("revision", "sha256", "author", "dirty")}
+    return {**mapping, "source": source}
 
 
 def _creation_writes(
@@ -302,9 +281,6 @@ def _creation_writes(
         "gsi_pk": MODELS,
         "gsi_sk": version.model,
     }
-    facts = _registration(manifest, version, at, policies)
-    recorded = record_writes(version, facts, version.submitter, at, attest_move(attestor, version, facts))
-    listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
     candidate = {
         "candidate": version.candidate,
         "model": version.model,
@@ -315,34 +291,8 @@ def _creation_writes(
     return [
         Put(model_key(version.model), model, When(exists=True, equals={"rev": head["rev"]}) if head else ABSENT),
         Put(candidate_key(version.candidate), candidate),
-        Put(version_key(version.model, version.number), {**version.to_item(), **listing}),
-        *recorded,
+        *version_writes(attestor, manifest, version, version.submitter, "the manifest was uploaded", at, policies),
     ]
-
-
-def _registration(manifest: Manifest, version: Version, at: datetime, policies: Sequence[Mapping[str, Any]]) -> MoveFacts:
-    """Return the first move of a version."""
-    governed = {"policies": list(policies)} if policies else {}
-    return MoveFacts(
-        model=version.model,
-        number=version.number,
-        transition=1,
-        kind="candidate.registered",
-        origin=None,
-        to={"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value},
-        principal=version.submitter.to_item(),
-        reason="the manifest was uploaded",
-        at=timestamp(at),
-        evidence=version.candidate,
-        version_digest="",
-        data={
-            "candidate": version.candidate,
-            "revision": manifest.source.revision,
-            "folder": version.folder,
-            "execution": version.execution_id,
-            **governed,
-        },
-    )
 
 
 def _check_executors(manifest: Manifest) -> None:

@@ -139,6 +139,9 @@ def _uri(version: Version, manifest: Manifest, dataset: DataSet) -> str:
     source = next((s for s in manifest.data.source if f"source/{s.name}" == dataset.name), None)
     if source is None:
         return f"urn:attestry:dataset:sha256:{dataset.digest}"
+    brought = next((i for i in version.inputs if i["name"] == source.name), None)
+    if brought is not None:
+        return f"urn:attestry:object:{quote(str(brought['from']))}"
     return f"urn:attestry:object:{quote(version.upload_folder + source.uri)}" if source.is_uploaded else source.uri
 
 

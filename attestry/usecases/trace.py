@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from attestry.domain.cause import with_inputs
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest
@@ -211,12 +212,15 @@ def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep
         evidence.artifact, raw = load_artifact(store, version, None if deep else copy_among(evidence.rows))
         return f"SHA-256 of {len(raw)} bytes is the version digest"
 
-    def manifest() -> str:
+    def check_manifest() -> str:
         raw = store.read(version.manifest.key, version.manifest.version_id, max_bytes=version.manifest.size)
         expected = evidence.artifact.candidate if evidence.artifact else version.candidate
         if sha256_hex(raw) != expected:
             raise IntegrityError("the manifest has another digest than the candidate that the artifact manifest names")
-        evidence.manifest = Manifest.from_mapping(json.loads(raw))
+        manifest = with_inputs(Manifest.from_mapping(json.loads(raw)), version.cause)
+        if evidence.artifact and {s.name: s.sha256 for s in evidence.artifact.source} != {s.name: s.sha256 for s in manifest.data.source}:
+            raise IntegrityError("the artifact manifest names other source data than the manifest and the cause of the version")
+        evidence.manifest = manifest
         return f"SHA-256 of {len(raw)} bytes is the candidate digest in the artifact manifest"
 
     def frozen() -> str:
@@ -226,7 +230,7 @@ def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep
         return f"{len(version.frozen)} files in their recorded S3 versions, nothing added"
 
     steps.check("artifact manifest", artifact)
-    steps.check("manifest", manifest)
+    steps.check("manifest", check_manifest)
     steps.check("frozen files", frozen)
 
 
@@ -327,7 +331,7 @@ def _check_approval(evidence: Evidence) -> str:
     for row in rows:
         if row["version_digest"] != version.version_digest:
             raise IntegrityError(f"the approval of {row['person']} is for another version digest")
-        if row["person"] == version.submitter_person:
+        if row["person"] in (version.submitter_person, *version.barred):
             raise IntegrityError(f"{row['person']} submitted the candidate and approved it")
     policy = version.approval_policy
     if not policy["automatic"] and len(rows) < int(policy["count"]):

@@ -166,6 +166,11 @@ class TestWrite:
         self.write(store, Update(Key(unique), {"x": 1}, When(exists=True, differs={"person": "erin", "other": "dana"})), alone)
         self.refused(store, Update(Key(unique), {"x": 2}, When(exists=True, differs={"person": "dana"})), alone)
 
+    def test_lacks_refuses_an_item_of_a_list_and_lets_absent_lists_pass(self, store: MetaStore, unique: str, alone: bool) -> None:
+        self.write(store, Put(Key(unique), {"barred": ["dana", "erin"]}), alone)
+        self.refused(store, Update(Key(unique), {"x": 1}, When(exists=True, lacks={"barred": "erin"})), alone)
+        self.write(store, Update(Key(unique), {"x": 1}, When(exists=True, lacks={"barred": "eri", "other": "erin"})), alone)
+
     def test_differs_from_none_means_that_the_attribute_is_there(self, store: MetaStore, unique: str, alone: bool) -> None:
         self.write(store, Put(Key(unique), {"null": None, "set": 1}), alone)
         self.write(store, Update(Key(unique), {"x": 1}, When(differs={"set": None})), alone)
