@@ -89,6 +89,7 @@ class EvidenceFlow(Flow):
         self.signers = {function: LocalSigner(f"arn:aws:kms:eu-central-1:123456789012:key/{function}") for function in MAY_SIGN}
         self.attestors = {function: Attestor(signer, self.store) for function, signer in self.signers.items()}
         self.registrar = Registrar(self.meta, self.attestors["register"], self.store, self.pipeline, self.notifier, PLATFORM)
+        self.refresher = self.make_refresher(self.attestors["register"])
         self.preparer._attestor = self.attestors["prepare_stage"]
         self.artifact_signer = LocalSigner("arn:aws:kms:eu-central-1:123456789012:key/sign_artifact")
         self.recorder = StageRecorder(

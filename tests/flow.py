@@ -29,10 +29,12 @@ from attestry.usecases.decide import decide_approval
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.deploy import swap_pointer
 from attestry.usecases.gate import open_approval
+from attestry.usecases.new_version import Defaults
 from attestry.usecases.predict import Predictor
 from attestry.usecases.prepare_stage import StagePreparer
 from attestry.usecases.record_stage import StageRecorder, StageResult
 from attestry.usecases.records import load_version, login_key
+from attestry.usecases.refresh import Refresher
 from attestry.usecases.register import Registrar, Registration, UploadedManifest
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 from attestry.usecases.sign_artifact import ArtifactSignature, sign_artifact
@@ -101,6 +103,7 @@ class Flow:
         self.mover = LocalSigner("local:moves", self.faults)
         self.attestor = Attestor(self.mover, self.store)
         self.registrar = Registrar(self.meta, self.attestor, self.store, self.pipeline, self.notifier, PLATFORM)
+        self.refresher = self.make_refresher(self.attestor)
         sandbox = Sandbox(2048, 10240, "arm64", "arn:aws:lambda:eu-central-1:123456789012:function:attestry-sandbox")
         self.preparer = StagePreparer(
             self.meta, self.attestor, self.store, self.scratch, sandbox, evaluation_lock=LOCK + b"\n# evaluation\n"
@@ -108,6 +111,10 @@ class Flow:
         self.artifact_signer = LocalSigner("local:artifacts")
         self.recorder = StageRecorder(self.meta, self.attestor, self.store, self.scratch, self.notifier, sign_artifact=self.sign_artifact)
         self.meta.transact([Put(login_key("dana"), {"person": "dana", "login": "dana"})])
+
+    def make_refresher(self, attestor: Attestor) -> Refresher:
+        """What makes refreshed versions, signing with a key of one's choice."""
+        return Refresher(self.meta, attestor, self.store, self.pipeline, self.notifier, Defaults(PLATFORM))
 
     def sign_artifact(self, folder: str, version_digest: str) -> ArtifactSignature:
         """What the signing function does."""

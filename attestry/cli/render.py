@@ -69,6 +69,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
     """Return all of a version: head, stages, gates, transitions, decisions."""
     head = {k: row.get(k) for k in ("stage", "status", "standing", "error", "candidate", "version_digest", "folder", "attempt")}
     head |= {"submitter": row.get("submitter_person") or _unproven(row), "created": row.get("created"), "updated": row.get("updated")}
+    head |= {"made_because": _because(row)}
     head |= {"out_of_use": _out_of_use(row.get("retirement")), "retires_on": row.get("retires_on")}
     return Group(
         Text(f"{row['model']}@{row['number']}", style="bold"),
@@ -80,6 +81,12 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         _approvals(row),
         *_findings(row),
     )
+
+
+def _because(row: Mapping[str, Any]) -> str:
+    from attestry.domain.cause import sentence_of
+
+    return sentence_of(str(row["model"]), row.get("cause") or {})
 
 
 def _unproven(row: Mapping[str, Any]) -> str:

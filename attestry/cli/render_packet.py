@@ -7,6 +7,7 @@ from rich.text import Text
 
 from attestry.cli.packet import summary
 from attestry.cli.render import differences, facts, table, text
+from attestry.domain.cause import sentence_of
 from attestry.evidence.packet import Packet
 
 
@@ -18,6 +19,7 @@ def packet(of: Packet) -> RenderableType:
     submitter = content["submitter"]
     about |= {
         "submitted_by": submitter.get("person") or f"{submitter.get('login')}, unproven when this was frozen",
+        "made_because": sentence_of(content["model"], content.get("cause") or {}),
         "version_digest": content["version_digest"],
         "frozen": f"{content['opened']}, by transition {content['transition']}",
         "policy": content["policy"],

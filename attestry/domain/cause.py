@@ -101,8 +101,15 @@ REGISTRATION: Final = Cause(CauseKind.REGISTRATION)
 
 
 def kind_of(cause: Mapping[str, Any]) -> CauseKind:
-    """Return the kind of a stored cause; versions of former times have none, and were registered."""
-    return CauseKind(cause.get("kind") or CauseKind.REGISTRATION)
+    """Return the kind of a stored cause; versions of former times have none, and were registered.
+
+    Raises:
+        InvalidInputError: no kind that is known here.
+    """
+    try:
+        return CauseKind(cause.get("kind") or CauseKind.REGISTRATION)
+    except ValueError as error:
+        raise InvalidInputError.of("cause.kind", "enum", f"{cause.get('kind')!r:.80} is no cause of a version") from error
 
 
 def is_reproduction(cause: Mapping[str, Any]) -> bool:
@@ -113,6 +120,29 @@ def is_reproduction(cause: Mapping[str, Any]) -> bool:
 def waits_for_deployer(cause: Mapping[str, Any]) -> bool:
     """Return whether the version is put in place only when a person asks for it."""
     return cause.get("deploy") == "people"
+
+
+def sentence_of(model: str, cause: Mapping[str, Any]) -> str:
+    """Return for people why a version was made."""
+    try:
+        kind = kind_of(cause)
+    except InvalidInputError:
+        return str(cause.get("kind"))
+    if kind is CauseKind.REGISTRATION:
+        return "its manifest was uploaded"
+    parent = f"{model}@{cause.get('parent')}"
+    if kind is CauseKind.REPRODUCTION:
+        return f"to reproduce {parent}; it is never deployed"
+    alarm: Mapping[str, Any] = cause.get("alarm") or {}
+    told = {
+        CauseKind.REVISION: "another revision of the code",
+        CauseKind.SCHEDULE: f"its schedule, due {cause.get('due')}",
+        CauseKind.DATA: "new data",
+        CauseKind.ALARM: f"the alarm {alarm.get('name')}, {alarm.get('state')} since {alarm.get('at')}",
+        CauseKind.MANUAL: "a person asked for it",
+    }[kind]
+    changed = ", ".join(f"{c['name']} {c['before'][:12]} -> {c['after'][:12]}" for c in cause.get("changed", ()))
+    return f"{told}; from {parent}{f'; data {changed}' if changed else ''}"
 
 
 def trigger_key(candidate: str, kind: CauseKind, facts: Mapping[str, Any]) -> str:

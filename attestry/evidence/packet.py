@@ -3,7 +3,7 @@
 Rules:
 - The packet is canonical JSON (RFC 8785); its SHA-256 is what every decision on the version names, and what an approver signs.
 - It is written once. A decision that names another packet than the version's is refused.
-- It has exactly the fields of `FIELDS`; a document with more or fewer of them is no packet.
+- It has exactly the fields of `FIELDS`, and those of `OPTIONAL` or not; a document with more or fewer of them is no packet.
 - Metrics and gate results are those that the registry computed. Texts that people wrote (purpose, owner, origin of data) come from the
   manifest, which the candidate's digest covers.
 """
@@ -46,6 +46,9 @@ FIELDS: Final[Mapping[str, type]] = {
 }
 """Field of a packet to the type of its value; `compared_with` is empty where no version was deployed."""
 
+OPTIONAL: Final[Mapping[str, type]] = {"cause": dict}
+"""Field that packets of former times do not have: why the version was made."""
+
 AT_OPENING: Final = ("opened", "compared_with", "differences", "findings")
 """Fields that tell of the moment; the others follow from the version and cannot differ between two tries."""
 
@@ -81,10 +84,10 @@ class Packet:
         if len(data) > MAX_PACKET_BYTES:
             raise _refused("", "max_bytes", f"a packet has at most {MAX_PACKET_BYTES} bytes, this has {len(data)}")
         content = parse_canonical(data)
-        if not isinstance(content, dict) or content.keys() != FIELDS.keys():
+        if not isinstance(content, dict) or content.keys() - OPTIONAL.keys() != FIELDS.keys():
             raise _refused("", "fields", "this is no decision packet: fields are missing or unknown")
-        for name, kind in FIELDS.items():
-            if type(content[name]) is not kind:
+        for name, kind in {**FIELDS, **OPTIONAL}.items():
+            if name in content and type(content[name]) is not kind:
                 raise _refused(name, "type", f"the packet's {name} is no {kind.__name__}")
         if content["format"] != FORMAT:
             raise _refused("format", "known", f"the packet has the format {content['format']}; {FORMAT} is known here")

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from attestry.domain.cause import sentence_of
 from attestry.evidence.packet import Packet
 
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -84,7 +85,13 @@ def _head(packet: Packet) -> str:
     content, about = packet.content, packet.content["about"]
     tier = str(about.get("risk_tier", ""))
     labels = ", ".join(f"{k}: {v}" for k, v in sorted(dict(about.get("labels") or {}).items()))
-    facts = {"Owner": about.get("owner"), "Team": about.get("team"), "Labels": labels, "Submitted by": _submitter(content["submitter"])}
+    facts = {
+        "Owner": about.get("owner"),
+        "Team": about.get("team"),
+        "Labels": labels,
+        "Submitted by": _submitter(content["submitter"]),
+        "Made because": sentence_of(content["model"], content.get("cause") or {}),
+    }
     return (
         '<header><div class="kicker">Decision packet</div>'
         f"<h1>{_text(packet.reference)}</h1>"

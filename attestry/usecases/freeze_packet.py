@@ -110,6 +110,7 @@ def _collect(meta: MetaStore, store: ObjectStore, version: Version, transition: 
         "transition": transition,
         "opened": timestamp(at),
         "submitter": version.submitter.to_item(),
+        "cause": dict(version.cause),
         "about": {k: mapping["model"][k] for k in ("owner", "team", "purpose", "risk_tier", "labels")},
         "metrics": dict(version.metrics),
         "gates": [dict(gate) for gate in version.gates],

@@ -57,6 +57,8 @@ def _inputs(version: Version, revision: str) -> Iterator[Edge]:
         plain.append((NodeKind.ENVIRONMENT, version.environment.id))
     for kind, name in plain:
         yield Edge(Node(kind, name), target, _ROLES[kind])
+    if version.cause.get("parent") is not None:
+        yield Edge(Node(NodeKind.VERSION, f"{version.model}@{version.cause['parent']}"), target, str(version.cause["kind"]))
     sources = [d for d in version.datasets if d.name.startswith("source/")]
     prepared = {Node(NodeKind.DATASET, d.digest): d.name for d in version.datasets if not d.name.startswith("source/")}
     for node, name in prepared.items():
@@ -160,6 +162,8 @@ class LineageWalker:
             for row in self._meta.query(edge_partition(node), limit=self._limit + 1):
                 yield Edge(node, _node(row["target"]), str(row["role"]))
         elif node.kind is NodeKind.VERSION:
+            for row in self._meta.query(edge_partition(node), limit=self._limit + 1):
+                yield Edge(node, _node(row["target"]), str(row["role"]))
             _, rows = self._version(node.name)
             for transition in _deployments(rows):
                 yield Edge(node, Node(NodeKind.DEPLOYMENT, f"{node.name}/{transition['number']}"), "deployed")
@@ -205,6 +209,7 @@ class LineageWalker:
                 "status": version.status.value,
                 "version_digest": version.version_digest,
                 "submitted_by": version.submitter_person or "unproven",
+                "cause": str(version.cause["kind"]),
                 "created": version.created,
             }
         if node.kind is NodeKind.DEPLOYMENT:

@@ -35,6 +35,7 @@ from attestry.usecases.executions import start_attempt
 from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.new_version import Candidate, Defaults, first_head, version_writes
 from attestry.usecases.pointer import number_in
+from attestry.usecases.policies import check_policies, policies_in_force
 from attestry.usecases.records import candidate_key, load_version, model_key, version_key
 from attestry.usecases.source_data import NewData, place_data
 from attestry.usecases.sources import SourceFiles
@@ -130,7 +131,8 @@ class Refresher:
             NotFoundError: no such model or version.
             ConflictError: the parent is out of use, or others kept changing the model.
             UnprovenIdentityError: a login that maps to no person asks, or nobody knows yet who submitted the candidate.
-            InvalidInputError: data of a source that the manifest does not have, or of too many.
+            InvalidInputError: data of a source that the manifest does not have, or of too many; or the manifest breaks a policy that came into
+            force since it was registered.
             UnavailableError: a service failed; the trigger may come again.
         """
         for _ in range(TRIES):
@@ -205,13 +207,17 @@ class Refresher:
         row = self._meta.get(_trigger_row(origin.model, cause.key))
         if row is not None:
             version = load_version(self._meta, origin.model, int(row["number"]))
-            if version.stage is Stage.REGISTERED:
-                # An earlier try may have been cut off in front of this.
-                start_attempt(self._pipeline, version)
+            self._go_on(version)
             return Refreshed("MADE_BEFORE", origin.model, version.number, f"{version.reference} was made by the same trigger")
         if cause.kind is CauseKind.DATA and not cause.changed:
+            self._go_on(origin)
             return Refreshed("NOTHING", origin.model, origin.number, f"{origin.reference} is made of these data already")
         return None
+
+    def _go_on(self, version: Version) -> None:
+        """Start a version that an earlier try, cut off behind its transaction, made and did not start."""
+        if version.stage is Stage.REGISTERED:
+            start_attempt(self._pipeline, version)
 
     def _held_up(self, model: str, manifest: Manifest, origin: Version, cause: Cause, trigger: Trigger, at: datetime) -> Refreshed | None:
         """Return why no version is made now, or None."""
@@ -243,6 +249,9 @@ class Refresher:
         head = self._meta.get(model_key(origin.model))
         if head is None:
             raise NotFoundError(f"there is no model {origin.model}")
+        in_force = policies_in_force(self._meta)
+        checks = check_policies(in_force, manifest)
+        policies = [edition.reference for edition in in_force]
         inputs = self._inputs(origin, manifest, trigger, cause)
         first = self._first_of(origin)
         submitter = first.submitter if trigger.kind in _BY_THEMSELVES else trigger.by
@@ -262,7 +271,8 @@ class Refresher:
         writes: list[Write] = [
             Update(model_key(origin.model), rev, When(exists=True, equals={"rev": head["rev"]})),
             Put(_trigger_row(origin.model, cause.key), {"number": version.number, "kind": cause.kind.value, "at": timestamp(at)}),
-            *version_writes(self._attestor, manifest, version, trigger.by, trigger.reason, at),
+            *version_writes(self._attestor, manifest, version, trigger.by, trigger.reason, at, policies),
+            *checks,
         ]
         if cause.kind in REFRESHES:
             writes.append(_note(origin.model, row, version, at))

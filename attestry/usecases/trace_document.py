@@ -110,6 +110,7 @@ class _Description:
             "digest": self._chained(version.version_digest),
             "candidate": self._chained(version.candidate),
             "execution_id": self._chained(version.execution_id),
+            "cause": {"value": dict(version.cause), "grade": "attested" if "transitions" in self._passed else "claimed"},
             "folder": {"value": version.folder, "grade": "attested"},
             "standing": {"value": version.standing.value, "grade": "attested" if "transitions" in self._passed else "claimed"},
             "artifact": [self._file(f) for f in version.frozen if f.path.startswith("model/")],

@@ -209,6 +209,11 @@ def shuffled(value: Any, shuffler: random.Random) -> Any:
         ("approval.on_lapse", "explode", ("approval.on_lapse", "one_of")),
         ("deployment.expires", "2027-13-01", ("deployment.expires", "date")),
         ("deployment.expires", 0, ("deployment.expires", "minimum")),
+        ("refresh", {"schedule": "hourly"}, ("refresh.schedule", "schedule")),
+        ("refresh", {"quiet_seconds": 5}, ("refresh.quiet_seconds", "not_with")),
+        ("refresh", {"deploy": "automatic"}, ("refresh.deploy", "automatic_approval")),
+        ("refresh", {"cooldown": "soon"}, ("refresh.cooldown", "pattern")),
+        ("refresh", {"alarm": ["drift"]}, ("refresh.alarm", "unknown_field")),
         ("reproduction.bit_equal", "yes", ("reproduction.bit_equal", "type")),
     ],
 )
