@@ -131,8 +131,8 @@ class Refresher:
             NotFoundError: no such model or version.
             ConflictError: the parent is out of use, or others kept changing the model.
             UnprovenIdentityError: a login that maps to no person asks, or nobody knows yet who submitted the candidate.
-            InvalidInputError: data of a source that the manifest does not have, or of too many; or the manifest breaks a policy that came into
-            force since it was registered.
+            InvalidInputError: data of a source that the manifest does not have, or of too many; or the manifest breaks a policy that came
+                into force since it was registered.
             UnavailableError: a service failed; the trigger may come again.
         """
         for _ in range(TRIES):
