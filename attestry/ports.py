@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from attestry.domain.audit import AuditedAct
 
 Item = dict[str, Any]
 """Attributes of a row: str, int, bool, None, bytes, lists and mappings of these. No floats: the caller writes text."""
@@ -303,17 +306,23 @@ class Pipeline(Protocol):
 
 
 @dataclass(frozen=True)
-class StartRecord:
-    """What CloudTrail says about the start of an execution.
+class CallRecord:
+    """What CloudTrail says about a call that a person made in the AWS console.
 
     Attributes:
         arn: the caller's ARN.
         user_id: the caller's unique ID.
         account: the caller's account.
         address: source IP address.
-        identity_type: `IAMUser`, `AssumedRole`, ...
+        identity_type: `IAMUser`, `AssumedRole`, ...; `AWSService` for what a service did for somebody.
         event_id: ID of the CloudTrail event.
-        redriven: whether the event is a redrive of an older execution.
+        call: name of the call: `StartExecution`, `RedriveExecution`, `SendAutomationSignal`.
+        at: when, RFC 3339 in UTC; empty where the event does not say.
+        mfa: whether the session was authenticated with a second factor.
+        issuer: ARN of the role that the session is one of; empty for an IAM user.
+        digest: SHA-256, hex, of the event in canonical JSON (RFC 8785).
+        parameters: texts of the call's parameters that CloudTrail shows and that can be compared: `stateMachineArn`, `name`, `signalType`,
+            `comment`.
     """
 
     arn: str
@@ -322,22 +331,71 @@ class StartRecord:
     address: str
     identity_type: str
     event_id: str
-    redriven: bool = False
+    call: str = ""
+    at: str = ""
+    mfa: bool = False
+    issuer: str = ""
+    digest: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def to_item(self) -> dict[str, Any]:
         """Return the record as it is stored."""
-        return dict(vars(self))
+        return {**vars(self), "parameters": dict(self.parameters)}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> CallRecord:
+        """Return the record that `to_item` wrote."""
+        return cls(**{name: item[name] for name in cls.__dataclass_fields__ if name in item})
 
 
 class Trail(Protocol):
     """CloudTrail's event history."""
 
-    def find_start(self, execution_arn: str, *, since: datetime) -> StartRecord | None:
-        """Return who started the execution, or None while CloudTrail does not say.
+    def find_start(self, execution_arn: str, *, since: datetime) -> CallRecord | None:
+        """Return who started the execution, or None while CloudTrail does not say; a redrive is what is returned where there was one.
 
         Raises:
             UnavailableError: CloudTrail did not answer.
         """
+
+
+@dataclass(frozen=True)
+class ExecutionDescription:
+    """An execution as Step Functions describes it.
+
+    Attributes:
+        arn: its ARN.
+        state_machine_arn: the state machine.
+        name: its name.
+        started: when it was started.
+        input: its input, as it was given.
+        redrives: how often it was redriven.
+    """
+
+    arn: str
+    state_machine_arn: str
+    name: str
+    started: datetime
+    input: str
+    redrives: int = 0
+
+
+class Executions(Protocol):
+    """Executions that people start in the AWS console."""
+
+    def describe(self, execution_arn: str) -> ExecutionDescription | None:
+        """Return what the service says of an execution, or None where there is none.
+
+        Raises:
+            UnavailableError: Step Functions did not answer.
+        """
+
+
+class Auditor(Protocol):
+    """Where audited acts are noted down that change nothing."""
+
+    def note(self, act: AuditedAct) -> None:
+        """Note an act; failures are logged, never raised: a note changes neither an answer nor an error."""
 
 
 class Notifier(Protocol):

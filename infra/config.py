@@ -78,6 +78,8 @@ class Config:
         function_memory_mib: memory of further functions by name; what is not named keeps what `infra/functions.py` gives it.
         approval_timeout_days: how long a version waits for its approval.
         decision_wait_seconds: how long a decision made in the AWS console waits for CloudTrail to say who made it.
+        console_mfa: ask for a second factor of who acts in the AWS console. AWS tells of one only where its own MFA was used: sessions of
+            an identity provider, IAM Identity Center included, never have it.
         reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
             account whose own limit is still 10 (new accounts) has to turn this off.
         folder_naming: what follows the number in the name of a version's folder in the model store.
@@ -109,6 +111,7 @@ class Config:
     function_memory_mib: tuple[tuple[str, int], ...] = ()
     approval_timeout_days: int = 30
     decision_wait_seconds: int = 900
+    console_mfa: bool = False
     reserved_concurrency: bool = True
     folder_naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION
     trusted_account: str = ""

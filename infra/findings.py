@@ -299,8 +299,14 @@ ACKNOWLEDGED = (
         "Resource::[*]",
     ),
     Acknowledgement(
+        ("IAM5",),
+        _roles("ConsoleDecision", "Operate"),
+        "Executions of RegistryDecision are named by the AWS console.",
+        "Resource::*:execution:attestry-RegistryDecision:[*]",
+    ),
+    Acknowledgement(
         ("IAM5", "LambdaStarPermissions"),
-        _roles("ConsoleDecision"),
+        _roles("ConsoleDecision", "Operate"),
         "cloudtrail:LookupEvents has no resource type.",
         "Resource::[*]",
     ),
@@ -333,7 +339,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        ("Identity/Approver",),
+        ("Identity/Admin", "Identity/Approver", "Identity/Deployer"),
         "Executions of RegistryDecision are named by the AWS console.",
         "Resource::*:execution:attestry-RegistryDecision:[*]",
     ),

@@ -68,6 +68,7 @@ class Functions(Construct):
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
         return own | {
             "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
+            "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
             "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
             "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
             "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),

@@ -168,6 +168,16 @@ class Grants:
         """See what became of executions of the pipeline."""
         return [iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[self.names.executions_arn(self.names.pipeline)])]
 
+    def find_console_callers(self) -> Statements:
+        """Find out who started an execution of `RegistryDecision` and with what, and keep what became of it."""
+        described = self.names.executions_arn(self.names.decision)
+        return [
+            *self.read_rows("CALLER#*"),
+            *self.write_rows("CALLER#*"),
+            iam.PolicyStatement(actions=["cloudtrail:LookupEvents"], resources=["*"]),
+            iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[described]),
+        ]
+
     def notify(self) -> Statements:
         """Tell people."""
         return [

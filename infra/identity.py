@@ -68,6 +68,8 @@ _CONSUMER_READS = (
 )
 """The audited acts are among what every role may ask for, because the function refuses all but auditors and admins and notes that down:
 what the gateway refuses is no audited act."""
+CONSOLE_ROLES = ("admin", "approver", "deployer", "validator")
+"""Roles that may start `RegistryDecision`; what each may do there is the registry's own table (`attestry/domain/operations.py`)."""
 
 
 def routes_of(role: str) -> tuple[Route, ...]:
@@ -99,8 +101,8 @@ class Identity(Construct):
             statements = [*self._call(role)]
             if role == "scientist":
                 statements += _upload_by_hand(stores)
-            if role in ("validator", "approver"):
-                statements += _decide_in_console(names, pipeline)
+            if role in CONSOLE_ROLES:
+                statements += _act_in_console(names, pipeline)
             self.roles[role] = iam.Role(
                 self,
                 role.capitalize(),
@@ -145,7 +147,7 @@ def _upload_by_hand(stores: Stores) -> list[iam.PolicyStatement]:
     ]
 
 
-def _decide_in_console(names: Names, pipeline: Pipeline) -> list[iam.PolicyStatement]:
+def _act_in_console(names: Names, pipeline: Pipeline) -> list[iam.PolicyStatement]:
     return [
         iam.PolicyStatement(
             sid="StartDecision",

@@ -76,15 +76,14 @@ def _collect(g: Grants) -> Statements:
 
 
 def _console_decision(g: Grants) -> Statements:
-    lookup = iam.PolicyStatement(actions=["cloudtrail:LookupEvents"], resources=["*"])
     return [
-        *g.read_rows("CALLER#*", "LOGIN#*", "VERSION#*"),
-        *g.write_rows("CALLER#*", "OUTBOX", "VERSION#*"),
+        *g.read_rows("LOGIN#*", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.find_console_callers(),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(),
         *g.audit(),
         *g.invoke("gate"),
-        lookup,
     ]
 
 
@@ -149,6 +148,7 @@ def _operate(g: Grants) -> Statements:
         *g.read_rows("LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("RETIREMENTS", delete=True),
+        *g.find_console_callers(),
         *g.attest(),
         *g.audit(),
         *g.invoke("deploy", "gate"),

@@ -27,7 +27,7 @@ class Pipeline(Construct):
 
     Attributes:
         machine: makes a version.
-        decision: decides on a version, started by a person in the AWS console.
+        decision: decides on a version or operates it, started by a person in the AWS console.
     """
 
     def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
@@ -39,7 +39,7 @@ class Pipeline(Construct):
         making = pipeline_definition(approval_seconds=int(Duration.days(config.approval_timeout_days).to_seconds()))
         deciding = decision_definition(wait_seconds=config.decision_wait_seconds)
         self.machine = self._machine("Pipeline", names.pipeline, making, _PIPELINE_FUNCTIONS)
-        self.decision = self._machine("Decision", names.decision, deciding, ("console_decision",))
+        self.decision = self._machine("Decision", names.decision, deciding, ("console_decision", "operate"))
 
     def _machine(self, construct_id: str, name: str, definition: dict[str, Any], functions: tuple[str, ...]) -> sfn.StateMachine:
         arns = {function: self._functions.by_name[function].function_arn for function in functions}

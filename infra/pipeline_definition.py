@@ -16,6 +16,9 @@ SCRIPT_STAGES = ("PROCESSING", "TRAINING", "VALIDATION")
 EVALUATED = ("PROCESSING", "VALIDATION")
 """Stages whose outputs a function of ours reads and measures."""
 
+OPERATING = ("deploy", "rollback", "kill", "retire")
+"""Acts of `RegistryDecision` that are no decision on an approval."""
+
 INVOKE = "arn:aws:states:::lambda:invoke"
 """The commercial partition by name: Lambda's tenant isolation, which inference needs, exists in no other."""
 
@@ -32,6 +35,7 @@ SUBSTITUTIONS = {
     "deploy": "Deploy",
     "evaluate": "Evaluate",
     "gate": "Gate",
+    "operate": "Operate",
     "prepare_stage": "PrepareStage",
     "record_stage": "RecordStage",
     "sandbox": "Sandbox",
@@ -60,7 +64,9 @@ def pipeline_definition(*, approval_seconds: int) -> State:
 
 
 def decision_definition(*, wait_seconds: int) -> State:
-    """Return the definition of the state machine that a person starts in the AWS console to decide.
+    """Return the definition of the state machine that a person starts in the AWS console to decide or to operate.
+
+    Each function finds out for itself who asks and for what; the choice between them is only which of them could do it.
 
     Who started it is known from CloudTrail only, and only after a while; until then the function answers WAIT. After `wait_seconds`
     without an answer nothing is decided.
@@ -69,33 +75,31 @@ def decision_definition(*, wait_seconds: int) -> State:
     payload = {
         "input": "{% $states.context.Execution.Input %}",
         "execution_arn": "{% $states.context.Execution.Id %}",
-        "state_machine_arn": "{% $states.context.StateMachine.Id %}",
-        "started": "{% $states.context.Execution.StartTime %}",
-        "redrives": "{% $exists($states.context.Execution.RedriveCount) ? $states.context.Execution.RedriveCount : 0 %}",
     }
-    decide = _task("console_decision", payload, then="Decided?", assign={"answer": "{% $states.result.Payload %}"}, seconds=90)
-    caught = {"Retry": [_retry()], "Catch": [_catch("'APPROVAL'", then="Refused")]}
+    answer = {"answer": "{% $states.result.Payload %}"}
+    caught = {"Retry": [_retry()], "Catch": [_catch("'RegistryDecision'", then="Refused")]}
+    operating = " or ".join(f"$states.context.Execution.Input.action = '{act}'" for act in OPERATING)
     waited = f"$toMillis($states.context.State.EnteredTime) - $toMillis($states.context.Execution.StartTime) >= {wait_seconds * 1000}"
     states = {
-        "Begin": {"Type": "Pass", "Assign": {"answer": None, "failure": None}, "Next": "Find caller and decide"},
-        "Find caller and decide": decide | caught,
+        "Begin": {"Type": "Pass", "Assign": {"answer": None, "failure": None}, "Next": "Decide or operate?"},
+        "Decide or operate?": _choice({operating: "Find caller and operate"}, otherwise="Find caller and decide"),
+        "Find caller and decide": _task("console_decision", payload, then="Decided?", assign=answer, seconds=90) | caught,
+        "Find caller and operate": _task("operate", payload, then="Decided?", assign=answer, seconds=90) | caught,
         "Decided?": _choice(
             {
-                "$answer.outcome = 'DECIDED'": "Done",
+                "$answer.outcome = 'DECIDED' or $answer.outcome = 'DONE'": "Done",
                 f"$answer.outcome = 'WAIT' and {waited}": "Caller unknown",
                 "$answer.outcome = 'WAIT'": "Wait for CloudTrail",
             },
             otherwise="Refused",
         ),
-        "Wait for CloudTrail": {"Type": "Wait", "Seconds": interval, "Next": "Find caller and decide"},
+        "Wait for CloudTrail": {"Type": "Wait", "Seconds": interval, "Next": "Decide or operate?"},
         "Done": {"Type": "Succeed", "Output": "{% $answer %}"},
         "Refused": _fail("Attestry.Refused", "{% $failure = null ? $string($answer) : $string($failure.error) %}"),
-        "Caller unknown": _fail(
-            "Attestry.CallerUnknown", "CloudTrail did not say in time who started this decision, so nothing was decided"
-        ),
+        "Caller unknown": _fail("Attestry.CallerUnknown", "CloudTrail did not say in time who started this decision, so nothing was done"),
     }
     return {
-        "Comment": "Attestry: decide on a version from the AWS console",
+        "Comment": "Attestry: decide on a version, or operate it, from the AWS console",
         "QueryLanguage": "JSONata",
         "StartAt": "Begin",
         "States": states,

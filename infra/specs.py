@@ -184,15 +184,21 @@ def _people() -> dict[str, Spec]:
                 "Takes decisions made in the AWS console",
                 60,
                 asynchronous=True,
-                extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_DECISION_ARN"),
+                extra=("ATTESTRY_CONSOLE_MFA", "ATTESTRY_DECISION_ARN", "ATTESTRY_GATE_FUNCTION"),
             )
         ),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
         "operate": _attests(
             Spec(
-                "API: deployment, rollback, retry, kill, retirement, capture",
+                "Deployment, rollback, retry, kill, retirement, capture: API and AWS console",
                 API_SECONDS,
-                extra=("ATTESTRY_DEPLOY_FUNCTION", "ATTESTRY_GATE_FUNCTION", "ATTESTRY_PIPELINE_ARN"),
+                extra=(
+                    "ATTESTRY_CONSOLE_MFA",
+                    "ATTESTRY_DECISION_ARN",
+                    "ATTESTRY_DEPLOY_FUNCTION",
+                    "ATTESTRY_GATE_FUNCTION",
+                    "ATTESTRY_PIPELINE_ARN",
+                ),
             )
         ),
         "people": Spec("API: persons and their logins", API_SECONDS),

@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any
 
+from attestry.aws.console import started_execution
 from attestry.aws.logging import configure_logging
-from attestry.aws.trail import execution_of, read_start
 from attestry.aws.world import World
-from attestry.usecases.console_decision import decide_from_console, keep_caller
+from attestry.domain.errors import ForbiddenError
+from attestry.usecases.console_caller import CallerRules
+from attestry.usecases.console_decision import decide_in_console
+from attestry.usecases.console_execution import Asked, ConsoleAct, ConsolePorts, keep_caller, note_refusal, run_execution
 
 world = World()
-CLOCK_SKEW = timedelta(minutes=5)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Keep a caller (an event of CloudTrail), or decide (from the state machine)."""
     configure_logging(context)
-    if "detail" in event:
-        return _keep(event["detail"])
+    return _keep(event) if "detail" in event else _decide(event)
+
+
+def _decide(event: dict[str, Any]) -> dict[str, Any]:
     settings = world.settings
-    body = event["input"] if isinstance(event["input"], dict) else {}
-    if int(event.get("redrives") or 0) > 0:
-        error = {"code": "forbidden", "message": "a redriven execution decides nothing; start a new one"}
-        return {"outcome": "REFUSED", "error": error}
-    return decide_from_console(
-        world.meta,
-        world.attestor,
-        world.store,
-        world.trail,
-        world.functions,
-        execution_arn=str(event["execution_arn"]),
-        body=body,
-        account=settings.account,
-        prefix=settings.prefix,
-        gate_function=settings.gate_function,
-        since=datetime.fromisoformat(str(event["started"])) - CLOCK_SKEW,
+
+    def act(asked: ConsoleAct) -> dict[str, Any]:
+        ports = (world.meta, world.attestor, world.store, world.functions)
+        return decide_in_console(asked, *ports, gate_function=settings.gate_function)
+
+    return run_execution(
+        ConsolePorts(world.meta, world.trail, world.executions, world.audit),
+        Asked(str(event["execution_arn"]), event.get("input")),
+        CallerRules(settings.account, settings.prefix, settings.console_mfa),
+        state_machine=settings.decision_arn,
         at=world.clock.now(),
+        act=act,
     )
 
 
-def _keep(detail: dict[str, Any]) -> dict[str, Any]:
-    execution = execution_of(detail)
-    machine = world.settings.decision_arn.replace(":stateMachine:", ":execution:")
-    if execution is None or not execution.startswith(f"{machine}:"):
+def _keep(event: dict[str, Any]) -> dict[str, Any]:
+    settings = world.settings
+    started = started_execution(event, settings)
+    if started is None:
+        rules = CallerRules(settings.account, settings.prefix)
+        error = ForbiddenError("an event that is not CloudTrail's about a start of RegistryDecision")
+        note_refusal(world.audit, None, rules, error, on=f"{event.get('source')} {event.get('id')}", act="console.event")
         return {"outcome": "PASSED_OVER"}
-    keep_caller(world.meta, execution, read_start(detail), world.clock.now())
+    keep_caller(world.meta, *started, world.clock.now())
     return {"outcome": "KEPT"}

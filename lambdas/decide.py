@@ -8,6 +8,7 @@ from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
+from attestry.domain.operations import Operation, require_role
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
 
@@ -20,6 +21,7 @@ def decide(request: Request) -> dict[str, Any]:
     verdict, reason = read_verdict(body.get("decision")), read_reason(body.get("reason"))
     model, number = request.text("model"), request.number("number")
     by = person_of(world.meta, caller(request, world.settings))
+    require_role(Operation(verdict.value), by, f"{model}@{number}")
     decision = decide_approval(
         world.meta,
         world.attestor,

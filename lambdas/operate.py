@@ -1,4 +1,4 @@
-"""API: deploy by hand, roll back, try a failed version again, claim a submission, kill, retire, set the capture rate."""
+"""Deploy by hand, roll back, try a failed version again, claim a submission, kill, retire, set the capture rate: API and AWS console."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.errors import InvalidInputError
+from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Standing
 from attestry.domain.version import Version
 from attestry.usecases.capture import read_rate, set_capture_rate
+from attestry.usecases.console_caller import CallerRules
+from attestry.usecases.console_execution import Asked, ConsolePorts, run_execution
+from attestry.usecases.console_operation import OperatingPorts, operate_in_console, plan_operation
 from attestry.usecases.deploy import roll_back
 from attestry.usecases.operate import claim_submission, request_deployment, retry_version
 from attestry.usecases.records import person_of
@@ -32,7 +36,7 @@ def deploy(request: Request) -> Answer:
     """Begin a deployment; the version's standing tells when it is in place."""
     reason = read_reason(request.body("reason").get("reason"))
     function = world.settings.deploy_function
-    model, number, by = request.text("model"), request.number("number"), _caller(request)
+    model, number, by = request.text("model"), request.number("number"), _caller(request, Operation.DEPLOY)
     version = request_deployment(
         world.meta, world.attestor, world.functions, model, number, deploy_function=function, by=by, reason=reason, at=world.clock.now()
     )
@@ -49,7 +53,7 @@ def rollback(request: Request) -> dict[str, Any]:
         world.attestor,
         request.text("model"),
         environment=environment,
-        by=_caller(request),
+        by=_caller(request, Operation.ROLLBACK),
         reason=reason,
         at=world.clock.now(),
         to=_number("to", body.get("to")),
@@ -60,13 +64,19 @@ def rollback(request: Request) -> dict[str, Any]:
 def retry(request: Request) -> Answer:
     """Start the next attempt of a failed version."""
     read_reason(request.body("reason").get("reason"))
+    _caller(request, Operation.RETRY)
     return Answer(_shown(retry_version(world.meta, world.pipeline, request.text("model"), request.number("number"))), 202)
 
 
 def claim(request: Request) -> dict[str, Any]:
     """Make the caller's person the submitter of what was uploaded under the caller's own prefix."""
     version = claim_submission(
-        world.meta, world.attestor, request.text("model"), request.number("number"), by=_caller(request), at=world.clock.now()
+        world.meta,
+        world.attestor,
+        request.text("model"),
+        request.number("number"),
+        by=_caller(request),
+        at=world.clock.now(),
     )
     # A version that its policy approves may have waited for this.
     world.functions.send(world.settings.gate_function, {"action": "decided", "model": version.model, "version": version.number})
@@ -76,7 +86,7 @@ def claim(request: Request) -> dict[str, Any]:
 def kill(request: Request) -> dict[str, Any]:
     """Take a version out of use at once."""
     reason = read_reason(request.body("reason").get("reason"))
-    model, number, by = request.text("model"), request.number("number"), _caller(request)
+    model, number, by = request.text("model"), request.number("number"), _caller(request, Operation.KILL)
     revoked = kill_version(world.meta, world.attestor, model, number, reason=reason, by=by, at=world.clock.now())
     return _revoked(revoked)
 
@@ -94,7 +104,7 @@ def retire(request: Request) -> dict[str, Any]:
         model,
         number,
         reason=reason,
-        by=_caller(request),
+        by=_caller(request, Operation.RETIRE),
         at=world.clock.now(),
         on=on,
         even_if_deployed=even_if_deployed,
@@ -107,7 +117,8 @@ def capture(request: Request) -> dict[str, Any]:
     body = request.body("rate", "reason", "environment")
     environment = str(body.get("environment") or "production")
     rate, reason, model = read_rate(body.get("rate")), read_reason(body.get("reason")), request.text("model")
-    done = set_capture_rate(world.meta, model, environment, rate, reason=reason, by=_caller(request), at=world.clock.now())
+    by = _caller(request)
+    done = set_capture_rate(world.meta, model, environment, rate, reason=reason, by=by, at=world.clock.now())
     return {"model": model, "environment": environment, "version": done.number, "rate": done.rate, "previous": done.previous}
 
 
@@ -123,13 +134,30 @@ ROUTES = {
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer the API, or retire what is due."""
+    """Answer the API, act for the AWS console, or retire what is due."""
+    if "execution_arn" in event:
+        configure_logging(context)
+        return _operate_in_console(event)
     if event == RETIRE_DUE:
         configure_logging(context)
         retired, errors = retire_due(world.meta, world.attestor, at=world.clock.now())
         (logger.error if errors else logger.info)("retirements that were due", extra={"retired": retired, "errors": errors})
         return {"retired": retired, "errors": errors}
     return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+
+
+def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:
+    settings = world.settings
+    ports = OperatingPorts(world.meta, world.attestor, world.functions, settings.deploy_function, settings.gate_function)
+    return run_execution(
+        ConsolePorts(world.meta, world.trail, world.executions, world.audit),
+        Asked(str(event["execution_arn"]), event.get("input")),
+        CallerRules(settings.account, settings.prefix, settings.console_mfa),
+        state_machine=settings.decision_arn,
+        at=world.clock.now(),
+        act=lambda act: operate_in_console(act, ports),
+        plan=lambda asked: plan_operation(world.meta, asked),
+    )
 
 
 def _day(value: Any) -> date | None:
@@ -166,8 +194,11 @@ def _number(field: str, value: Any) -> int | None:
     return value
 
 
-def _caller(request: Request) -> Principal:
-    return person_of(world.meta, caller(request, world.settings))
+def _caller(request: Request, operation: Operation | None = None) -> Principal:
+    by = caller(request, world.settings)
+    if operation is not None:
+        require_role(operation, by, "/".join(request.parameters.values()))
+    return person_of(world.meta, by)
 
 
 def _shown(version: Version) -> dict[str, Any]:

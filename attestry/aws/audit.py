@@ -51,12 +51,20 @@ class AuditNotes:
         on = ", ".join(f"{name}={value}" for name, value in sorted(request.parameters.items()))
         self._note(request, request.route, on, Outcome.DENIED, error.code)
 
-    def _note(self, request: Request, act: str, on: str, outcome: Outcome, reason: str) -> None:
+    def note(self, act: AuditedAct) -> None:
+        """Note an act of somebody whom the caller has identified, see `attestry.ports.Auditor`."""
         try:
-            principal = principal_from_request_context(request.context, account=self._account, prefix=self._prefix)
-            row = self._tally.count(AuditedAct(principal, act, on, outcome, reason), self._clock.now())
+            row = self._tally.count(act, self._clock.now())
             if row is not None:
                 # The row is this process's own, so there is nothing to be lost by writing over it.
                 self._meta.transact([Put(Key(AUDIT, row.sort), row.item, When())])
         except Exception:
+            logger.exception("an audited act could not be noted down", extra={"act": act.act, "outcome": act.outcome.value})
+
+    def _note(self, request: Request, act: str, on: str, outcome: Outcome, reason: str) -> None:
+        try:
+            principal = principal_from_request_context(request.context, account=self._account, prefix=self._prefix)
+        except Exception:
             logger.exception("an audited act could not be noted down", extra={"act": act, "outcome": outcome.value})
+            return
+        self.note(AuditedAct(principal, act, on, outcome, reason))

@@ -111,6 +111,14 @@ class Settings:
         return self.text("ATTESTRY_TOPIC_ARN")
 
     @property
+    def console_mfa(self) -> bool:
+        """Return whether who acts in the AWS console needs a session with a second factor: ATTESTRY_CONSOLE_MFA, `required` or nothing."""
+        value = self.environment.get("ATTESTRY_CONSOLE_MFA", "")
+        if value not in ("", "required"):
+            raise ConfigurationError(f"ATTESTRY_CONSOLE_MFA is `required` or empty, not {value!r}")
+        return value == "required"
+
+    @property
     def delegator_key(self) -> str:
         """Return the ARN of the key that signs delegations."""
         return self.text("ATTESTRY_DELEGATOR_KEY")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.aws.errors import translate
-from attestry.ports import StartRecord
+from attestry.domain.errors import InvalidInputError
+from attestry.evidence.canonical import canonical_bytes
+from attestry.ports import CallRecord
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudtrail import CloudTrailClient
@@ -27,7 +30,7 @@ class CloudTrailTrail:
     def __init__(self, client: CloudTrailClient) -> None:
         self._client = client
 
-    def find_start(self, execution_arn: str, *, since: datetime) -> StartRecord | None:
+    def find_start(self, execution_arn: str, *, since: datetime) -> CallRecord | None:
         """Return who started the execution, or None while CloudTrail does not say.
 
         Args:
@@ -41,7 +44,7 @@ class CloudTrailTrail:
         if started is None:
             return None
         redriven = self._find("RedriveExecution", execution_arn, since)
-        return read_start(redriven or started)
+        return read_call(redriven or started)
 
     def _find(
         self, event_name: Literal["StartExecution", "RedriveExecution"], execution_arn: str, since: datetime
@@ -71,24 +74,53 @@ def execution_of(record: Mapping[str, Any]) -> str | None:
         return None
     name = record.get("eventName")
     if name == "StartExecution":
-        return (record.get("responseElements") or {}).get("executionArn")
+        return _text(record.get("responseElements"), "executionArn")
     if name == "RedriveExecution":
-        return (record.get("requestParameters") or {}).get("executionArn")
+        return _text(record.get("requestParameters"), "executionArn")
     return None
 
 
-def read_start(record: Mapping[str, Any]) -> StartRecord:
+def read_call(record: Mapping[str, Any]) -> CallRecord:
     """Return what a CloudTrail record, or the `detail` of its event on EventBridge, says about the caller.
 
     A call that a service made for somebody is that service's (`invokedBy`): its session says nothing of a person.
     """
-    identity = record.get("userIdentity") or {}
-    return StartRecord(
+    identity = _mapping(record.get("userIdentity"))
+    session = _mapping(identity.get("sessionContext"))
+    return CallRecord(
         arn=str(identity.get("arn", "")),
         user_id=str(identity.get("principalId", "")),
         account=str(identity.get("accountId", "")),
         address=str(record.get("sourceIPAddress", "")),
         identity_type="AWSService" if identity.get("invokedBy") else str(identity.get("type", "")),
         event_id=str(record.get("eventID", "")),
-        redriven=record.get("eventName") == "RedriveExecution",
+        call=str(record.get("eventName", "")),
+        at=str(record.get("eventTime", "")),
+        # CloudTrail writes a text; sessions of an identity provider never have it, because AWS does not see their second factor.
+        mfa=_mapping(session.get("attributes")).get("mfaAuthenticated") in ("true", True),
+        issuer=str(_mapping(session.get("sessionIssuer")).get("arn", "")),
+        digest=_digest(record),
+        parameters={name: str(value) for name, value in _shown(record).items() if isinstance(value, str)},
     )
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = _mapping(record.get("requestParameters"))
+    return {name: parameters.get(name) for name in ("stateMachineArn", "name")}
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    try:
+        return hashlib.sha256(canonical_bytes(dict(record))).hexdigest()
+    except InvalidInputError:
+        # CloudTrail writes no such record; without a digest nothing is decided.
+        return ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any, name: str) -> str | None:
+    found = _mapping(value).get(name)
+    return found if isinstance(found, str) else None

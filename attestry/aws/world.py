@@ -15,6 +15,7 @@ from attestry.aws.signer import KmsNoteSigner, KmsSigner
 
 if TYPE_CHECKING:
     from attestry.aws.audit import AuditNotes
+    from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.notifier import SnsNotifier
     from attestry.aws.pipeline import StepFunctionsPipeline
     from attestry.aws.trail import CloudTrailTrail
@@ -110,3 +111,10 @@ class World:
         from attestry.aws.trail import CloudTrailTrail
 
         return CloudTrailTrail(self.clients.cloudtrail)
+
+    @cached_property
+    def executions(self) -> StepFunctionsExecutions:
+        """Return the executions that people start in the AWS console."""
+        from attestry.aws.executions import StepFunctionsExecutions
+
+        return StepFunctionsExecutions(self.clients.stepfunctions)

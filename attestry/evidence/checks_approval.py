@@ -9,6 +9,7 @@ Rules:
 - Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
   fills a place that the policy had open when it was given, and together they fill all (`attestry.domain.requirements`). A
   decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
+- A decision from the AWS console names CloudTrail's event by ID and digest; one from elsewhere names none.
 - An approver's own signature, by a key that was theirs then, makes it `signed by person`; else it is `recorded by registry`.
   Where the policy asks for signatures, each approval needs one.
 """
@@ -26,12 +27,16 @@ from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
 from attestry.evidence.checks_person_keys import check_key
 from attestry.evidence.checks_version import policy_of
-from attestry.evidence.digests import sha256_hex
+from attestry.evidence.digests import is_sha256, sha256_hex
 from attestry.evidence.packet import Packet
 from attestry.evidence.predicates import read_move
 
 _PEOPLE: Final = frozenset({"decide", "console_decision"})
 _BY_POLICY: Final = "gate"
+_IN_CONSOLE: Final = "console_decision"
+CONSOLE_FACTS: Final = frozenset({"call", "on", "event_id", "event_sha256", "at", "mfa", "session_issuer"})
+"""What a decision made in the AWS console says of how it was made."""
+
 _DECISIONS: Final = ("approval.given", "version.approved", "version.rejected")
 
 
@@ -123,7 +128,8 @@ def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, p
     _, content = read_move(move.statement)
     where = f"the decision of {data.get('person')}"
     verdict = "reject" if entry.kind == "version.rejected" else "approve"
-    facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *(("signature",) if data.get("signed_by_person") else ())}
+    further = (*(("signature",) if data.get("signed_by_person") else ()), *(("console",) if "console" in data else ()))
+    facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *further}
     expected = {
         **{name: data[name] for name in facts},
         "stage": "APPROVAL",
@@ -148,8 +154,22 @@ def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, p
         raise IntegrityError(f"{data['person']} submitted the candidate and decided on it")
     if not set(principal["roles"]) & set(policy.roles):
         raise IntegrityError(f"{where} was made in none of the roles {', '.join(policy.roles)}")
+    _check_console(move, where)
     grade = _check_signature(case, entry, packet, policy, verdict)
     return {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
+
+
+def _check_console(move: Attested, where: str) -> None:
+    """Check that a decision made in the AWS console, and none else, names CloudTrail's event, as its principal does."""
+    facts = move.entry.data.get("console")
+    if (facts is not None) != (move.function == _IN_CONSOLE):
+        raise IntegrityError(f"{where} does not fit the function that recorded it: only one from the AWS console names CloudTrail's event")
+    if facts is None:
+        return
+    method = str(move.entry.event["principal"]["method"])
+    named = isinstance(facts, Mapping) and set(facts) == CONSOLE_FACTS and is_sha256(facts["event_sha256"])
+    if not named or not method.endswith(f"event {facts['event_id']}, SHA-256 {facts['event_sha256']}"):
+        raise IntegrityError(f"{where} does not name the event of CloudTrail that it rests on")
 
 
 def _check_signature(case: Case, entry: Entry, packet: Packet, policy: ApprovalPolicy, verdict: str) -> str:

@@ -1,111 +1,86 @@
-"""Decide from the AWS console: who started an execution of the state machine `RegistryDecision`?
+"""Decide from the AWS console: by an execution of the state machine `RegistryDecision`.
 
 Rules:
-- The identity comes from CloudTrail, by the ARN of the execution; nothing in the execution's input says who decides.
-- CloudTrail delivers late, sometimes by many minutes: the state machine asks again until its time is over, and then nothing is decided.
-- Services, the registry's own functions, and identities that map to no person are refused like everywhere.
+- Who decides, and that the execution acts once, is settled by `attestry.usecases.console_execution`.
+- The call was made after the approval was opened: what a person asked for before cannot be about what lay open then.
 - The decision rests on the version's packet. The input may name it (`packet`), and is refused where it names another.
+- The approval keeps CloudTrail's event by ID and digest, with the session's issuer and whether it had a second factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from attestry.domain.approvals import Verdict, read_packet_sha256, read_reason, read_verdict
-from attestry.domain.errors import AttestryError, ConditionFailedError, ForbiddenError, InvalidInputError, UnavailableError
-from attestry.domain.names import VersionReference
-from attestry.domain.principal import Principal, identify
-from attestry.ports import Functions, Key, MetaStore, ObjectStore, Put, StartRecord, Trail
+from attestry.domain.approvals import Verdict
+from attestry.domain.console_request import DECISIONS
+from attestry.domain.errors import ConflictError, InvalidInputError
+from attestry.domain.stages import Stage
+from attestry.ports import CallRecord, Functions, MetaStore, ObjectStore
 from attestry.usecases.attest import Attestor
-from attestry.usecases.decide import decide_approval
-from attestry.usecases.records import person_of
-
-CALLER_DAYS = 7
-
-
-def caller_key(execution_arn: str) -> Key:
-    """Return the key under which the caller of an execution is kept."""
-    return Key(f"CALLER#{execution_arn}")
+from attestry.usecases.console_caller import moment_of
+from attestry.usecases.console_execution import ConsoleAct
+from attestry.usecases.decide import Decision, decide_approval
+from attestry.usecases.records import version_key
 
 
-def keep_caller(meta: MetaStore, execution_arn: str, record: StartRecord, at: datetime) -> None:
-    """Keep what an event from CloudTrail says, for the execution that waits for it; the first one stays."""
-    row = {**record.to_item(), "expires": int(at.timestamp()) + CALLER_DAYS * 86400}
-    with suppress(ConditionFailedError):
-        meta.transact([Put(caller_key(execution_arn), row)])
-
-
-def decide_from_console(
-    meta: MetaStore,
-    attestor: Attestor,
-    store: ObjectStore,
-    trail: Trail,
-    functions: Functions,
-    *,
-    execution_arn: str,
-    body: Mapping[str, Any],
-    account: str,
-    prefix: str,
-    gate_function: str,
-    since: datetime,
-    at: datetime,
+def decide_in_console(
+    act: ConsoleAct, meta: MetaStore, attestor: Attestor, store: ObjectStore, functions: Functions, *, gate_function: str
 ) -> dict[str, Any]:
-    """Decide if CloudTrail names the caller; `{"outcome": "WAIT"}` while it does not.
+    """Record the decision that an execution asks for, and have the gate send the pipeline on.
 
-    Returns:
-        `{"outcome": "DECIDED"|"REFUSED"|"WAIT", ...}` with the error's code and message when refused.
+    Raises:
+        ConflictError: the call was made before the approval was opened; see also `decide_approval`.
+        InvalidInputError: the act is no decision.
     """
-    record = _caller(meta, trail, execution_arn, since)
-    if record is None:
-        return {"outcome": "WAIT"}
-    try:
-        reference, verdict, reason = _read(body)
-        seen = read_packet_sha256(body.get("packet"))
-        by = person_of(meta, _principal(record, account=account, prefix=prefix))
-        decision = decide_approval(
-            meta, attestor, store, reference.model, reference.number, verdict, reason=reason, by=by, at=at, packet_sha256=seen
-        )
-    except UnavailableError:
-        # The decision may have been written: the state machine asks again.
-        raise
-    except AttestryError as error:
-        return {"outcome": "REFUSED", "error": error.to_dict()}
+    request = act.request
+    if request.operation not in DECISIONS:
+        raise InvalidInputError.of("action", "enum", "this function takes decisions alone")
+    check_not_older(meta, request.model, request.number, act.record)
+    decision = decide_approval(
+        meta,
+        attestor,
+        store,
+        request.model,
+        request.number,
+        Verdict(request.operation.value),
+        reason=request.reason,
+        by=act.by,
+        at=act.at,
+        packet_sha256=request.packet,
+        console=act.facts,
+    )
     if decision.complete:
-        functions.send(gate_function, {"action": "decided", "model": reference.model, "version": reference.number})
+        functions.send(gate_function, {"action": "decided", "model": request.model, "version": request.number})
+    return {"outcome": "DECIDED", **told(decision, request.operation.value, act.by.person, act.facts)}
+
+
+def told(decision: Decision, verdict: str, person: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the person is shown of their decision."""
     return {
-        "outcome": "DECIDED",
-        "decision": verdict.value,
-        "person": by.person,
+        "decision": verdict,
+        "person": person,
         "complete": decision.complete,
-        "version": str(reference),
+        "version": str(decision.version.reference),
         "packet_sha256": decision.version.packet["sha256"],
+        "event_id": facts["event_id"],
+        "event_sha256": facts["event_sha256"],
     }
 
 
-def _caller(meta: MetaStore, trail: Trail, execution_arn: str, since: datetime) -> StartRecord | None:
-    row = meta.get(caller_key(execution_arn))
-    if row:
-        return StartRecord(**{name: row[name] for name in StartRecord.__dataclass_fields__})
-    return trail.find_start(execution_arn, since=since)
+def check_not_older(meta: MetaStore, model: str, number: int, record: CallRecord) -> None:
+    """Check that a call was made after the approval was opened; CloudTrail tells times to the second.
+
+    Raises:
+        ConflictError: it was made before.
+        ForbiddenError: the event does not say when.
+    """
+    rows = meta.query(version_key(model, number).partition, prefix="TRANSITION#")
+    opened = [str(r["at"]) for r in rows if r["kind"] == "stage.started" and r["to"]["stage"] == Stage.APPROVAL.value]
+    if opened and moment_of(record) + timedelta(seconds=1) <= _moment(opened[-1]):
+        raise ConflictError(f"the call was made at {record.at}, before the approval of {model}@{number} was opened at {opened[-1]}")
 
 
-def _read(body: Mapping[str, Any]) -> tuple[VersionReference, Verdict, str]:
-    model, version = body.get("model"), body.get("version")
-    if not isinstance(model, str) or not isinstance(version, int) or isinstance(version, bool):
-        raise InvalidInputError.of(
-            "version",
-            "version_reference",
-            'the input is {"model": text, "version": number, "decision": "approve" or "reject", "reason": text}',
-        )
-    return VersionReference.parse(f"{model}@{version}"), read_verdict(body.get("decision")), read_reason(body.get("reason"))
-
-
-def _principal(record: StartRecord, *, account: str, prefix: str) -> Principal:
-    if record.identity_type not in ("IAMUser", "AssumedRole") or record.account != account:
-        raise ForbiddenError(f"a decision needs a person of this account; {record.arn} is {record.identity_type} of {record.account}")
-    if record.redriven:
-        raise ForbiddenError("a redriven execution decides nothing; start a new one")
-    return identify(record.arn, record.user_id, account=account, prefix=prefix, method="CloudTrail StartExecution", address=record.address)
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

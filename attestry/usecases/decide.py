@@ -9,7 +9,7 @@ kept before the decision is written, so that a decision never names a signature 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -65,6 +65,7 @@ class _Act:
     policy: ApprovalPolicy
     signature: OwnSignature | None = None
     further: tuple[Write, ...] = field(default=())
+    console: Mapping[str, Any] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,7 +77,9 @@ class _Act:
             "opened": self.packet.content["transition"],
             "signed_by_person": self.signature is not None,
         }
-        return {**facts, "signature": self.signature.facts} if self.signature else facts
+        if self.signature:
+            facts["signature"] = self.signature.facts
+        return {**facts, "console": dict(self.console)} if self.console else facts
 
 
 def decide_approval(
@@ -92,6 +95,7 @@ def decide_approval(
     at: datetime,
     packet_sha256: str = "",
     signature: bytes = b"",
+    console: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Record a person's decision, and end the stage when the policy is met or a person rejects.
 
@@ -109,6 +113,7 @@ def decide_approval(
         at: the time.
         packet_sha256: digest of the packet that the person saw; empty where nobody says.
         signature: the person's own signature over that digest, see `attestry.evidence.ssh_signature`; empty where there is none.
+        console: how the decision was made in the AWS console, see `attestry.usecases.console_caller.console_facts`; None elsewhere.
 
     Raises:
         ConflictError: the version does not wait for a decision, has another packet, or the person has decided otherwise.
@@ -130,7 +135,7 @@ def decide_approval(
             check_signed(version, person, reason=reason, signed=bool(signature))
         packet, policy = _packet_and_policy(store, version)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
-        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks)
+        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks, console)
         counted = counted_approvals(meta, version)
         approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:

@@ -155,6 +155,7 @@ def decision_problem(version: Version, row: Mapping[str, Any], moved: Mapping[st
     facts: Mapping[str, Any] = moved.get("data") or {}
     told = {name: row.get(name) for name in facts if name not in RESERVED and name != "signature"}
     same = told == {name: facts[name] for name in told} and facts.get("person") == row.get("person")
+    same = same and ("console" in row) == ("console" in facts)
     if not same or any(row.get(name) != moved.get(name) for name in _SHARED) or facts.get("decision") != row.get("decision"):
         return "is not what its transition tells"
     if row["evidence"] != version.packet.get("sha256", ""):

@@ -19,10 +19,12 @@ from attestry.domain.errors import UnavailableError
 from attestry.domain.events import timestamp
 from attestry.domain.stages import Stage
 from attestry.domain.version import Version
+from attestry.ports import ExecutionDescription
 from attestry.usecases.audit import GRACE as AUDIT_GRACE
 from attestry.usecases.reconcile import Reconciler
 from attestry.usecases.records import load_version
-from tests.crash.world import ACCOUNT, DECISIONS, Registry
+from tests.console import MACHINE, delivered, execution_arn, identity, started
+from tests.crash.world import ACCOUNT, Registry
 from tests.flow import DATA, Flow, example_manifest, example_source
 from tests.root_of_trust import moment
 from tests.ssh_keys import SshPerson
@@ -261,29 +263,30 @@ def predict(registry: Registry) -> None:
     registry.facts["acknowledged"] = (*registry.facts["acknowledged"], answer)
 
 
-EXECUTION = f"{DECISIONS.replace(':stateMachine:', ':execution:')}:by-grace"
+EXECUTION = execution_arn("by-grace")
+
+
+def begin_in_console(n: int) -> Act:
+    """Let grace start a decision in the AWS console."""
+
+    def act(registry: Registry) -> None:
+        body = {"action": "approve", "model": MODEL, "version": n, "reason": "reviewed in the console"}
+        described = ExecutionDescription(EXECUTION, MACHINE, "by-grace", registry.clock.at, json.dumps(body))
+        registry.facts["started"] = ((EXECUTION, described),)
+
+    return act
 
 
 def caller(registry: Registry) -> None:
-    identity = {
-        "type": "AssumedRole",
-        "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/attestry-approver/grace",
-        "principalId": "AROAAPPROVER:grace",
-        "accountId": ACCOUNT,
-    }
-    started = {"eventSource": "states.amazonaws.com", "eventName": "StartExecution", "responseElements": {"executionArn": EXECUTION}}
-    detail = {**started, "userIdentity": identity, "sourceIPAddress": "192.0.2.7", "eventID": "e1"}
-    assert registry.invoke("console_decision", {"detail": detail})["outcome"] == "KEPT"
+    ((_, described),) = registry.facts["started"]
+    event = delivered(started(identity("grace"), name="by-grace", at=described.started))
+    assert registry.invoke("console_decision", event)["outcome"] == "KEPT"
 
 
-def console(n: int) -> Act:
-    def act(registry: Registry) -> None:
-        body = {"model": MODEL, "version": n, "decision": "approve", "reason": "reviewed in the console"}
-        asked = {"input": body, "execution_arn": EXECUTION, "started": "2026-01-02T03:00:00Z", "redrives": 0}
-        answer = registry.invoke("console_decision", asked)
-        assert answer["outcome"] == "DECIDED", answer
-
-    return act
+def console(registry: Registry) -> None:
+    ((_, described),) = registry.facts["started"]
+    answer = registry.invoke("console_decision", {"input": json.loads(described.input), "execution_arn": EXECUTION})
+    assert answer["outcome"] == "DECIDED", answer
 
 
 def end_execution(n: int) -> Act:

@@ -14,6 +14,7 @@ from tests.crash.acts import (
     SCRIPTS,
     Act,
     add_person,
+    begin_in_console,
     build,
     caller,
     claim,
@@ -214,8 +215,9 @@ def _console_version(n: int) -> list[Step]:
     return [
         *_up_to(n, None, people=1),
         _scene("the approval opens", open_approval(n)),
+        _scene("grace starts a decision in the console", begin_in_console(n)),
         Step("CloudTrail tells who decides in the console", caller),
-        Step("a decision in the console", console(n)),
+        Step("a decision in the console", console),
         _scene("its execution is lost", end_execution(n)),
         Step("the gate starts the next attempt", Registry.deliver),
         _scene("that execution is lost too, and time passes", lose(n, 2)),

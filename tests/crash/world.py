@@ -26,7 +26,7 @@ from attestry.evidence.attestor import Attestor
 from attestry.evidence.note import Algorithm, Verifier
 from attestry.evidence.trusted_root import MAY_SIGN
 from attestry.oms.bundle import OmsSigner
-from attestry.ports import Item, Key, StartRecord
+from attestry.ports import CallRecord, ExecutionDescription, Item, Key
 from attestry.usecases.predict import Predictor
 from attestry.usecases.witness import Witness
 from lambdas import (
@@ -68,7 +68,7 @@ from tests.root_of_trust import REGISTRY, START, WITNESS, People, a_trusted_root
 
 ACCOUNT = "123456789012"
 KEYS = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key"
-DECISIONS = f"arn:aws:states:eu-central-1:{ACCOUNT}:stateMachine:attestry-decision"
+DECISIONS = f"arn:aws:states:eu-central-1:{ACCOUNT}:stateMachine:attestry-RegistryDecision"
 MODULES: dict[str, Any] = {
     module.__name__.rpartition(".")[2]: module
     for module in (
@@ -123,8 +123,20 @@ class Tolerant(MemoryNotifier, _Faulty):
 class SilentTrail(_Faulty):
     """`attestry.ports.Trail` that knows of nothing: what CloudTrail told was kept before."""
 
-    def find_start(self, execution_arn: str, *, since: datetime) -> StartRecord | None:
-        return cast("StartRecord | None", self._call("find_start", lambda: None))
+    def find_start(self, execution_arn: str, *, since: datetime) -> CallRecord | None:
+        return cast("CallRecord | None", self._call("find_start", lambda: None))
+
+
+class InConsole(_Faulty):
+    """`attestry.ports.Executions` over what the registry's facts say that people started."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry.faults)
+        self._registry = registry
+
+    def describe(self, execution_arn: str) -> ExecutionDescription | None:
+        found = dict(self._registry.facts.get("started", ()))
+        return cast("ExecutionDescription | None", self._call("describe", lambda: found.get(execution_arn)))
 
 
 class AskedOnce:
@@ -179,6 +191,7 @@ class Registry:
         self.store, self.scratch = MemoryObjectStore(self.faults), MemoryObjectStore(self.faults)
         self.pipeline, self.notifier = MemoryPipeline(self.faults), Tolerant(self.faults)
         self.trail = SilentTrail(self.faults)
+        self.executions = InConsole(self)
         called = {name: self._nested(name) for name in ("delegate", "sign_artifact", "witness")}
         self.functions = MemoryFunctions({**called, "inference": _infer}, self.faults)
         self.facts: dict[str, Any] = {"acknowledged": ()}
@@ -285,7 +298,8 @@ class Registry:
     def _world(self, function: str) -> World:
         world = World(self.settings, cast("Any", self.clients))
         ports: dict[str, Any] = {
-            name: getattr(self, name) for name in ("meta", "store", "scratch", "functions", "pipeline", "notifier", "clock", "trail")
+            name: getattr(self, name)
+            for name in ("meta", "store", "scratch", "functions", "pipeline", "notifier", "clock", "trail", "executions")
         }
         if function in MAY_SIGN:
             ports["attestor"] = Attestor(self._own(function), self.store)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from parliament import analyze_policy_string
 
+from attestry.domain.console_request import console_roles
 from attestry.domain.principal import ROLES
 from attestry.usecases.collect import PRIVATE, RECEIPTS
 from infra.api import ROUTES
 from infra.config import Config
 from infra.grants import NETWORK_INTERFACE_ACTIONS, WITHOUT_RESOURCE
-from infra.identity import routes_of
+from infra.identity import CONSOLE_ROLES, routes_of
 from infra.keys import ATTESTERS, SIGNING_KEYS
 from infra.permissions import PERMISSIONS
 from infra.specs import specs
@@ -515,3 +516,9 @@ def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> 
     assert len(policies) == 12
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])
+
+
+def test_who_may_act_in_the_console_may_start_it_and_nobody_else(template: Template) -> None:
+    assert console_roles() == CONSOLE_ROLES
+    starting = {role for role in ROLES if "states:StartExecution" in allowed(template.role_policies(f"attestry-{role}"))}
+    assert starting == set(CONSOLE_ROLES)

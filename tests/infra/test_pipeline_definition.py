@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from attestry.domain.console_request import DECISIONS, IN_CONSOLE
 from attestry.domain.stages import PIPELINE as STAGES
 from attestry.domain.stages import SCRIPT_STAGES
 from infra import pipeline_definition as definitions
@@ -174,6 +175,16 @@ def test_a_decision_without_a_known_caller_fails_closed() -> None:
     waited_too_long = [c for c in choices["Choices"] if c["Next"] == "Caller unknown"]
     assert len(waited_too_long) == 1
     assert "900000" in waited_too_long[0]["Condition"]
+
+
+@pytest.mark.parametrize("action", [operation.value for operation in IN_CONSOLE])
+def test_each_act_of_the_console_goes_to_a_function_that_may_do_it(action: str) -> None:
+    choice = DECISION_STATES["Decide or operate?"]
+    (operating,) = choice["Choices"]
+    decides = action in {operation.value for operation in DECISIONS}
+    assert (f"= '{action}'" in operating["Condition"]) != decides
+    assert choice["Default"] == "Find caller and decide"
+    assert operating["Next"] == "Find caller and operate"
 
 
 @BOTH

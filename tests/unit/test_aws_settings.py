@@ -17,7 +17,7 @@ from attestry.aws import logging as aws_logging
 from attestry.aws.clients import Clients, is_local
 from attestry.aws.errors import ConfigurationError
 from attestry.aws.settings import Settings
-from attestry.aws.trail import CloudTrailTrail, execution_of, read_start
+from attestry.aws.trail import CloudTrailTrail, execution_of, read_call
 from attestry.aws.world import World
 from attestry.domain.errors import UnavailableError
 
@@ -146,7 +146,7 @@ class TestTrail:
     def test_the_starter_of_an_execution_is_found_among_others(self) -> None:
         found = self.find([record(responseElements={"executionArn": "other"}), record()], [])
         assert (found.arn, found.user_id, found.account, found.address) == ("arn:erin", "AROA:erin", "123456789012", "192.0.2.1")
-        assert (found.identity_type, found.event_id, found.redriven) == ("AssumedRole", "e-1", False)
+        assert (found.identity_type, found.event_id, found.call) == ("AssumedRole", "e-1", "StartExecution")
 
     def test_nothing_is_known_before_the_event_has_come(self) -> None:
         assert self.find([]) is None
@@ -155,7 +155,7 @@ class TestTrail:
         assert self.find([record(errorCode="AccessDenied"), record(responseElements=None)]) is None
 
     def test_a_redrive_is_told(self) -> None:
-        assert self.find([record()], [record("RedriveExecution")]).redriven is True
+        assert self.find([record()], [record("RedriveExecution")]).call == "RedriveExecution"
 
     def test_a_call_that_a_service_made_is_the_services(self) -> None:
         identity = {**record()["userIdentity"], "invokedBy": "events.amazonaws.com"}
@@ -166,7 +166,7 @@ class TestTrail:
         assert execution_of(record("StopExecution")) is None
 
     def test_an_event_without_identity_names_nobody(self) -> None:
-        start = read_start({})
+        start = read_call({})
         assert (start.arn, start.identity_type) == ("", "")
 
     def test_a_busy_trail_is_unavailable(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,33 +12,25 @@ from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.stages import Standing, Status
-from attestry.ports import StartRecord
-from attestry.usecases.console_decision import keep_caller
 from lambdas import console_decision, decide, gate, people, registry
 from tests.approvals import MODEL, ApprovalWorld
+from tests.console import MACHINE, StandInExecutions, StandInTrail, delivered, identity, started
 from tests.fakes import FixedClock
 from tests.ssh_keys import SshPerson
 from tests.versions import ACCOUNT, AT, add_logins
 
 ERINS = SshPerson("erin")
 PATH = "/v1/models/{model}/versions/{number}"
-EXECUTION = f"arn:aws:states:eu-central-1:{ACCOUNT}:execution:attestry-RegistryDecision:x"
-
-
-class SilentTrail:
-    """CloudTrail before it has delivered anything."""
-
-    def find_start(self, execution_arn: str, *, since: datetime) -> StartRecord | None:
-        return None
 
 
 @pytest.fixture
 def approvals(monkeypatch: pytest.MonkeyPatch) -> ApprovalWorld:
     made = ApprovalWorld()
-    world = World(Settings({"ATTESTRY_ACCOUNT": ACCOUNT, "ATTESTRY_GATE_FUNCTION": "gate"}))
+    made.executions = StandInExecutions()
+    world = World(Settings({"ATTESTRY_ACCOUNT": ACCOUNT, "ATTESTRY_DECISION_ARN": MACHINE, "ATTESTRY_GATE_FUNCTION": "gate"}))
     made.functions.handlers["gate"] = lambda event: gate.handler(dict(event), None)
     ports = {name: getattr(made, name) for name in ("meta", "store", "attestor", "pipeline", "notifier", "functions")}
-    world.__dict__.update(ports, clock=FixedClock(AT), trail=SilentTrail())
+    world.__dict__.update(ports, clock=FixedClock(AT), trail=StandInTrail(), executions=made.executions)
     for module in (decide, gate, people, registry, console_decision):
         monkeypatch.setattr(module, "world", world)
     add_logins(made.meta, dana="dana")
@@ -139,20 +130,19 @@ def test_keys_and_logins_out_of_form_are_refused(approvals, body):
 
 
 class TestConsole:
+    BODY = {"model": MODEL, "version": 1, "decision": "approve", "reason": "read in the console"}  # noqa: RUF012 - never changed
+
     def test_nothing_is_decided_before_cloudtrail_has_named_the_caller(self, approvals):
         approvals.waiting()
-        started = (AT - timedelta(minutes=1)).isoformat()
-        body = {"model": MODEL, "version": 1, "decision": "approve", "reason": "me", "packet": approvals.head().packet["sha256"]}
-        event = {"input": body, "execution_arn": EXECUTION, "started": started}
-        assert console_decision.handler(event, None) == {"outcome": "WAIT"}
+        arn = approvals.executions.start(self.BODY)
+        assert console_decision.handler({"input": self.BODY, "execution_arn": arn}, None) == {"outcome": "WAIT"}
         assert approvals.head().status is Status.RUNNING
 
-    def start(self, approvals: ApprovalWorld, **given: Any) -> dict[str, Any]:
-        arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/attestry-approver/erin"
-        keep_caller(approvals.meta, EXECUTION, StartRecord(arn, "AROA:erin", ACCOUNT, "192.0.2.7", "AssumedRole", "e-1"), AT)
-        body = {"model": MODEL, "version": 1, "decision": "approve", "reason": "read in the console", **given}
-        started = (AT - timedelta(minutes=1)).isoformat()
-        return console_decision.handler({"input": body, "execution_arn": EXECUTION, "started": started}, None)
+    def start(self, approvals: ApprovalWorld, *, name: str = "x", **given: Any) -> dict[str, Any]:
+        body = {**self.BODY, **given}
+        arn = approvals.executions.start(body, name=name)
+        assert console_decision.handler(delivered(started(identity("erin"), name=name)), None) == {"outcome": "KEPT"}
+        return console_decision.handler({"input": body, "execution_arn": arn}, None)
 
     @pytest.mark.parametrize("named", [True, False])
     def test_a_decision_rests_on_the_versions_packet_and_may_name_it(self, approvals, named):
@@ -173,4 +163,4 @@ class TestConsole:
         answer = self.start(approvals)
         assert answer["error"]["code"] == "unsigned_approval"
         assert "--sign-with" in answer["error"]["message"]
-        assert self.start(approvals, decision="reject")["outcome"] == "DECIDED"
+        assert self.start(approvals, name="y", decision="reject")["outcome"] == "DECIDED"
