@@ -1,4 +1,4 @@
-"""Verbs over the ledger: ledger verify, ledger show, ledger rebuild; ledger audit is in a module of its own."""
+"""Verbs over the ledger: ledger verify, ledger show, ledger rebuild; ledger audit and ledger vkey are in modules of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attestry.cli import ledger_acts
+from attestry.cli import ledger_acts, ledger_vkey
 from attestry.cli.context import Cli, verb
 from attestry.cli.exit_codes import ExitCode
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     _register_show(group)
     _register_rebuild(group)
     ledger_acts.register(group)
+    ledger_vkey.register(group)
 
 
 def _register_verify(group: typer.Typer) -> None:

@@ -406,3 +406,65 @@ def test_ledger_verify_refuses_the_root_of_somebody_else(run: Callable[..., Any]
     api.answers.clear()
     publish_root(api, world, tmp_path / "x")
     assert run("ledger", "verify", "--root", str(pin)).exit_code == 5
+
+
+# The keys as vkeys
+
+
+def test_ledger_vkey_prints_the_keys_that_ledger_verify_takes(
+    run: Callable[..., Any], api: ApiDouble, world: World, tmp_path: Path
+) -> None:
+    pin = publish_root(api, world, tmp_path)
+    result = run("ledger", "vkey", "--root", str(pin))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [world.log_key.vkey(), world.witness_key.vkey()]
+    assert run("ledger", "verify", *(f"--vkey={line}" for line in result.stdout.splitlines())).exit_code == 0
+
+
+def test_ledger_vkey_without_a_pin_says_that_the_registry_tells_them(
+    run: Callable[..., Any], api: ApiDouble, world: World, tmp_path: Path
+) -> None:
+    publish_root(api, world, tmp_path)
+    result = run("ledger", "vkey")
+    assert world.log_key.vkey() in result.stdout
+    assert "not pinned" in result.stderr
+
+
+def test_ledger_vkey_leaves_out_keys_that_have_ended_unless_it_is_asked(
+    run: Callable[..., Any], api: ApiDouble, world: World, tmp_path: Path
+) -> None:
+    pin = publish_root(api, world, tmp_path, end="2026-01-01T12:00:00.000000Z")
+    assert json.loads(run("ledger", "vkey", "--root", str(pin), "--json").output) == [
+        e for e in json.loads(run("ledger", "vkey", "--root", str(pin), "--all", "--json").output) if e["use"] == "witness"
+    ]
+    assert f"{world.log_key.vkey()}  # ended 2026-01-01" in run("ledger", "vkey", "--root", str(pin), "--all").stdout
+
+
+def test_ledger_vkey_refuses_the_root_of_somebody_else(run: Callable[..., Any], api: ApiDouble, world: World, tmp_path: Path) -> None:
+    pin = publish_root(api, world, tmp_path)
+    (tmp_path / "x").mkdir()
+    api.answers.clear()
+    publish_root(api, world, tmp_path / "x")
+    assert run("ledger", "vkey", "--root", str(pin)).exit_code != 0
+
+
+def test_ledger_vkey_makes_the_vkey_of_a_key_that_no_root_names_yet(run: Callable[..., Any], world: World) -> None:
+    log, witness = (base64.b64encode(ed25519_der(s.public_key())).decode() for s in (world.signer, world.witness_signer))
+    assert run("ledger", "vkey", "--name", ORIGIN, "--public-key", log).stdout.strip() == world.log_key.vkey()
+    told = run("ledger", "vkey", "--witness", "--name", WITNESS, "--public-key", witness)
+    assert told.stdout.strip() == world.witness_key.vkey()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", ORIGIN],
+        ["--public-key", "AAAA"],
+        ["--name", ORIGIN, "--public-key", "AAAA"],
+        ["--name", ORIGIN, "--public-key", "not base64!"],
+        ["--name", "a name", "--public-key", base64.b64encode(bytes(32)).decode()],
+        ["--name", ORIGIN, "--public-key", base64.b64encode(bytes(32)).decode(), "--root", "root.json"],
+    ],
+)
+def test_ledger_vkey_refuses_what_is_no_key(run: Callable[..., Any], arguments: list[str]) -> None:
+    assert run("ledger", "vkey", *arguments).exit_code != 0
