@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from infra.executor_config import broken_rule
 from infra.witness_config import ED25519, LogConfig, WitnessConfig, vkey_name
 
 CONTEXT_PREFIX = "attestry:"
@@ -93,6 +94,25 @@ class Config:
         ledger_former_keys: vkeys with which the ledger was signed before its present key; the newest last.
         witnesses: witnesses in other accounts that cosign the ledger's checkpoints, besides the built-in one.
         witness_logs: ledgers that the witness's stack is for, by their vkeys; two of one ledger while it changes its key.
+        executors: where stages may run: `lambda` always, and `sagemaker`, `batch`, `emr-serverless` where they are named.
+        job_models: models whose stages may run on SageMaker or EMR Serverless; each gets a role for its jobs.
+        batch_images: images with digest that Batch may run; it takes them from job definitions and not with a job.
+        emr_images: images with digest that EMR Serverless may run; it takes them from applications and not with a job.
+        job_repositories: ECR repositories that jobs' images come from; a pattern ends in `*`.
+        job_network_isolation: processing on SageMaker gets no network at all, as training and validation there never do.
+        job_limit_hours: the longest that a script may run as a job.
+        job_wait_hours: the longest that a job may wait for machines, start and end around its script.
+        job_subnets: subnets of the account's own that jobs run in; by default those of the isolated network.
+        job_security_groups: security groups to these.
+        job_volume_key: KMS key of the volumes of SageMaker's machines; by default the service's own. Machines with disks of their own take
+            none.
+        batch_queue: a job queue of the account's own, for example with GPUs; by default one on Fargate, which has none, is made.
+        batch_spot_queue: the same for spare capacity.
+        batch_definitions: by image, the ARN of a job definition of the account's own; for `batch_images` one on Fargate is made.
+        batch_max_vcpus: vCPUs that each queue made here may use at once.
+        emr_applications: by image, the ID of an EMR Serverless application of the account's own; for `emr_images` one is made.
+        emr_release: EMR release of those made here.
+        emr_max_vcpus: vCPUs that each of them may use at once.
     """
 
     stack: StackKind = StackKind.REGISTRY
@@ -123,6 +143,24 @@ class Config:
     ledger_former_keys: tuple[str, ...] = ()
     witnesses: tuple[WitnessConfig, ...] = ()
     witness_logs: tuple[LogConfig, ...] = ()
+    executors: tuple[str, ...] = ("lambda",)
+    job_models: tuple[str, ...] = ()
+    batch_images: tuple[str, ...] = ()
+    emr_images: tuple[str, ...] = ()
+    job_repositories: tuple[str, ...] = ()
+    job_network_isolation: bool = True
+    job_limit_hours: int = 120
+    job_wait_hours: int = 24
+    job_subnets: tuple[str, ...] = ()
+    job_security_groups: tuple[str, ...] = ()
+    job_volume_key: str = ""
+    batch_queue: str = ""
+    batch_spot_queue: str = ""
+    batch_definitions: tuple[tuple[str, str], ...] = ()
+    batch_max_vcpus: int = 64
+    emr_applications: tuple[tuple[str, str], ...] = ()
+    emr_release: str = "emr-7.9.0"
+    emr_max_vcpus: int = 400
 
     def __post_init__(self) -> None:
         _check_text(
@@ -158,6 +196,8 @@ class Config:
             raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs are at most five, each named once")
         if self.stack is StackKind.WITNESS and not self.witness_logs:
             raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs must name a ledger where {CONTEXT_PREFIX}stack is {self.stack}")
+        if broken := broken_rule(self):
+            raise ConfigError(f"{CONTEXT_PREFIX}{_camel(broken[0])} {broken[1]}")
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Config:
@@ -218,6 +258,13 @@ def _read_amounts(key: str, value: object) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((str(name), _read_int(f"{key}: {name}", amount)) for name, amount in value.items()))
 
 
+def _read_texts(key: str, value: object) -> tuple[tuple[str, str], ...]:
+    found = _parse(key, value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be an object of texts by name")
+    return tuple(sorted((str(name), _read_text(f"{key}: {name}", text)) for name, text in found.items()))
+
+
 def _read_witnesses(key: str, value: object) -> tuple[WitnessConfig, ...]:
     found = _parse(key, value) if isinstance(value, str) else value
     names = {field.name for field in fields(WitnessConfig)}
@@ -260,6 +307,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "str": _read_text,
     "tuple[str, ...]": _read_names,
     "tuple[tuple[str, int], ...]": _read_amounts,
+    "tuple[tuple[str, str], ...]": _read_texts,
     "tuple[WitnessConfig, ...]": _read_witnesses,
     "tuple[LogConfig, ...]": _read_logs,
     "StackKind": _one_of(StackKind),

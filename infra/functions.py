@@ -27,9 +27,10 @@ class Functions(Construct):
         witness: the built-in witness of the ledger.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, grants: Grants, keys: Keys, isolation: Isolation | None) -> None:
+    def __init__(self, scope: Construct, construct_id: str, grants: Grants, keys: Keys, isolation: Isolation | None, jobs: str) -> None:
         super().__init__(scope, construct_id)
         self._config = grants.config
+        self._jobs = jobs
         self._grants = grants
         maker = FunctionMaker(self, self._config, keys.data, isolation)
         self.witness = Witness(self, "Witness", self._config, keys.data)
@@ -78,6 +79,7 @@ class Functions(Construct):
             "ATTESTRY_GATE_FUNCTION": names.function("gate"),
             "ATTESTRY_OPERATE_FUNCTION": names.function("operate"),
             "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
+            "ATTESTRY_JOBS": self._jobs,
             "ATTESTRY_KEYS": json.dumps({function: key.key_arn for function, key in sorted(keys.items())}),
             "ATTESTRY_LEDGER_FORMER_KEYS": json.dumps(self._config.ledger_former_keys),
             "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,

@@ -22,6 +22,8 @@ from infra.names import Names
 from infra.stores import COLLECTION_INDEX, Stores
 
 WITHOUT_RESOURCE: Mapping[str, str] = {
+    "batch:DescribeJobs": "the action has no resource type; the pipeline asks what became of a job",
+    "ecr:GetAuthorizationToken": "the action has no resource type; what it helps to pull is named",
     "states:SendTaskSuccess": "a task token names the execution; the action has no resource type",
     "states:SendTaskFailure": "a task token names the execution; the action has no resource type",
     "cloudtrail:LookupEvents": "the event history has no resource type",

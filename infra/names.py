@@ -6,9 +6,13 @@ told about each other without a cycle in the template.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from aws_cdk import Aws
+
+MAX_ROLE_NAME = 64
+"""IAM's limit, in characters."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,27 @@ class Names:
     def function_role_arn(self, name: str) -> str:
         """Return the ARN of a function's role."""
         return f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{self.function_role(name)}"
+
+    @property
+    def job_role_prefix(self) -> str:
+        """Return what the names of jobs' roles begin with."""
+        return f"{self.prefix}-job-"
+
+    def job_role(self, model: str) -> str:
+        """Return the name of the role that a model's jobs run under: the registry's own rule, which has to shorten long names."""
+        name = f"{self.job_role_prefix}{model}"
+        if len(name) <= MAX_ROLE_NAME:
+            return name
+        return f"{name[: MAX_ROLE_NAME - 11]}-{hashlib.sha256(model.encode()).hexdigest()[:10]}"
+
+    def job_role_arn(self, name: str) -> str:
+        """Return the ARN of a job's role, or of roles by a pattern of their names."""
+        return f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{name}"
+
+    @property
+    def jobs(self) -> str:
+        """Pattern of the names of jobs and job definitions."""
+        return f"{self.prefix}-*"
 
     def log_group(self, name: str) -> str:
         """Return the name of a function's log group."""

@@ -12,9 +12,19 @@ from constructs import Construct
 from infra.config import Config
 from infra.stores import WRITE_ONCE, Stores
 
+_CONTAINER_SERVICES = {
+    "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
+    "EcrDocker": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,
+    "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
+}
+_PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer")
+_CONTAINER_ACTIONS = {"EcrApi": _PULL, "EcrDocker": _PULL, "Logs": ("logs:CreateLogStream", "logs:PutLogEvents")}
+CONTAINER_NAMES = tuple(f"{name}.{Aws.REGION}.{Aws.URL_SUFFIX}" for name in ("api.ecr", "*.dkr.ecr", "logs"))
+"""Names that Fargate looks up to start a container."""
+
 
 class Isolation(Construct):
-    """A VPC without internet gateway, NAT or interface endpoint.
+    """A VPC without internet gateway or NAT, and without interface endpoint where no container is started in it.
 
     Attributes:
         vpc: the VPC.
@@ -42,17 +52,33 @@ class Isolation(Construct):
         )
         self.security_group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "HTTPS; the route table knows S3 alone")
         endpoint = self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[self.subnets])
-        for statement in _reachable(stores.store, stores.scratch):
+        containers = pulls_images(config)
+        for statement in [*_reachable(stores.store, stores.scratch), *_reachable_by_jobs(config, stores.scratch)]:
             endpoint.add_to_policy(statement)
-        self._add_name_filter()
+        if containers:
+            self._add_container_endpoints()
+        self._add_name_filter(CONTAINER_NAMES if containers else ())
         self._add_flow_log(stores.access_logs)
 
-    def _add_name_filter(self) -> None:
-        """Answer questions about S3's names and no others: queries to the VPC's resolver would carry data out of any subnet."""
+    def _add_container_endpoints(self) -> None:
+        """Let Fargate fetch images and write logs from subnets without internet; nobody of another account gets through."""
+        own_account = {"StringEquals": {"aws:PrincipalAccount": Aws.ACCOUNT_ID}}
+        inside = ec2.SecurityGroup(self, "EndpointGroup", vpc=self.vpc, description="Endpoints of ECR and logs", allow_all_outbound=False)
+        inside.add_ingress_rule(self.security_group, ec2.Port.tcp(443), "HTTPS of jobs")
+        for name, service in _CONTAINER_SERVICES.items():
+            endpoint = self.vpc.add_interface_endpoint(name, service=service, subnets=self.subnets, security_groups=[inside], open=False)
+            endpoint.add_to_policy(
+                iam.PolicyStatement(
+                    actions=list(_CONTAINER_ACTIONS[name]), principals=[iam.AnyPrincipal()], resources=["*"], conditions=own_account
+                )
+            )
+
+    def _add_name_filter(self, further: tuple[str, ...]) -> None:
+        """Answer questions about S3's names, and `further` ones: queries to the VPC's resolver would carry data out of any subnet."""
         endpoint = f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"
         global_endpoint = f"s3.{Aws.URL_SUFFIX}"
         s3_names = resolver.CfnFirewallDomainList(
-            self, "S3Names", domains=[endpoint, f"*.{endpoint}", global_endpoint, f"*.{global_endpoint}"]
+            self, "S3Names", domains=[endpoint, f"*.{endpoint}", global_endpoint, f"*.{global_endpoint}", *further]
         )
         all_names = resolver.CfnFirewallDomainList(self, "AllNames", domains=["*"])
         rules = [
@@ -101,6 +127,33 @@ class Isolation(Construct):
         )
         if bucket.policy:
             log.node.add_dependency(bucket.policy)
+
+
+def pulls_images(config: Config) -> bool:
+    """Return whether Fargate starts containers in the isolated subnets."""
+    return "batch" in config.executors and bool(config.batch_images) and not config.job_subnets
+
+
+def _reachable_by_jobs(config: Config, scratch: s3.Bucket) -> list[iam.PolicyStatement]:
+    """Return what executors besides Lambda need of S3 beyond what the functions do."""
+    everybody, statements = [iam.AnyPrincipal()], []
+    if {"sagemaker", "emr-serverless"} & set(config.executors):
+        own = {"StringLike": {"s3:prefix": ["jobs/*"]}}
+        statements += [
+            iam.PolicyStatement(
+                sid="ListInputs", actions=["s3:ListBucket"], principals=everybody, resources=[scratch.bucket_arn], conditions=own
+            ),
+            iam.PolicyStatement(
+                sid="CommitOutputs",
+                actions=["s3:AbortMultipartUpload", "s3:DeleteObject"],
+                principals=everybody,
+                resources=[scratch.arn_for_objects("jobs/*/out/*")],
+            ),
+        ]
+    if pulls_images(config):
+        layers = f"arn:{Aws.PARTITION}:s3:::prod-{Aws.REGION}-starport-layer-bucket/*"
+        statements.append(iam.PolicyStatement(sid="ReadLayers", actions=["s3:GetObject"], principals=everybody, resources=[layers]))
+    return statements
 
 
 def _reachable(store: s3.Bucket, scratch: s3.Bucket) -> list[iam.PolicyStatement]:

@@ -13,9 +13,10 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from infra.config import Config
+from infra.executor_config import jobs_of
 from infra.function_maker import RETENTION_DAYS, drop_redundant_dependency
 from infra.functions import Functions
-from infra.grants import WITHOUT_RESOURCE
+from infra.grants import WITHOUT_RESOURCE, Statements
 from infra.names import Names
 from infra.pipeline_definition import SUBSTITUTIONS, decision_definition, pipeline_definition
 
@@ -30,18 +31,20 @@ class Pipeline(Construct):
         decision: decides on a version or operates it, started by a person in the AWS console.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
+    def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key, jobs: Statements) -> None:
         super().__init__(scope, construct_id)
         self._config = config
         self._functions = functions
         self._key = key
         names = Names(config.prefix)
-        making = pipeline_definition(approval_seconds=int(Duration.days(config.approval_timeout_days).to_seconds()))
+        making = pipeline_definition(approval_seconds=int(Duration.days(config.approval_timeout_days).to_seconds()), jobs=jobs_of(config))
         deciding = decision_definition(wait_seconds=config.decision_wait_seconds)
-        self.machine = self._machine("Pipeline", names.pipeline, making, _PIPELINE_FUNCTIONS)
+        self.machine = self._machine("Pipeline", names.pipeline, making, _PIPELINE_FUNCTIONS, jobs)
         self.decision = self._machine("Decision", names.decision, deciding, ("console_decision", "operate"))
 
-    def _machine(self, construct_id: str, name: str, definition: dict[str, Any], functions: tuple[str, ...]) -> sfn.StateMachine:
+    def _machine(
+        self, construct_id: str, name: str, definition: dict[str, Any], functions: tuple[str, ...], further: Statements = ()
+    ) -> sfn.StateMachine:
         arns = {function: self._functions.by_name[function].function_arn for function in functions}
         log = logs.LogGroup(
             self,
@@ -58,7 +61,7 @@ class Pipeline(Construct):
             f"{construct_id}Role",
             description=f"Attestry state machine {name}",
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
-            inline_policies={"machine": iam.PolicyDocument(statements=[invoke, deliver])},
+            inline_policies={"machine": iam.PolicyDocument(statements=[invoke, deliver, *further], minimize=True)},
         )
         machine = sfn.StateMachine(
             self,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.job_states import EXECUTION_SECONDS, SCRIPT_STAGES, Jobs, job_choices, job_completed, job_states, not_enabled
+
 State = dict[str, Any]
 States = dict[str, State]
 
-SCRIPT_STAGES = ("PROCESSING", "TRAINING", "VALIDATION")
 EVALUATED = ("PROCESSING", "VALIDATION")
 """Stages whose outputs a function of ours reads and measures."""
 
@@ -27,7 +28,7 @@ _SECONDS_OF_FUNCTION = 930
 """A little above a function's own limit of 900 s, so that its answer is the one that counts."""
 
 STAGES_SECONDS = 86_400
-"""What all states but APPROVAL may take together, each at its limit and each tried as often as it is; a test adds it up."""
+"""What all states but APPROVAL and jobs may take together, each at its limit and each tried as often as it is; a test adds it up."""
 
 SUBSTITUTIONS = {
     "build_environment": "BuildEnvironment",
@@ -43,21 +44,39 @@ SUBSTITUTIONS = {
 """Function name to the name of its ARN in the definition."""
 
 
-def pipeline_definition(*, approval_seconds: int) -> State:
+def execution_seconds(approval_seconds: int, jobs: Jobs) -> int:
+    """Return how long an execution may take that keeps to all limits of its states.
+
+    Args:
+        approval_seconds: how long a version waits for its decision.
+        jobs: limits of the stages that run elsewhere than on Lambda.
+    """
+    return approval_seconds + STAGES_SECONDS + len(SCRIPT_STAGES) * jobs.stage_seconds
+
+
+def pipeline_definition(*, approval_seconds: int, jobs: Jobs | None = None) -> State:
     """Return the definition of the state machine that makes a version.
 
     Args:
         approval_seconds: how long a version waits for its decision.
+        jobs: the executors besides Lambda; default none.
+
+    Raises:
+        ValueError: the limits together are longer than an execution lives.
     """
+    jobs = jobs or Jobs()
+    seconds = execution_seconds(approval_seconds, jobs)
+    if seconds > EXECUTION_SECONDS:
+        raise ValueError(f"the limits of the pipeline come to {seconds} s, and an execution lives {EXECUTION_SECONDS} s")
     states: States = {"Read input": _read_input(), "Plan": _plan(), "Prepare environment": _prepare_environments()}
     for stage, following in zip(SCRIPT_STAGES, (*SCRIPT_STAGES[1:], None), strict=True):
-        states |= _script_stage(stage, then=f"Prepare {following}" if following else "APPROVAL")
+        states |= _script_stage(stage, jobs, then=f"Prepare {following}" if following else "APPROVAL")
     states |= _approval(approval_seconds) | _deployment() | _ends()
     return {
         "Comment": "Attestry: one execution makes one model version",
         "QueryLanguage": "JSONata",
         # Every state has a limit of its own; this one ends an execution that hangs all the same, and is what TIMED_OUT means.
-        "TimeoutSeconds": approval_seconds + STAGES_SECONDS,
+        "TimeoutSeconds": seconds,
         "StartAt": "Read input",
         "States": states,
     }
@@ -136,9 +155,10 @@ def _prepare_environments() -> State:
     }
 
 
-def _script_stage(stage: str, *, then: str) -> States:
-    """Return the states of one stage that runs a script: prepare, run, evaluate, record."""
+def _script_stage(stage: str, jobs: Jobs, *, then: str) -> States:
+    """Return the states of one stage that runs a script: prepare, run on its executor, evaluate, record."""
     name = f"'{stage}'"
+    ran = f"{stage} ran?" if stage in EVALUATED else f"Record {stage}"
     prepare = _task(
         "prepare_stage",
         f"{{% $merge([$of, {{'stage': {name}}}]) %}}",
@@ -148,14 +168,17 @@ def _script_stage(stage: str, *, then: str) -> States:
     run = _task(
         "sandbox",
         {"job_url": "{% $job.job_url %}"},
-        then=f"{stage} ran?" if stage in EVALUATED else f"Record {stage}",
+        then=ran,
         assign={"run": "{% $states.result.Payload %}", "entered": "{% $states.context.State.EnteredTime %}"},
     )
     record = {"stage": stage, "entered": "{% $entered %}", "run": "{% $run %}", "evaluation": "{% $evaluation %}", "error": None}
     states = {
         f"Prepare {stage}": prepare | _own(name),
-        f"{stage} done before?": _choice({"$job.skip = true": then}, otherwise=stage),
+        f"{stage} done before?": _choice(
+            {"$job.skip = true": then, "$job.executor = 'lambda'": stage, **job_choices(stage, jobs)}, otherwise=not_enabled(stage)
+        ),
         stage: run | {"Retry": [_retry_not_started()], "Catch": [_catch(name)]},
+        **job_states(stage, jobs, then=ran, record=f"Record {stage}"),
     }
     if stage in EVALUATED:
         evaluate = _task(
@@ -164,7 +187,8 @@ def _script_stage(stage: str, *, then: str) -> States:
             then=f"Record {stage}",
             assign={"evaluation": "{% $states.result.Payload %}"},
         )
-        states[f"{stage} ran?"] = _choice({"$run.outcome = 'SUCCEEDED'": f"Evaluate {stage}"}, otherwise=f"Record {stage}")
+        did = " or ".join(["$run.outcome = 'SUCCEEDED'", *job_completed(stage, jobs)])
+        states[ran] = _choice({did: f"Evaluate {stage}"}, otherwise=f"Record {stage}")
         states[f"Evaluate {stage}"] = evaluate | _own(name)
     return states | _record(stage, record, then=then)
 

@@ -91,7 +91,7 @@ def _stages(config: Config) -> dict[str, Spec]:
                 1024,
                 2048,
                 scratch=True,
-                extra=("ATTESTRY_DATA_BUCKETS", "ATTESTRY_SANDBOX_DISK_MIB", "ATTESTRY_SANDBOX_MEMORY_MIB"),
+                extra=("ATTESTRY_DATA_BUCKETS", "ATTESTRY_JOBS", "ATTESTRY_SANDBOX_DISK_MIB", "ATTESTRY_SANDBOX_MEMORY_MIB"),
             )
         ),
         "record_stage": _attests(
@@ -113,6 +113,7 @@ def _stages(config: Config) -> dict[str, Spec]:
                 asynchronous=True,
                 extra=(
                     "ATTESTRY_FOLDER_NAMING",
+                    "ATTESTRY_JOBS",
                     "ATTESTRY_PIPELINE_ARN",
                     "ATTESTRY_SANDBOX_MEMORY_MIB",
                     "ATTESTRY_SIGNED_APPROVAL_TIERS",

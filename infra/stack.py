@@ -12,6 +12,7 @@ from constructs import Construct
 from infra.api import Api
 from infra.bundling import remove_other_bundles
 from infra.config import Config, StackKind
+from infra.executors import Executors
 from infra.functions import Functions
 from infra.grants import Grants
 from infra.identity import Identity
@@ -44,8 +45,9 @@ class AttestryStack(Stack):
         topics = make_topics(self, config, keys.data)
         isolation = Isolation(self, "Isolation", config, stores) if config.vpc_isolation else None
         grants = Grants(config, Names(config.prefix), stores, keys.data, topics)
-        functions = Functions(self, "Functions", grants, keys, isolation)
-        pipeline = Pipeline(self, "Pipeline", config, functions, keys.data)
+        executors = Executors(self, "Executors", grants, isolation)
+        functions = Functions(self, "Functions", grants, keys, isolation, executors.setting())
+        pipeline = Pipeline(self, "Pipeline", config, functions, keys.data, executors.pipeline_statements())
         api = Api(self, "Api", config, functions, keys.data)
         Identity(self, "Identity", config, api, pipeline, stores)
         # The gateway's own counts are what the registry's are compared with.

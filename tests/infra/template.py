@@ -98,12 +98,18 @@ class Template:
             return f"arn:aws:sns:{REGION}:{ACCOUNT}:{name}"
         if kind == "AWS::StepFunctions::StateMachine":
             return self._attribute(name, "Arn")
+        if kind == "AWS::Batch::JobDefinition":
+            return f"arn:aws:batch:{REGION}:{ACCOUNT}:job-definition/{name}:1"
         if kind == "AWS::SSM::Parameter":
             return str(resource["Properties"]["Name"])
         return name.lower() if kind == "AWS::S3::Bucket" else name
 
     def _attribute(self, name: str, attribute: str) -> str:
         resource = self.raw["Resources"][name]
+        if attribute == "JobQueueArn":
+            return f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/{name}"
+        if resource["Type"] == "AWS::EMRServerless::Application":
+            return name.lower()
         properties = self.resolve({k: v for k, v in resource.get("Properties", {}).items() if k.endswith("Name")})
         places = {
             "AWS::S3::Bucket": f"arn:aws:s3:::{name.lower()}",
