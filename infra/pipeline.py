@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import Duration, RemovalPolicy
@@ -43,7 +44,12 @@ class Pipeline(Construct):
         self.decision = self._machine("Decision", names.decision, deciding, ("console_decision", "operate"))
 
     def _machine(
-        self, construct_id: str, name: str, definition: dict[str, Any], functions: tuple[str, ...], further: Statements = ()
+        self,
+        construct_id: str,
+        name: str,
+        definition: dict[str, Any],
+        functions: tuple[str, ...],
+        further: Sequence[iam.PolicyStatement] = (),
     ) -> sfn.StateMachine:
         arns = {function: self._functions.by_name[function].function_arn for function in functions}
         log = logs.LogGroup(

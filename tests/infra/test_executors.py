@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from parliament import analyze_policy_string
 
+from attestry.domain.jobs import EXECUTORS as REGISTRY_EXECUTORS
+from attestry.domain.jobs import JobSettings, Service, job_role_name
 from infra.config import Config, ConfigError
 from infra.grants import WITHOUT_RESOURCE
+from infra.job_states import EXECUTORS, SERVICES
 from infra.names import Names
 from tests.infra.conftest import ALL_EXECUTORS, IMAGE, SPARK_IMAGE, Synthesis
 from tests.infra.template import ACCOUNT, REGION, Template, listed
@@ -214,6 +217,13 @@ def test_the_preparing_functions_are_told_where_jobs_run(jobs: Template) -> None
     assert set(told["emr_applications"]) == {SPARK_IMAGE}
     assert {"batch_queue", "batch_spot_queue", "bucket", "kms_key"} <= set(told)
     assert functions["attestry-register"]["ATTESTRY_JOBS"] == functions["attestry-prepare-stage"]["ATTESTRY_JOBS"]
+    settings = JobSettings.from_item(told)
+    assert settings.deployment == "attestry"
+    assert settings.role_of("tumour-diagnosis") == f"arn:aws:iam::{ACCOUNT}:role/attestry-job-tumour-diagnosis"
+
+
+def test_by_default_the_registry_reads_its_setting_as_lambda_alone() -> None:
+    assert JobSettings.from_item({}).executors == ("lambda",)
 
 
 def test_parliament_finds_nothing_in_the_policies_of_jobs(jobs: Template) -> None:
@@ -265,9 +275,13 @@ def test_what_the_account_has_of_its_own_is_used_instead_of_making_it() -> None:
     assert config.batch_definitions == ((IMAGE, f"arn:aws:batch:{REGION}:{ACCOUNT}:job-definition/gpu:3"),)
 
 
-def test_a_name_too_long_for_a_role_ends_in_a_digest() -> None:
+@pytest.mark.parametrize("model", ["m", "tumour-diagnosis", "m" * 51, "m" * 52, "m" * 63, "a-" * 31 + "b"])
+def test_roles_are_named_as_the_registry_names_them(model: str) -> None:
     names = Names("attestry")
-    long = "m" * 63
-    assert len(names.job_role(long)) == 64
-    assert names.job_role(long) != names.job_role("m" * 62 + "n")
-    assert names.job_role("tumour-diagnosis") == "attestry-job-tumour-diagnosis"
+    assert names.job_role(model) == job_role_name(names.job_role_prefix, model)
+    assert len(names.job_role(model)) <= 64
+
+
+def test_executors_and_services_are_those_that_the_registry_knows() -> None:
+    assert set(EXECUTORS) == set(REGISTRY_EXECUTORS)
+    assert set(SERVICES) == {service.value for service in Service}
