@@ -4,12 +4,15 @@ Rules:
 - A row is an event's own bytes under the key that they give. Anything else is set aside and reported; it never holds up the rest.
 - An event that is in the ledger already is dropped. Another content under its ID is set aside, since only one of them can be true. That
   it is there is read in the ledger itself: an index row alone, which somebody may have written by hand, makes no event disappear.
+- Rows come by the clocks of the functions that wrote them, which differ. What is numbered goes by its numbers: moves of one version, and
+  events of one kind about one subject, take each other's places until they ascend. Everything else stays where it is.
 - What is set aside is kept as a row of the partition CONFLICT: the reason, the outbox key, and the first 4 KiB of what was there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -71,7 +74,7 @@ class Outbox:
         self._clock = clock
 
     def take(self, limit: int, is_over: Callable[[], bool], read_leaf: ReadLeaf) -> Sorted:
-        """Return up to `limit` events to append, oldest first, and clear away the rows that are none.
+        """Return up to `limit` events to append, oldest first and numbered ones in order, and clear away the rows that are none.
 
         Args:
             limit: how many.
@@ -87,7 +90,7 @@ class Outbox:
             full = len(found.events) >= limit
             if len(rows) < PAGE_ROWS or full or is_over():
                 found.more = found.more or full or len(rows) == PAGE_ROWS
-                found.events = found.events[:limit]
+                found.events = _in_order(found.events)[:limit]
                 return found
             after = rows[-1]["sk"]
 
@@ -135,6 +138,25 @@ class Outbox:
         # A row that was changed since it was read is looked at again.
         same: dict[str, Any] = {"event": there} if isinstance(there, bytes) else {}
         self._meta.transact([Put(Key(CONFLICTS, name), kept, When()), Delete(Key(OUTBOX, row["sk"]), When(exists=True, equals=same))])
+
+
+def _in_order(events: list[bytes]) -> list[bytes]:
+    """Return the events with those of one series in ascending order, on the places that the series has."""
+    series: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    for place, raw in enumerate(events):
+        event = json.loads(raw)
+        series.setdefault(_series(event), []).append((int(event["sequence"]), place))
+    ordered = list(events)
+    for numbered in series.values():
+        for (_, place), (_, source) in zip(numbered, sorted(numbered), strict=True):
+            ordered[place] = events[source]
+    return ordered
+
+
+def _series(event: Any) -> tuple[str, ...]:
+    """Return what an event is numbered within: all moves of a version go by one number, other events by one for each kind."""
+    subject, kind = str(event["subject"]), str(event["kind"])
+    return (subject,) if "@" in subject and "to" in event["data"] else (subject, kind)
 
 
 def outbox_key(event: Any) -> Key:
