@@ -24,6 +24,9 @@ READS = tuple(route for route in ROUTES if route.method == "GET" and route.path 
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
+_HOLDS = tuple(f"POST /v1/models/{{model}}/versions/{{number}}/{act}" for act in ("hold", "release"))
+_REDO = "POST /v1/models/{model}/versions/{number}/redo"
+_TRANSITION = "POST /v1/models/{model}/versions/{number}/transition"
 _CAPTURE = "POST /v1/models/{model}/capture"
 _REPLAY = "POST /v1/policy-replay"
 _CALLS: Mapping[str, tuple[str, ...]] = {
@@ -31,9 +34,11 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         "POST /v1/uploads",
         "POST /v1/models/{model}/versions/{number}/claim",
         "POST /v1/models/{model}/versions/{number}/retry",
+        _REDO,
+        _TRANSITION,
     ),
-    "validator": (_DECISION, _REPLAY),
-    "approver": (_DECISION, _KILL, _REPLAY),
+    "validator": (_DECISION, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
+    "approver": (_DECISION, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
@@ -41,6 +46,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _KILL,
         _RETIREMENT,
         _CAPTURE,
+        *_HOLDS,
+        _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
     "auditor": ("GET /v1/people", _REPLAY),
@@ -54,6 +61,9 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _RETIREMENT,
         _CAPTURE,
         _REPLAY,
+        *_HOLDS,
+        _REDO,
+        _TRANSITION,
     ),
 }
 _CONSUMER_READS = (

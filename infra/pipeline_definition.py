@@ -30,6 +30,8 @@ _SECONDS_OF_FUNCTION = 930
 STAGES_SECONDS = 86_400
 """What all states but APPROVAL and jobs may take together, each at its limit and each tried as often as it is; a test adds it up."""
 
+_OTHER_ENDS = {"$outcome.outcome = 'REJECTED'": "Rejected", "$outcome.outcome = 'HELD'": "Held"}
+
 SUBSTITUTIONS = {
     "build_environment": "BuildEnvironment",
     "console_decision": "ConsoleDecision",
@@ -175,7 +177,8 @@ def _script_stage(stage: str, jobs: Jobs, *, then: str) -> States:
     states = {
         f"Prepare {stage}": prepare | _own(name),
         f"{stage} done before?": _choice(
-            {"$job.skip = true": then, "$job.executor = 'lambda'": stage, **job_choices(stage, jobs)}, otherwise=not_enabled(stage)
+            {"$job.skip = true": then, "$job.held = true": "Held", "$job.executor = 'lambda'": stage, **job_choices(stage, jobs)},
+            otherwise=not_enabled(stage),
         ),
         stage: run | {"Retry": [_retry_not_started()], "Catch": [_catch(name)]},
         **job_states(stage, jobs, then=ran, record=f"Record {stage}"),
@@ -203,7 +206,7 @@ def _record(stage: str, facts: State, *, then: str) -> States:
         "execution": "{% $of.execution %}",
     }
     record = _task("record_stage", payload | facts, then=f"{stage} passed?", assign=assign) | _own(f"'{stage}'")
-    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": then, "$outcome.outcome = 'REJECTED'": "Rejected"}, otherwise="Failed")
+    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": then, **_OTHER_ENDS}, otherwise="Failed")
     return {f"Record {stage}": record, f"{stage} passed?": passed}
 
 
@@ -233,7 +236,7 @@ def _approval(seconds: int) -> States:
 def _deployment() -> States:
     payload = "{% $merge([$of, {'reason': 'approved'}]) %}"
     deploy = _task("deploy", payload, then="DEPLOYMENT passed?", assign={"outcome": "{% $states.result.Payload %}"})
-    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": "Done", "$outcome.outcome = 'REJECTED'": "Rejected"}, otherwise="Failed")
+    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": "Done", **_OTHER_ENDS}, otherwise="Failed")
     return {"DEPLOYMENT": deploy | _own("'DEPLOYMENT'"), "DEPLOYMENT passed?": passed}
 
 
@@ -256,6 +259,8 @@ def _ends() -> States:
         "Record failure": record | {"Retry": [_retry()], "Catch": [unrecorded]},
         "Done": {"Type": "Succeed", "Output": "{% $outcome %}"},
         "Rejected": {"Type": "Succeed", "Output": "{% $outcome %}"},
+        # Nothing went wrong: who releases the version starts the next attempt.
+        "Held": {"Type": "Succeed", "Output": {"outcome": "HELD"}},
         "Failed": _fail("Attestry.StageFailed", "{% $outcome.error ? $string($outcome.error) : 'see the failed stage of the version' %}"),
         "Failed unrecorded": _fail("Attestry.FailureNotRecorded", "{% $string($failure) %}"),
     }

@@ -191,7 +191,7 @@ def _people() -> dict[str, Spec]:
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
         "operate": _attests(
             Spec(
-                "Deployment, rollback, retry, kill, retirement, capture: API and AWS console",
+                "Deployment, rollback, retry, redo, hold, release, kill, retirement, capture: API and AWS console",
                 API_SECONDS,
                 extra=(
                     "ATTESTRY_CONSOLE_MFA",

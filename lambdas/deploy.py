@@ -7,7 +7,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
-from attestry.domain.errors import AttestryError, UnavailableError
+from attestry.domain.errors import AttestryError, HeldError, UnavailableError
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, swap_pointer, warm
@@ -26,6 +26,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
         _deploy(model, number, by, reason)
     except UnavailableError:
         raise
+    except HeldError as error:
+        # One that is held before it begins has not failed: the pipeline ends, and the release of the version starts the next attempt.
+        fail_deployment(world.meta, world.attestor, model, number, by=by, error=error.message, at=world.clock.now())
+        answer = {"outcome": "HELD", "error": error.message}
     except AttestryError as error:
         fail_deployment(world.meta, world.attestor, model, number, by=by, error=error.message, at=world.clock.now())
         answer = {"outcome": "FAILED", "error": error.message}

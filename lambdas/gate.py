@@ -26,6 +26,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
             number=number,
             token=str(event["token"]),
             at=world.clock.now(),
+            attempt=int(event["attempt"]) if "attempt" in event else None,
         )
         return {"outcome": "waiting"}
     return {"outcome": _send(model, number)}

@@ -1,4 +1,4 @@
-"""Deploy by hand, roll back, try a failed version again, claim a submission, kill, retire, set the capture rate: API and AWS console."""
+"""Deploy, roll back, retry, redo, hold, release, claim a submission, kill, retire, set the capture rate: API and AWS console."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from attestry.domain.approvals import read_reason
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
-from attestry.domain.stages import Standing
+from attestry.domain.stages import PIPELINE, Stage, Standing
 from attestry.domain.version import Version
 from attestry.usecases.capture import read_rate, set_capture_rate
 from attestry.usecases.console_caller import CallerRules
 from attestry.usecases.console_execution import Asked, ConsolePorts, run_execution
 from attestry.usecases.console_operation import OperatingPorts, operate_in_console, plan_operation
 from attestry.usecases.deploy import roll_back
-from attestry.usecases.operate import claim_submission, request_deployment, retry_version
+from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
+from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.records import person_of
+from attestry.usecases.request_transition import read_wanted, request_transition
 from attestry.usecases.revoke import Revocation, kill_version, retire_due, retire_version
 
 RETIRE_DUE = {"action": "retire_due"}
@@ -63,9 +65,7 @@ def rollback(request: Request) -> dict[str, Any]:
 
 def retry(request: Request) -> Answer:
     """Start the next attempt of a failed version."""
-    read_reason(request.body("reason").get("reason"))
-    _caller(request, Operation.RETRY)
-    return Answer(_shown(retry_version(world.meta, world.pipeline, request.text("model"), request.number("number"))), 202)
+    return Answer(_acted(retry_version(_hand(request, "reason"), request.text("model"), request.number("number"))), 202)
 
 
 def claim(request: Request) -> dict[str, Any]:
@@ -112,6 +112,35 @@ def retire(request: Request) -> dict[str, Any]:
     return _revoked(revoked)
 
 
+def hold(request: Request) -> dict[str, Any]:
+    """Hold a version where it is."""
+    return _acted(hold_version(_hand(request, "reason"), request.text("model"), request.number("number")))
+
+
+def release(request: Request) -> dict[str, Any]:
+    """End the hold of a version."""
+    return _acted(release_version(_hand(request, "reason"), request.text("model"), request.number("number")))
+
+
+def redo(request: Request) -> Answer:
+    """Have a stage run again."""
+    body = request.body("stage", "reason", "attempt")
+    hand, attempt = _hand(request, "stage", "reason", "attempt"), _number("attempt", body.get("attempt"))
+    if body.get("stage") not in {s.value for s in PIPELINE}:
+        raise InvalidInputError.of("stage", "enum", f"the stage is one of {', '.join(s.value for s in PIPELINE)}")
+    stage = Stage(body["stage"])
+    return Answer(_acted(redo_stage(hand, request.text("model"), request.number("number"), stage, attempt=attempt)), 202)
+
+
+def transition(request: Request) -> Answer:
+    """Move a version towards a stage or standing, by what may lead there."""
+    body = request.body("to", "reason", "attempt")
+    hand, wanted = _hand(request, "to", "reason", "attempt"), read_wanted(body.get("to"))
+    model, number, attempt = request.text("model"), request.number("number"), _number("attempt", body.get("attempt"))
+    acted = request_transition(hand, model, number, wanted, deploy_function=world.settings.deploy_function, attempt=attempt)
+    return Answer(_acted(acted), 202)
+
+
 def capture(request: Request) -> dict[str, Any]:
     """Set the share of predictions whose payload is kept."""
     body = request.body("rate", "reason", "environment")
@@ -128,6 +157,10 @@ ROUTES = {
     "POST /v1/models/{model}/versions/{number}/claim": claim,
     "POST /v1/models/{model}/versions/{number}/kill": kill,
     "POST /v1/models/{model}/versions/{number}/retirement": retire,
+    "POST /v1/models/{model}/versions/{number}/hold": hold,
+    "POST /v1/models/{model}/versions/{number}/release": release,
+    "POST /v1/models/{model}/versions/{number}/redo": redo,
+    "POST /v1/models/{model}/versions/{number}/transition": transition,
     "POST /v1/models/{model}/rollback": rollback,
     "POST /v1/models/{model}/capture": capture,
 }
@@ -184,6 +217,16 @@ def _revoked(revoked: Revocation) -> dict[str, Any]:
         "rollback": dict(revoked.rollback),
         "changed": revoked.changed,
     }
+
+
+def _hand(request: Request, *fields: str) -> Hand:
+    reason = read_reason(request.body(*fields).get("reason"))
+    gate = world.settings.gate_function
+    return Hand(world.meta, world.attestor, world.pipeline, world.functions, gate, _caller(request), reason, world.clock.now())
+
+
+def _acted(acted: Acted) -> dict[str, Any]:
+    return {**_shown(acted.version), "held": dict(acted.version.held), "changed": acted.changed}
 
 
 def _number(field: str, value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Verbs around the operation of versions: kill, retire, capture, findings."""
+"""Verbs around the operation of versions: kill, retire, hold, release, redo, transition, capture, findings."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def register(app: typer.Typer) -> None:
         answer = cli.client.retire(reference.model, reference.number, reason, on=on, even_if_deployed=even_if_deployed)
         cli.show(answer, lambda a: _told(a, "retired"))
 
+    _register_manual(app)
+
     @verb(app, roles=("deployer", "admin"))
     def capture(
         cli: Cli,
@@ -62,6 +64,53 @@ def register(app: typer.Typer) -> None:
         rows = cli.client.findings(model)
         cli.show(rows, render.findings)
         cli.end(ExitCode.BROKEN if rows else ExitCode.OK)
+
+
+def _register_manual(app: typer.Typer) -> None:
+    @verb(app, roles=("approver", "deployer", "admin"))
+    def hold(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+        """Hold a version: it begins no stage, and is neither approved nor deployed; what is deployed goes on serving."""
+        reference = read_reference(version)
+        cli.show(cli.client.hold(reference.model, reference.number, reason), _held)
+
+    @verb(app, roles=("approver", "deployer", "admin"))
+    def release(cli: Cli, version: VersionArgument, reason: ReasonOption) -> None:
+        """End the hold of a version, which goes on where it was held."""
+        reference = read_reference(version)
+        cli.show(cli.client.release(reference.model, reference.number, reason), _held)
+
+    @verb(app, roles=("scientist", "admin"))
+    def redo(
+        cli: Cli,
+        version: VersionArgument,
+        stage: Annotated[str, typer.Argument(metavar="STAGE", help="PROCESSING, until the version is trained, or VALIDATION.")],
+        reason: ReasonOption,
+    ) -> None:
+        """Have a stage that has succeeded run again, and every stage behind it, before the version is approved."""
+        reference = read_reference(version)
+        attempt = int(cli.client.version(reference.model, reference.number)["attempt"])
+        answer = cli.client.redo(reference.model, reference.number, stage.upper(), reason, attempt=attempt)
+        cli.show(answer, lambda a: f"{reference} runs again from {stage.upper()} on, attempt {a['attempt']}")
+
+    @verb(app, roles=("scientist", "approver", "deployer", "admin"))
+    def transition(
+        cli: Cli,
+        version: VersionArgument,
+        to: Annotated[str, typer.Option("--to", metavar="STAGE|STANDING", help="Where it is wanted, for example VALIDATION or DEPLOYED.")],
+        reason: ReasonOption,
+    ) -> None:
+        """Move a version to a stage or standing by hand, by what may lead there; no stage is passed over."""
+        reference = read_reference(version)
+        attempt = int(cli.client.version(reference.model, reference.number)["attempt"])
+        cli.show(cli.client.transition(reference.model, reference.number, to.upper(), reason, attempt=attempt), _held)
+
+
+def _held(answer: Mapping[str, Any]) -> str:
+    reference = f"{answer['model']}@{answer['version']}"
+    state = f"{answer['stage']} {answer['status']}, {answer['standing']}"
+    if answer["held"]:
+        return f"{reference} is held by {answer['held']['by']} since {answer['held']['at']}: {answer['held']['reason']} ({state})"
+    return f"{reference} is in {state}, attempt {answer['attempt']}{'' if answer['changed'] else '; nothing was changed'}"
 
 
 def _told(answer: Mapping[str, Any], act: str) -> str:

@@ -71,6 +71,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
     head |= {"submitter": row.get("submitter_person") or _unproven(row), "created": row.get("created"), "updated": row.get("updated")}
     head |= {"made_because": _because(row)}
     head |= {"out_of_use": _out_of_use(row.get("retirement")), "retires_on": row.get("retires_on")}
+    head |= {"held": _hold(row.get("held"))}
     return Group(
         Text(f"{row['model']}@{row['number']}", style="bold"),
         _facts(head),
@@ -87,6 +88,10 @@ def _because(row: Mapping[str, Any]) -> str:
     from attestry.domain.cause import sentence_of
 
     return sentence_of(str(row["model"]), row.get("cause") or {})
+
+
+def _hold(held: Mapping[str, Any] | None) -> str:
+    return f"since {held['at']} by {held['by']}: {held['reason']}" if held else ""
 
 
 def _unproven(row: Mapping[str, Any]) -> str:

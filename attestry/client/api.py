@@ -159,6 +159,30 @@ class RegistryClient:
         """Try a failed version again."""
         return self._post(f"{_version(model, number)}/retry", {"reason": reason})
 
+    def hold(self, model: str, number: int, reason: str) -> Any:
+        """Hold a version: it begins no stage, and is neither approved nor put in place, until it is released."""
+        return self._post(f"{_version(model, number)}/hold", {"reason": reason})
+
+    def release(self, model: str, number: int, reason: str) -> Any:
+        """End the hold of a version."""
+        return self._post(f"{_version(model, number)}/release", {"reason": reason})
+
+    def redo(self, model: str, number: int, stage: str, reason: str, *, attempt: int | None = None) -> Any:
+        """Have PROCESSING or VALIDATION run again, and every stage behind it.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            stage: which.
+            reason: why.
+            attempt: the attempt that is to be followed by another one, so that a request that is sent twice is done once.
+        """
+        return self._post(f"{_version(model, number)}/redo", {"stage": stage, "reason": reason, **_given(attempt=attempt)})
+
+    def transition(self, model: str, number: int, to: str, reason: str, *, attempt: int | None = None) -> Any:
+        """Have a version moved towards a stage or standing, by what may lead there; `attempt` as for `redo`."""
+        return self._post(f"{_version(model, number)}/transition", {"to": to, "reason": reason, **_given(attempt=attempt)})
+
     def claim(self, model: str, number: int) -> Any:
         """Make the caller the submitter of a version that was uploaded by hand under the caller's own prefix."""
         return self._post(f"{_version(model, number)}/claim", {})
@@ -354,6 +378,10 @@ class RegistryClient:
                 f"{API_URL_PARAMETER} cannot be read: {error}"
             ) from error
         return str(parameter["Parameter"].get("Value", ""))
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _version(model: str, number: int) -> str:

@@ -89,6 +89,12 @@ class ConflictError(AttestryError):
     status = 409
 
 
+class HeldError(ConflictError):
+    """The version is held: it begins nothing until somebody releases it."""
+
+    code = "held"
+
+
 class ForbiddenError(AttestryError):
     """The principal may not do this."""
 

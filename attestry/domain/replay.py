@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attestry.domain.holds import held_after
+
 DECISIONS = frozenset({"approval.given", "version.approved", "version.rejected"})
 ARRIVALS = frozenset({"version.deployed", "version.rolled_back"})
 DEPARTURES = frozenset({"version.killed", "version.retired"})
@@ -111,6 +113,9 @@ def compare_version(index: Index, reference: str, head: Mapping[str, Any], trans
                 found.append(Difference(reference, name, last["data"]["to"][name], head.get(name)))
         if int(head.get("transition", 0)) != max(events):
             found.append(Difference(reference, "transition", max(events), head.get("transition")))
+        moves = [{**e, "reason": e["data"].get("reason")} for _, e in sorted(events.items())]
+        if dict(head.get("held") or {}) != held_after(moves):
+            found.append(Difference(reference, "held", held_after(moves), head.get("held")))
         if (head.get("version_digest") or "") != (last["data"].get("version_digest") or ""):
             found.append(Difference(reference, "version_digest", last["data"].get("version_digest"), head.get("version_digest")))
     return found

@@ -2,7 +2,9 @@
 
 Rules:
 - A version passes PROCESSING, TRAINING, VALIDATION, APPROVAL and DEPLOYMENT in this order; each ends SUCCEEDED, FAILED or REJECTED.
-- FAILED can be tried again under the same number; REJECTED is final.
+- FAILED can be tried again under the same number; REJECTED is final. No stage is ever skipped.
+- PROCESSING or VALIDATION that has succeeded can be done again before the version is approved: the version goes back to the stage before.
+- A held version begins nothing, and is neither approved nor put in place; what runs ends, and it can be rejected, killed and retired.
 - Standing says what a version is to its users, and is changed by APPROVAL, by deployments, rollbacks and retirement alone.
 """
 
@@ -46,8 +48,33 @@ class Standing(StrEnum):
 
 PIPELINE = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION, Stage.APPROVAL, Stage.DEPLOYMENT)
 SCRIPT_STAGES = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
+REDOABLE = (Stage.PROCESSING, Stage.VALIDATION)
+"""Stages that can be done again once they have succeeded; TRAINING freezes the version, whose bytes never change."""
 DEPLOYABLE = frozenset({Standing.APPROVED, Standing.ROLLBACK, Standing.DEPLOYED})
 """Standings from which a version may be put in place; each implies an approval."""
+
+
+_IN_USE = frozenset({Standing.SHADOW, Standing.CANARY, Standing.DEPLOYED})
+
+
+def stage_after(stage: Stage) -> Stage | None:
+    """Return the stage that follows; None behind the last."""
+    order = (Stage.REGISTERED, *PIPELINE)
+    return order[order.index(stage) + 1] if stage is not order[-1] else None
+
+
+def is_stopped_by_hold(kind: str, origin: str, to: str) -> bool:
+    """Return whether a held version must not make a move.
+
+    Args:
+        kind: kind of the move's event.
+        origin: the standing before it.
+        to: the standing after it.
+    """
+    if kind in ("stage.started", "approval.given"):
+        return True
+    # Not judged by kind, so that a further way into use is stopped as well; what goes out of use may.
+    return to != origin and (to in _IN_USE or (to == Standing.APPROVED and origin == Standing.CANDIDATE))
 
 
 def stage_before(stage: Stage) -> Stage:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from attestry.domain.errors import HeldError
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 
@@ -162,6 +163,7 @@ class Version:
         inputs: source files that are others than the manifest names: `name`, `sha256`, `size`, `key`, `version_id`, and `by`, the person
             who brought it, empty where that is not known.
         barred: persons who may not decide on it, besides the submitter.
+        held: while somebody holds the version, `by` (person), `reason` and `at`; empty else.
     """
 
     model: str
@@ -206,6 +208,7 @@ class Version:
     cause: Mapping[str, Any] = field(default_factory=lambda: dict(REGISTERED))
     inputs: tuple[Mapping[str, Any], ...] = ()
     barred: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
@@ -219,6 +222,19 @@ class Version:
             return ""
         act = "killed" if self.retirement.get("kind") == "version.killed" else "retired"
         return f"{act} at {self.retirement.get('at')} by {self.retirement.get('by')}: {self.retirement.get('reason')}"
+
+    def require_not_held(self, act: str) -> None:
+        """Refuse an act on a version that is held.
+
+        Args:
+            act: what is not done, for the sentence: `is not deployed`.
+
+        Raises:
+            HeldError: naming who holds it, since when and why.
+        """
+        if self.held:
+            told = f"{self.reference} is held since {self.held['at']} by {self.held['by']}: {self.held['reason']}"
+            raise HeldError(f"{told}; it {act} before it is released", details={"held": dict(self.held)})
 
     def is_due(self, at: datetime) -> bool:
         """Return whether the day has come from which on the version may not be used, though nobody may have retired it yet."""
@@ -280,4 +296,5 @@ _DECODERS: dict[str, Any] = {
     "cause": dict,
     "inputs": tuple,
     "barred": tuple,
+    "held": dict,
 }

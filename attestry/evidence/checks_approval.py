@@ -42,7 +42,9 @@ _DECISIONS: Final = ("approval.given", "version.approved", "version.rejected")
 
 def check_approvals(case: Case) -> str:
     """Verify packet, policy and every decision."""
-    opened = case.moved("stage.started", "APPROVAL")
+    # Where VALIDATION was done again, the approval that was open before is over; a decision that names it counts for nothing.
+    redone = max((m.entry.sequence for m in case.moved("stage.reopened")), default=0)
+    opened = [m for m in case.moved("stage.started", "APPROVAL") if m.entry.sequence > redone]
     decisions = [m for m in case.need_moves() if m.entry.kind in _DECISIONS and m.entry.stage == "APPROVAL"]
     if not opened:
         if decisions or any(case.moved(kind) for kind in DEPLOYMENTS):

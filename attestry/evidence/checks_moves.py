@@ -4,6 +4,9 @@ Rules:
 
 - The numbers run from 1 without a gap, each move begins where the one before ended, and each does what its kind says:
   nothing but an approval makes a version APPROVED, nothing but a deployment DEPLOYED.
+- No stage is passed over: one begins behind the stage before it, or again where it had failed; one that is done again takes the version
+  back to the stage before it.
+- Nothing begins, is approved or put in place between a hold and the move that ends it.
 - Each event names an attestation that is there; no attestation is there that no event names.
 - An attestation counts by a key that the trusted root names, valid at the ledger time of the event, of a function that
   may make such a move at that stage; and it says what the event says.
@@ -16,6 +19,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
+from attestry.domain.holds import HELD, RESUMED
+from attestry.domain.stages import PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_person_keys import person_subject
 from attestry.evidence.digests import sha256_hex
@@ -46,6 +51,10 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "version.retired": (_SAME, "RETIRED"),
     "retirement.scheduled": (_SAME, _SAME),
     "submission.claimed": (_SAME, _SAME),
+    "version.held": (_SAME, _SAME),
+    "version.resumed": (_SAME, _SAME),
+    "stage.retried": ("FAILED", _SAME),
+    "stage.reopened": ("SUCCEEDED", "CANDIDATE"),
 }
 """Kind of a move to the status and the standing after it."""
 
@@ -56,6 +65,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.rolled_back": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
     "version.replaced": frozenset({"DEPLOYED", "ROLLBACK"}),
     "version.released": frozenset({"ROLLBACK"}),
+    "stage.reopened": frozenset({"CANDIDATE"}),
 }
 """Kind of a move to the standings that it may begin at, where not any."""
 
@@ -119,6 +129,7 @@ def _attested(case: Case, entry: Entry, candidate: str) -> Attested:
 
 def _check_chain(entries: list[Entry], *, gaps: bool) -> None:
     before: Entry | None = None
+    held = False
     for entry in entries:
         move, _ = MoveFacts.from_event(entry.event)
         where = f"move {entry.sequence} ({entry.kind})"
@@ -132,6 +143,8 @@ def _check_chain(entries: list[Entry], *, gaps: bool) -> None:
         if not follows and before is not None and not gaps:
             raise IntegrityError(f"{where} does not follow move {before.sequence}")
         _check_kind(where, entry.kind, move.origin or {}, move.to)
+        _check_order(where, entry, move.origin or {})
+        held = _held(where, entry, move.origin or {}, held=held)
         before = entry
 
 
@@ -148,6 +161,38 @@ def _check_kind(where: str, kind: str, origin: Mapping[str, Any], to: Mapping[st
         )
     if kind in _BEFORE and origin.get("standing") not in _BEFORE[kind]:
         raise IntegrityError(f"{where} cannot begin at {origin.get('standing')}")
+
+
+def _check_order(where: str, entry: Entry, origin: Mapping[str, Any]) -> None:
+    """Check that a move does not pass over a stage."""
+    to = str(entry.data["to"]["stage"])
+    if entry.kind == REGISTERED or (to == origin["stage"] and entry.kind not in ("stage.started", "stage.reopened")):
+        return
+    try:
+        at, status, stage = Stage(origin["stage"]), Status(origin["status"]), Stage(to)
+    except ValueError as error:
+        raise IntegrityError(f"{where}: {error}") from error
+    again = stage is Stage.DEPLOYMENT and at is stage
+    if entry.kind == "stage.reopened":
+        redone = stage_after(stage)
+        frozen = redone is Stage.PROCESSING and bool(entry.data["version_digest"])
+        reached = at in PIPELINE and redone in REDOABLE and PIPELINE.index(at) >= PIPELINE.index(redone)
+        allowed = reached and not frozen and redone == entry.data.get("stage")
+    elif entry.kind in DEPLOYMENTS:
+        allowed = stage is Stage.DEPLOYMENT
+    else:
+        allowed = again or may_begin(stage, at, status)
+    if not allowed:
+        raise IntegrityError(f"{where} leads from {at} {status} to {stage}: no stage is passed over")
+
+
+def _held(where: str, entry: Entry, origin: Mapping[str, Any], *, held: bool) -> bool:
+    """Check that a held version makes none of the moves that a hold stops, and return whether it is held afterwards."""
+    if entry.kind in (HELD, RESUMED):
+        return entry.kind == HELD
+    if held and is_stopped_by_hold(entry.kind, str(origin.get("standing")), str(entry.data["to"]["standing"])):
+        raise IntegrityError(f"{where} was made while the version was held")
+    return held
 
 
 def _check_digests(entries: list[Entry], version_digest: str) -> None:

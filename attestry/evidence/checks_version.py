@@ -89,7 +89,11 @@ def check_provenance(case: Case) -> str:
     records = _take_records(case)
     told = []
     for stage in ("PROCESSING", "TRAINING"):
-        for move in case.moved("stage.succeeded", stage):
+        succeeded = case.moved("stage.succeeded", stage)
+        if stage == "TRAINING" and len(succeeded) > 1:
+            raise IntegrityError("the moves show that TRAINING succeeded more than once")
+        # Of a stage that was done again the last run counts: the others rest on the chain of moves alone.
+        for move in succeeded[-1:]:
             record = _require_attempt(records.get((stage, move.entry.data["attempt"])), move.entry)
             _check_attested(move, record)
             _check_inputs(case, record)

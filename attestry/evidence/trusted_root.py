@@ -51,6 +51,7 @@ _SCRIPTS: Final = frozenset({"PROCESSING", "TRAINING", "VALIDATION"})
 _APPROVAL: Final = frozenset({"APPROVAL"})
 _DEPLOYMENT: Final = frozenset({"DEPLOYMENT"})
 _REGISTERED: Final = frozenset({"REGISTERED"})
+_REOPENED: Final = _REGISTERED | frozenset({"TRAINING"})
 _ANY: Final = _REGISTERED | _SCRIPTS | _APPROVAL | _DEPLOYMENT
 
 _DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
@@ -83,6 +84,11 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.retired": _ANY,
         "retirement.scheduled": _ANY,
         "submission.claimed": _ANY,
+        "stage.retried": _ANY - _REGISTERED,
+        "version.held": _ANY,
+        "version.resumed": _ANY,
+        # The stage that the version goes back to: the one before that which is done again.
+        "stage.reopened": _REOPENED,
     },
 }
 """Function to the kinds of events that it may sign, and the stage (after the move) at which it may."""

@@ -117,6 +117,7 @@ def decide_approval(
 
     Raises:
         ConflictError: the version does not wait for a decision, has another packet, or the person has decided otherwise.
+        HeldError: the version is held; it can be rejected, but not approved.
         SelfApprovalError, UnprovenIdentityError, ForbiddenError: see `check_may_decide`.
         UnsignedApprovalError: the policy asks for the person's own signature.
         InvalidInputError, IntegrityError: see `attestry.evidence.ssh_signature.verify_approval`.
@@ -132,6 +133,7 @@ def decide_approval(
             return repeated
         person = check_may_decide(version, by)
         if verdict is Verdict.APPROVE:
+            version.require_not_held("is not approved")
             check_signed(version, person, reason=reason, signed=bool(signature))
         packet, policy = _packet_and_policy(store, version)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())

@@ -136,9 +136,11 @@ def require_deployable(version: Version, at: datetime) -> None:
 
     Raises:
         ConflictError: not approved, rejected, killed or retired, or to be retired on a day that has come.
+        HeldError: somebody holds it.
     """
     if version.standing is Standing.RETIRED:
         raise ConflictError(f"{version.reference} was {version.out_of_use}; it is not deployed again")
+    version.require_not_held("is not deployed")
     if version.is_due(at):
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on, and is not deployed again")
     if not version.approved or version.standing not in DEPLOYABLE or not version.version_digest:

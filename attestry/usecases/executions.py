@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from attestry.domain.errors import ConditionFailedError, ConflictError
 from attestry.domain.names import name_execution
+from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import MetaStore, Pipeline, Update, When
 from attestry.usecases.records import load_version, version_key
@@ -51,3 +52,13 @@ def start_next_attempt(meta: MetaStore, pipeline: Pipeline, version: Version) ->
     head = load_version(meta, version.model, version.number)
     start_attempt(pipeline, head)
     return head
+
+
+def go_on(meta: MetaStore, pipeline: Pipeline, version: Version) -> bool:
+    """Start the version again where it stands between two stages and no execution takes it on; False where there is nothing to start.
+
+    Raises:
+        ConflictError: the version moved meanwhile.
+    """
+    between = version.status is Status.SUCCEEDED and version.stage is not Stage.DEPLOYMENT and version.standing is not Standing.RETIRED
+    return between and not version.held and start_again(meta, pipeline, version)

@@ -34,20 +34,41 @@ def open_approval(
     number: int,
     token: str,
     at: datetime,
+    attempt: int | None = None,
 ) -> None:
     """Freeze the packet, keep the pipeline's token and open the stage; apply the policy at once where it asks for no person.
+
+    A held version's approval is not opened: its execution is sent on to its end. So is one whose place a later attempt has taken.
+
+    Args:
+        meta: the table.
+        attestor: signs with the gate's own key.
+        store: the model store.
+        pipeline: the state machine.
+        notifier: tells people.
+        model: the model's name.
+        number: the version's number.
+        token: the pipeline's task token.
+        at: the time.
+        attempt: which attempt of the pipeline waits; None for the latest.
 
     Raises:
         ConflictError: the version is not at its approval.
         IntegrityError: what the packet is made of, or what lies in its place, is not what was recorded.
     """
     version = load_version(meta, model, number)
+    if attempt is not None and attempt < version.attempt:
+        pipeline.resume(token, _answer(version))
+        return
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         # The same token again is this call again, cut off after the stage was opened: perhaps nobody was told.
         told = version.token != token
         version = _keep_token(meta, version, token)
         if not told:
             notifier.notify(*_notice(version))
+    elif may_begin(Stage.APPROVAL, version.stage, version.status) and version.held:
+        pipeline.resume(token, _answer(version))
+        return
     elif may_begin(Stage.APPROVAL, version.stage, version.status):
         version = _open(meta, attestor, store, version, token, at)
         notifier.notify(*_notice(version))
@@ -78,7 +99,8 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
     if version.status is Status.REJECTED or version.standing is Standing.RETIRED:
         _forget_token(meta, version)
         return "sent"
-    restarted = version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and start_again(meta, pipeline, version)
+    approved = version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and not version.held
+    restarted = approved and start_again(meta, pipeline, version)
     if version.token:
         # Nobody waits with it any more: an earlier try sent it, or the execution is gone.
         _forget_token(meta, version)
@@ -86,9 +108,9 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
 
 
 def _apply_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, at: datetime) -> Version:
-    """Approve what the policy approves by itself; a version whose submitter is unproven waits until a person has claimed it."""
+    """Approve what the policy approves by itself; a held version waits, and so does one that no person has claimed yet."""
     automatic = ApprovalPolicy.from_item(version.approval_policy).automatic
-    if not automatic or version.submitter_person is None:
+    if not automatic or version.submitter_person is None or version.held:
         return version
     # The ledger takes events in the order of their times: the approval comes after the opening that was made at this very moment.
     after = datetime.fromisoformat(version.updated) + timedelta(microseconds=1)

@@ -93,17 +93,21 @@ class StagePreparer:
         return [{"id": environment.id, "lock_sha256": environment.lock_sha256}, {"id": own, "lock_sha256": own_sha256}]
 
     def prepare(self, model: str, number: int, attempt: int, stage: Stage, execution: Execution, at: datetime) -> dict[str, Any]:
-        """Begin the stage and return what the pipeline passes on; `skip` where an earlier attempt has done it.
+        """Begin the stage and return what the pipeline passes on; `skip` where an earlier attempt has done it, `held` where it must wait.
 
         Raises:
-            ConflictError: the version is not where the stage may begin.
+            ConflictError: the version is not where the stage may begin, or a later attempt has taken over.
             StageFailedError, InvalidInputError, IntegrityError: an input is not there or not what the manifest says.
         """
         version = load_version(self._meta, model, number)
         if version.standing is Standing.RETIRED:
             raise ConflictError(f"{version.reference} was {version.out_of_use}; its pipeline ends here")
+        if attempt < version.attempt:
+            raise ConflictError(f"attempt {attempt} of {version.reference} is over: attempt {version.attempt} goes on in its place")
         if _is_done(version, stage):
             return {"skip": True}
+        if version.held and not self._has_begun(version, stage, attempt):
+            return {"skip": False, "held": True}
         manifest = load_manifest(self._store, version)
         version = self._place_inputs(version, manifest, stage)
         version = self._begin(version, manifest, attempt, stage, execution, at)
@@ -176,8 +180,11 @@ class StagePreparer:
         packages = tuple(f"{p['name']}=={p['version']}" for p in description["packages"])
         return replace(environment, archive=ref, packages=packages)
 
+    def _has_begun(self, version: Version, stage: Stage, attempt: int) -> bool:
+        return self._meta.get(stage_key(version.model, version.number, stage, attempt)) is not None
+
     def _begin(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution, at: datetime) -> Version:
-        if self._meta.get(stage_key(version.model, version.number, stage, attempt)):
+        if self._has_begun(version, stage, attempt):
             return load_version(self._meta, version.model, version.number)
         if not may_begin(stage, version.stage, version.status):
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
+from attestry.domain.holds import held_after
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.leaf import event_id
@@ -276,13 +277,16 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
         expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
         if cause:
             expected |= {"cause": cause, "barred": cause.get("barred", [])}
-    return {**expected, "retirement": retirement, "retires_on": retires_on}
+    return {**expected, "retirement": retirement, "retires_on": retires_on, "held": held_after(transitions)}
 
 
 def _from_records(rows: _Rows) -> dict[str, Any]:
     """Return what the latest records say that the transitions rest on."""
     expected: dict[str, Any] = {}
     for moved in rows.holding:
+        if moved["kind"] == "stage.reopened":
+            # What the stage that is done again had come to counts no more.
+            expected |= {"schema": []} if moved["data"]["stage"] == "PROCESSING" else {"metrics": {}, "gates": []}
         if moved["kind"] not in ("stage.succeeded", "version.rejected") or "attempt" not in moved["data"]:
             continue
         row = rows.stages.get(f"STAGE#{moved['to']['stage']}#{int(moved['data']['attempt']):03d}")

@@ -32,12 +32,10 @@ from attestry.usecases.manifests import load_manifest
 from attestry.usecases.prepare_stage import MAX_LOG_BYTES, job_prefix
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
 from attestry.usecases.sign_artifact import ArtifactSignature
+from attestry.usecases.stage_failure import MAX_ERROR, failure_of, stage_to_fail
 
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
-MAX_ERROR = 2000
-"""What an error may take in a record, in bytes of JSON."""
-
-_OUTCOMES = ("SUCCEEDED", "FAILED", "TIMED_OUT")
+HELD = "HELD"
 
 
 @dataclass(frozen=True)
@@ -118,14 +116,16 @@ class StageRecorder:
         """Record the run of a stage; the same again is answered from the record.
 
         Returns:
-            `{"outcome", "error"}`.
+            `{"outcome", "error"}`; the outcome HELD says that the stage did not begin, since somebody holds the version.
 
         Raises:
             UnavailableError: a service failed; the pipeline tries again.
         """
         version = load_version(self._meta, model, number)
         if version.standing is Standing.RETIRED:
-            return self._end(version, stage, attempt, at)
+            return self._end(version, stage, attempt, at, f"{version.reference} was {version.out_of_use}")
+        if attempt < version.attempt:
+            return self._end(version, stage, attempt, at, f"attempt {version.attempt} goes on in place of attempt {attempt}")
         if stage is Stage.APPROVAL and (version.stage is not Stage.VALIDATION or result.error is None):
             return _approval_outcome(version)
         row = self._meta.get(stage_key(model, number, stage, attempt))
@@ -143,7 +143,7 @@ class StageRecorder:
         return {"outcome": recorded.outcome.value, "error": recorded.error}
 
     def _take(self, version: Version, stage: Stage, attempt: int, result: StageResult) -> Recorded:
-        failure = _failure(result)
+        failure = failure_of(result.run, result.evaluation, result.error)
         if failure:
             return Recorded(Status.FAILED, failure)
         freezer = Freezer(self._store, self._scratch, version, job_prefix(version, stage, attempt))
@@ -290,9 +290,9 @@ class StageRecorder:
             return FileRef("record.json", kept.key, kept.version_id, kept.size, kept.sha256)
         raise IntegrityError(f"{key} was written by too many tries")
 
-    def _end(self, version: Version, stage: Stage, attempt: int, at: datetime) -> dict[str, str]:
-        """End the run of a version that was killed or retired meanwhile; what the script made is not taken."""
-        error = f"{version.reference} was {version.out_of_use}"[:MAX_ERROR]
+    def _end(self, version: Version, stage: Stage, attempt: int, at: datetime, why: str) -> dict[str, str]:
+        """End a run that counts for nothing: the version is out of use, or a later attempt has begun. What the script made is not taken."""
+        error = why[:MAX_ERROR]
         ended = {"status": Status.FAILED.value, "ended": timestamp(at), "error": error}
         running = When(exists=True, equals={"status": Status.RUNNING.value})
         with suppress(ConditionFailedError):
@@ -301,9 +301,15 @@ class StageRecorder:
 
     def _record_unbegun(self, version: Version, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
         """Record that the pipeline failed before the stage could begin, for example because an environment did not build."""
-        error = shorten(_failure(result) or "the stage did not begin", MAX_ERROR)
+        error = shorten(failure_of(result.run, result.evaluation, result.error) or "the stage did not begin", MAX_ERROR)
         if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
             return {"outcome": version.status.value, "error": version.error}
+        if version.held:
+            return {"outcome": HELD, "error": ""}
+        failed_stage = stage_to_fail(version, stage)
+        if failed_stage is None:
+            return {"outcome": Status.FAILED.value, "error": error}
+        stage = failed_stage
         move = Move(stage, Status.FAILED, version.standing, "stage.failed", registry_principal("pipeline"), shorten(error), at)
         try:
             self._meta.transact(move_writes(version, move, self._attestor, {"error": error}))
@@ -314,31 +320,6 @@ class StageRecorder:
             {"model": version.model, "version": version.number, "stage": stage.value, "error": error},
         )
         return {"outcome": Status.FAILED.value, "error": error}
-
-
-def _failure(result: StageResult) -> str:
-    """Return why the stage failed, or an empty text."""
-    if result.error is not None:
-        return _caught(result.error)
-    run = result.run or {}
-    if run.get("outcome") not in _OUTCOMES:
-        return "the sandbox gave no answer that can be read"
-    if run["outcome"] != "SUCCEEDED":
-        return str(run.get("error") or f"the script ended with {run['outcome']}")[:MAX_ERROR]
-    if result.evaluation is not None and result.evaluation.get("outcome") != "SUCCEEDED":
-        return str(result.evaluation.get("error") or "the outputs could not be evaluated")[:MAX_ERROR]
-    return ""
-
-
-def _caught(error: Mapping[str, Any]) -> str:
-    """Return the sentence of what Step Functions caught; a Lambda error's cause is JSON with `errorMessage`."""
-    cause = str(error.get("Cause", ""))
-    try:
-        parsed = json.loads(cause)
-    except ValueError:
-        parsed = None
-    message = parsed.get("errorMessage", cause) if isinstance(parsed, dict) else cause
-    return f"{error.get('Error', 'the pipeline failed')}: {message}"[:MAX_ERROR]
 
 
 def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log: FileRef | None, at: datetime) -> dict[str, Any]:
@@ -369,7 +350,11 @@ def _approval_outcome(version: Version) -> dict[str, str]:
         return {"outcome": Status.FAILED.value, "error": "no decision was made in time; the version still waits and can be decided"}
     if version.approved:
         return {"outcome": Status.SUCCEEDED.value, "error": ""}
-    return {"outcome": Status.REJECTED.value, "error": version.error}
+    if version.status is Status.REJECTED:
+        return {"outcome": Status.REJECTED.value, "error": version.error}
+    if version.held and version.status is Status.SUCCEEDED:
+        return {"outcome": HELD, "error": ""}
+    return {"outcome": Status.FAILED.value, "error": version.error}
 
 
 def _evaluated_with(summary: Mapping[str, Any]) -> dict[str, str]:

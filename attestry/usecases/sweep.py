@@ -65,16 +65,14 @@ def sweep(
 
 def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mapping[str, Any], gate_function: str) -> str | None:
     version = Version.from_item(row)
-    decided = version.stage is Stage.APPROVAL and version.status in (Status.SUCCEEDED, Status.REJECTED)
-    waits_for_claim = (
-        version.stage is Stage.APPROVAL and version.status is Status.RUNNING and bool(version.approval_policy.get("automatic"))
-    )
-    ended = decided or version.standing is Standing.RETIRED
-    if (ended and version.token) or (waits_for_claim and version.submitter_person is not None):
+    waits = version.stage is Stage.APPROVAL and version.status is Status.RUNNING and version.standing is not Standing.RETIRED
+    waits_for_policy = waits and bool(version.approval_policy.get("automatic")) and not version.held
+    if (version.token and not waits) or (waits_for_policy and version.submitter_person is not None):
         functions.send(gate_function, {"action": "decided", "model": version.model, "version": version.number})
         return "sent"
     if (
         version.standing is Standing.RETIRED
+        or version.held
         or version.status in (Status.FAILED, Status.REJECTED)
         or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED)
     ):

@@ -390,6 +390,10 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("POST /v1/models/{model}/versions/{number}/kill", {"admin", "approver", "deployer"}),
         ("POST /v1/models/{model}/versions/{number}/retirement", {"admin", "deployer"}),
         ("POST /v1/models/{model}/capture", {"admin", "deployer"}),
+        ("POST /v1/models/{model}/versions/{number}/hold", {"admin", "approver", "deployer", "validator"}),
+        ("POST /v1/models/{model}/versions/{number}/release", {"admin", "approver", "deployer", "validator"}),
+        ("POST /v1/models/{model}/versions/{number}/redo", {"admin", "scientist", "validator"}),
+        ("POST /v1/models/{model}/versions/{number}/transition", {"admin", "approver", "deployer", "scientist", "validator"}),
     ],
 )
 def test_who_may_call_what(call: str, roles: set[str]) -> None:

@@ -43,9 +43,11 @@ READS = (
 )
 KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
 REPLAY = "POST /v1/policy-replay"
+HOLDS = (f"POST {VERSION}/hold", f"POST {VERSION}/release")
+REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
 MAY: dict[str, tuple[str, ...]] = {
-    "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry"),
-    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY),
+    "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry", REDO, TRANSITION),
+    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION),
     "frank": (
         *READS,
         f"POST {VERSION}/deployment",
@@ -54,6 +56,8 @@ MAY: dict[str, tuple[str, ...]] = {
         KILL,
         RETIREMENT,
         CAPTURE,
+        *HOLDS,
+        TRANSITION,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
     "grace": (*READS, "GET /v1/people", REPLAY),
@@ -68,6 +72,9 @@ MAY: dict[str, tuple[str, ...]] = {
         RETIREMENT,
         CAPTURE,
         REPLAY,
+        *HOLDS,
+        REDO,
+        TRANSITION,
     ),
 }
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""

@@ -22,16 +22,18 @@ from attestry.usecases.decide import decide_approval
 from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
 from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.judge import _deployed
-from attestry.usecases.operate import claim_submission, retry_version
+from attestry.usecases.manual import Hand, retry_version
+from attestry.usecases.operate import claim_submission
 from attestry.usecases.recorded import check_recorded, event_of_transition
 from attestry.usecases.records import load_version, pointer_key, stage_key
 from attestry.usecases.revoke import RETIREMENTS, Revocation, due_retirements, kill_version, retire_due, retire_version
 from attestry.usecases.sweep import sweep
 from tests.fakes import Faults, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
 from tests.flow import Flow
-from tests.versions import AT, ATTESTOR, ERIN, FRANK, make_approved, make_version
+from tests.versions import AT, ATTESTOR, ERIN, FRANK, make_approved, make_version, session
 
 MODEL = "credit-risk"
+HENRY = session("deployer", "henry", person="henry")
 POINTER = pointer_key(MODEL, "production")
 
 
@@ -169,7 +171,7 @@ def test_a_killed_version_is_never_deployed_rolled_back_to_retried_or_claimed_ag
     for act in (
         lambda: put_in_place(meta, 1),
         lambda: begin_deployment(meta, ATTESTOR, version, by=ERIN, reason="again", at=AT),
-        lambda: retry_version(meta, MemoryPipeline(), MODEL, 1),
+        lambda: retry_version(Hand(meta, ATTESTOR, MemoryPipeline(), MemoryFunctions(), "gate", HENRY, "again", AT), MODEL, 1),
         lambda: claim_submission(meta, ATTESTOR, MODEL, 1, by=FRANK, at=AT),
     ):
         with pytest.raises(ConflictError):
