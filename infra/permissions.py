@@ -65,8 +65,8 @@ def _bundle(g: Grants) -> Statements:
 
 def _collect(g: Grants) -> Statements:
     return [
-        *g.read_rows("KEY#*", "KEYS"),
-        *g.write_rows("KEY#*", "OUTBOX"),
+        *g.read_rows("KEY#*", "KEYS", "VOLUME#*"),
+        *g.write_rows("KEY#*", "OUTBOX", "VOLUME#*"),
         *g.write_rows("KEYS", delete=True),
         *g.write_rows("SEALED#*"),
         *g.list_versions(g.stores.store),
@@ -78,7 +78,7 @@ def _collect(g: Grants) -> Statements:
 def _console_decision(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "VERSION#*"),
-        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.find_console_callers(),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(),
@@ -91,7 +91,7 @@ def _decide(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("PERSON#*"),
-        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(SIGNATURES),
         *g.audit(),
@@ -101,15 +101,15 @@ def _decide(g: Grants) -> Statements:
 
 def _delegate(g: Grants) -> Statements:
     return [
-        *g.read_rows("KEY#*", "LEAF#*", "MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.read_rows("KEY#*", "LEAF#*", "MODEL#*", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.check_rows("MODEL#*", "VERSION#*"),
-        *g.write_rows("KEY#*", "KEYS", "OUTBOX"),
+        *g.write_rows("KEY#*", "KEYS", "OUTBOX", "VOLUME#*"),
     ]
 
 
 def _deploy(g: Grants) -> Statements:
     return [
-        *g.read_rows("MODEL#*", "VERSION#*"),
+        *g.read_rows("MODEL#*", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "environments/*", FROZEN),
         *g.attest(),
@@ -130,7 +130,7 @@ def _gate(g: Grants) -> Statements:
     answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
     return [
         *g.read_rows("FINDINGS#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
         *g.attest(PACKETS),
         *g.start_pipeline(),
@@ -145,7 +145,7 @@ def _nothing(_g: Grants) -> Statements:
 
 def _operate(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*"),
+        *g.read_rows("LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("RETIREMENTS", delete=True),
         *g.find_console_callers(),

@@ -8,6 +8,7 @@ from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
+from attestry.domain.conditions import read_conditions
 from attestry.domain.operations import Operation, require_role
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
@@ -17,7 +18,7 @@ world = World()
 
 def decide(request: Request) -> dict[str, Any]:
     """Record the caller's decision; the gate sends the pipeline on."""
-    body = request.body("decision", "reason", "packet_sha256", "signature")
+    body = request.body("decision", "reason", "packet_sha256", "signature", "conditions")
     verdict, reason = read_verdict(body.get("decision")), read_reason(body.get("reason"))
     model, number = request.text("model"), request.number("number")
     by = person_of(world.meta, caller(request, world.settings))
@@ -34,6 +35,7 @@ def decide(request: Request) -> dict[str, Any]:
         at=world.clock.now(),
         packet_sha256=read_packet_sha256(body.get("packet_sha256")),
         signature=read_signature(body.get("signature")),
+        conditions=read_conditions(body.get("conditions")),
     )
     if decision.complete:
         world.functions.send(world.settings.gate_function, {"action": "decided", "model": model, "version": number})
@@ -51,6 +53,8 @@ def decide(request: Request) -> dict[str, Any]:
         "person": by.person,
         "packet_sha256": version.packet["sha256"],
         "signed_by_person": decision.signed_by_person,
+        "missing": decision.missing,
+        "terms": dict(version.terms),
     }
 
 

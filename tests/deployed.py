@@ -102,7 +102,7 @@ def recorded_approval(version: Version, transition: int = 1, **changes: Any) -> 
         at=row["at"],
         evidence=row["evidence"],
         version_digest=row["version_digest"],
-        data={"person": row["person"], "decision": row["decision"]},
+        data={"person": row["person"], "decision": row["decision"], **({"conditions": row["conditions"]} if "conditions" in row else {})},
     )
     by = Principal.from_item(row["principal"])
     moved = record_writes(version, facts, by, AT, AttestationRef("ab" * 32, "somewhere", "v1"))

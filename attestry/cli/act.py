@@ -36,9 +36,19 @@ def _register_decisions(app: typer.Typer) -> None:
             Path | None, typer.Option("--sign-with", metavar="KEY", help="Sign the packet with this SSH key (ssh-ed25519), by ssh-keygen.")
         ] = None,
         packet: PacketOption = "",
+        until: Annotated[
+            str | None, typer.Option("--until", metavar="YYYY-MM-DD", help="The approval counts up to 00:00 UTC of this day.")
+        ] = None,
+        max_predictions: Annotated[
+            int | None, typer.Option("--max-predictions", min=1, metavar="N", help="It allows so many predictions.")
+        ] = None,
+        segment: Annotated[
+            list[str] | None,
+            typer.Option("--segment", metavar="NAME=VALUE", help="It allows requests in which this feature has this value; repeatable."),
+        ] = None,
     ) -> None:
-        """Approve a version that waits for it."""
-        _decide(cli, version, "approve", reason, packet, sign_with)
+        """Approve a version that waits for it, with conditions where you set any."""
+        _decide(cli, version, "approve", reason, packet, sign_with, read_condition_options(until, max_predictions, segment or []))
 
     @verb(app, roles=("approver", "validator"))
     def reject(cli: Cli, version: VersionArgument, reason: ReasonOption, packet: PacketOption = "") -> None:
@@ -149,7 +159,31 @@ def _parse(text: str, where: str) -> Any:
         raise typer.BadParameter(f"{where}: {error.problems[0].message}") from error
 
 
-def _decide(cli: Cli, version: str, decision: str, reason: str, seen: str, sign_with: Path | None) -> None:
+def read_condition_options(until: str | None, max_predictions: int | None, segments: list[str]) -> dict[str, Any]:
+    """Return the conditions that options set; the values of one feature that is named several times are all allowed.
+
+    Raises:
+        typer.BadParameter: a segment is not of the form NAME=VALUE.
+    """
+    features: dict[str, list[str]] = {}
+    for text in segments:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"--segment {text}: give NAME=VALUE, for example region=EU")
+        features.setdefault(name, []).append(value)
+    given = {"until": until, "max_predictions": max_predictions, "segments": features}
+    return {name: value for name, value in given.items() if value}
+
+
+def _decide(
+    cli: Cli,
+    version: str,
+    decision: str,
+    reason: str,
+    seen: str,
+    sign_with: Path | None,
+    conditions: dict[str, Any] | None = None,
+) -> None:
     """Show the packet, sign it where that is asked for, and send the decision with the packet's digest."""
     from attestry.cli import render
     from attestry.cli.packet import summary
@@ -166,7 +200,9 @@ def _decide(cli: Cli, version: str, decision: str, reason: str, seen: str, sign_
         from attestry.client.ssh_sign import sign_packet
 
         signature = sign_packet(packet.sha256, sign_with)
-    answer = cli.client.decide(reference.model, reference.number, decision, reason, packet_sha256=packet.sha256, signature=signature)
+    answer = cli.client.decide(
+        reference.model, reference.number, decision, reason, packet_sha256=packet.sha256, signature=signature, conditions=conditions
+    )
     cli.show(answer, lambda a: _decided(str(reference), a))
 
 
@@ -175,5 +211,9 @@ def _decided(version: str, answer: dict[str, Any]) -> str:
     if answer["decision"] == "reject":
         return f"{version} is rejected"
     if answer["complete"]:
-        return f"{version} is approved{told}"
-    return f"{version} has {len(answer['approvals'])} of {answer['needed']} approvals{told}"
+        from attestry.domain.conditions import Terms
+
+        terms = str(Terms.from_item(answer.get("terms") or {}))
+        return f"{version} is approved{f' {terms}' if terms else ''}{told}"
+    lacking = f"; missing: {answer['missing']}" if answer.get("missing") else ""
+    return f"{version} has {len(answer['approvals'])} of {answer['needed']} approvals{told}{lacking}"

@@ -127,7 +127,17 @@ class RegistryClient:
             raise IntegrityError(f"the registry showed a packet of {packet.reference} with another digest than it says")
         return packet
 
-    def decide(self, model: str, number: int, decision: str, reason: str, *, packet_sha256: str = "", signature: str = "") -> Any:
+    def decide(
+        self,
+        model: str,
+        number: int,
+        decision: str,
+        reason: str,
+        *,
+        packet_sha256: str = "",
+        signature: str = "",
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Approve or reject a version that waits for it.
 
         Args:
@@ -137,8 +147,10 @@ class RegistryClient:
             reason: why.
             packet_sha256: digest of the packet that was read; refused where the version has another.
             signature: the caller's own signature over it, armored; only to approve.
+            conditions: under what the caller approves: `until` (day), `max_predictions`, `segments` (feature to values).
         """
-        seen = {name: text for name, text in (("packet_sha256", packet_sha256), ("signature", signature)) if text}
+        given = (("packet_sha256", packet_sha256), ("signature", signature), ("conditions", dict(conditions or {})))
+        seen = {name: value for name, value in given if value}
         return self._post(f"{_version(model, number)}/decision", {"decision": decision, "reason": reason, **seen})
 
     def deploy(self, model: str, number: int, reason: str) -> Any:

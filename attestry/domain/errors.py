@@ -120,6 +120,18 @@ class UnprovenIdentityError(ForbiddenError):
     code = "unproven_identity"
 
 
+class ApprovalLapsedError(ConflictError):
+    """The approval of a version, or a condition of it, has ended; the version is approved again before it serves."""
+
+    code = "approval_lapsed"
+
+
+class OutsideConditionsError(ForbiddenError):
+    """A request lies outside of what the version is approved for."""
+
+    code = "outside_conditions"
+
+
 class IntegrityError(AttestryError):
     """Bytes differ from what was recorded."""
 

@@ -164,6 +164,7 @@ class Version:
             who brought it, empty where that is not known.
         barred: persons who may not decide on it, besides the submitter.
         held: while somebody holds the version, `by` (person), `reason` and `at`; empty else.
+        terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
 
     model: str
@@ -209,6 +210,12 @@ class Version:
     inputs: tuple[Mapping[str, Any], ...] = ()
     barred: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def opening(self) -> int:
+        """Return the number of the transition that opened its approval the last time; 0 before."""
+        return int(self.packet.get("transition") or 0)
 
     @property
     def reference(self) -> str:
@@ -297,4 +304,5 @@ _DECODERS: dict[str, Any] = {
     "inputs": tuple,
     "barred": tuple,
     "held": dict,
+    "terms": dict,
 }

@@ -9,6 +9,7 @@ Rules:
 - Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
   fills a place that the policy had open when it was given, and together they fill all (`attestry.domain.requirements`). A
   decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
+- Under what the version may serve is computed anew from the conditions of all approvals and the policy, the strictest of each.
 - A decision from the AWS console names CloudTrail's event by ID and digest; one from elsewhere names none.
 - An approver's own signature, by a key that was theirs then, makes it `signed by person`; else it is `recorded by registry`.
   Where the policy asks for signatures, each approval needs one.
@@ -17,11 +18,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy, is_met
 from attestry.domain.cause import is_reproduction
-from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError
+from attestry.domain.conditions import Conditions, strictest
+from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.requirements import check_fills, missing
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
@@ -64,6 +67,8 @@ def check_approvals(case: Case) -> str:
         raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
     if approved and is_reproduction(case.need_moves()[0].entry.data.get("cause") or {}):
         raise IntegrityError("the version was made to reproduce another one, and was approved all the same")
+    for move in approved:
+        _check_terms(move.entry, decisions, policy)
     if any(case.moved(kind) for kind in DEPLOYMENTS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
     _refuse_strange_signatures(case)
@@ -86,6 +91,23 @@ def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[
                 raise IntegrityError(f"the decision of {person}: {error.message}") from error
         approving[person] = roles
     return approving
+
+
+def _check_terms(approved: Entry, decisions: Sequence[Attested], policy: ApprovalPolicy) -> None:
+    """Compute anew what follows from the approvals and the policy, and compare it with what the approval says; none had ended by then."""
+    given = [
+        (datetime.fromisoformat(str(m.entry.event["at"])), Conditions.from_item(m.entry.data.get("conditions", {})))
+        for m in decisions
+        if m.entry.data["decision"] == "approve"
+    ]
+    try:
+        terms = strictest(policy, given)
+    except InvalidInputError as error:
+        raise IntegrityError(f"the conditions of the approvals exclude each other: {error.message}") from error
+    if dict(approved.data.get("terms", {})) != terms.to_item():
+        raise IntegrityError("the version may serve under other conditions than follow from its approvals and its policy")
+    if terms.until and terms.until <= str(approved.event["at"]):
+        raise IntegrityError(f"the version was approved when an approval of it had ended at {terms.until}")
 
 
 def submitters_of(case: Case) -> set[str]:
@@ -130,7 +152,7 @@ def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, p
     _, content = read_move(move.statement)
     where = f"the decision of {data.get('person')}"
     verdict = "reject" if entry.kind == "version.rejected" else "approve"
-    further = (*(("signature",) if data.get("signed_by_person") else ()), *(("console",) if "console" in data else ()))
+    further = (*(("signature",) if data.get("signed_by_person") else ()), *({"console", "conditions", "terms"} & data.keys()))
     facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *further}
     expected = {
         **{name: data[name] for name in facts},
@@ -158,7 +180,8 @@ def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, p
         raise IntegrityError(f"{where} was made in none of the roles {', '.join(policy.roles)}")
     _check_console(move, where)
     grade = _check_signature(case, entry, packet, policy, verdict)
-    return {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
+    told = {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
+    return {**told, "conditions": dict(data["conditions"])} if "conditions" in data else told
 
 
 def _check_console(move: Attested, where: str) -> None:

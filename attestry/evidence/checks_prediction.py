@@ -7,6 +7,8 @@ Rules:
 - In the order of the ledger, the last move of the version before the delegation left it DEPLOYED in that environment. An
   order within one batch says nothing, since its events were committed at almost the same time by clocks that may differ:
   a deployment that was logged with the delegation counts as before it, an end of the version as well.
+- The delegation keeps to the conditions of the approval in force: it ends with it, and lets its key sign no more receipts, nor for other
+  requests, than the approval allows. The sum over all keys is the registry's count; one bundle does not show it.
 - The receipt is the delegated key's, within the delegation's time, for this version, and not from after its end.
 - The receipt is under a seal that is in the ledger, at the place that its number gives it. A key that was closed without
   such a seal shows that the receipt was withheld from the seals, or made afterwards.
@@ -14,10 +16,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from attestry.domain.errors import IntegrityError
+from attestry.domain.conditions import Terms, check_segments
+from attestry.domain.errors import AttestryError, IntegrityError
+from attestry.evidence.canonical import parse_strict
 from attestry.evidence.case import Case, Entry
 from attestry.evidence.checks_moves import DEPLOYMENTS, ENDS
 from attestry.evidence.delegation import read_unverified_delegation, verify_delegation
@@ -60,7 +65,7 @@ def check_delegation(case: Case, *, alone: bool = False) -> Found | str:
         )
     if entry is None:
         raise MissingError("the event of the delegation is not in the bundle")
-    expected = {
+    expected: dict[str, object] = {
         "kid": delegation.kid,
         "delegation_sha256": sha256_hex(token.encode()),
         "version": str(grant.version),
@@ -69,6 +74,8 @@ def check_delegation(case: Case, *, alone: bool = False) -> Found | str:
         "expires": grant.expires,
         "delegator": grant.issuer,
     }
+    if grant.max_receipts is not None or "max_receipts" in entry.data:
+        expected["max_receipts"] = grant.max_receipts
     wrong = sorted(name for name, value in expected.items() if entry.data.get(name) != value)
     if wrong:
         raise IntegrityError(f"the event of the delegation names another {wrong[0]} than the delegation")
@@ -93,8 +100,37 @@ def check_standing(case: Case) -> Found | str:
         raise IntegrityError(f"the version stood {last.data['to']['standing']} ({last.kind}, {last.place}) when it was delegated to")
     if deployed.data.get("environment") != grant.environment:
         raise IntegrityError(f"the version was deployed in {deployed.data.get('environment')}, the delegation is for {grant.environment}")
+    terms = check_terms(case, before, delegated)
     told = f"{deployed.kind} by {deployed.event['principal']['person'] or deployed.event['principal']['login']}, {deployed.place}"
-    return f"{grant.standing} when delegated to: {told}"
+    return f"{grant.standing} when delegated to: {told}" + (f"; approved {terms}" if str(terms) else "")
+
+
+def check_terms(case: Case, before: Sequence[Entry], delegated: Entry) -> Terms:
+    """Verify that the delegation keeps to the conditions of the approval that was in force, and return these.
+
+    Args:
+        case: the case.
+        before: the moves of the version before the delegation.
+        delegated: the event of the delegation.
+    """
+    grant = case.need_delegation().grant
+    approved = [m for m in before if m.kind == "version.approved"]
+    terms = Terms.from_item(approved[-1].data.get("terms", {})) if approved else Terms()
+    if terms.until:
+        end = _milliseconds(terms.until)
+        if grant.expires * 1000 > end:
+            raise IntegrityError(f"the approval ended at {terms.until}, the delegation lasts until {_moment(grant.expires)}")
+        if delegated.index is not None and _milliseconds(delegated.at) > end + LATE_SECONDS * 1000:
+            raise IntegrityError(f"the approval ended at {terms.until}, and the delegation was logged at {delegated.at}")
+        if delegated.index is not None and delegated.at > terms.until:
+            case.notes.append(f"LOGGED LATE: the approval ended at {terms.until}; the ledger knows of the delegation since {delegated.at}")
+    if terms.max_predictions is not None and not 0 < (grant.max_receipts or 0) <= terms.max_predictions:
+        raise IntegrityError(
+            f"the approval allows {terms.max_predictions} predictions, the delegation {grant.max_receipts or 'any number'}"
+        )
+    if dict(grant.segments) != dict(terms.segments):
+        raise IntegrityError("the delegation names another segment than the version is approved for")
+    return terms
 
 
 def check_receipt(case: Case) -> str:
@@ -106,6 +142,9 @@ def check_receipt(case: Case) -> str:
     for end in (m.entry for m in case.moves if m.entry.kind in ENDS):
         if receipt.time_ms > _milliseconds(str(end.event["at"])) + CLOCKS_DIFFER_MS:
             raise IntegrityError(f"the receipt is from after the end of the version ({end.kind}, {end.place})")
+    most = delegation.grant.max_receipts
+    if most is not None and receipt.prediction_id.sequence > most:
+        raise IntegrityError(f"the receipt is number {receipt.prediction_id.sequence} of its key, which was to sign {most}")
     case.receipt = receipt
     at = _moment(receipt.time_ms / 1000)
     case.facts["prediction"] = {
@@ -169,6 +208,7 @@ def check_payload(case: Case) -> str:
         if request is None:
             raise IntegrityError("the bundle holds a salt without a request")
         check_request(receipt, _text(salt, "salt"), request)
+        _check_segment(case, request)
         told.append("request")
     if output is not None:
         check_output(receipt, output)
@@ -176,6 +216,16 @@ def check_payload(case: Case) -> str:
     if not told:
         return "no payload in this bundle" + ("" if receipt.output is None else "; the receipt holds the output")
     return f"{' and '.join(told)} are those of the receipt"
+
+
+def _check_segment(case: Case, request: bytes) -> None:
+    grant = case.need_delegation().grant
+    if not grant.segments:
+        return
+    try:
+        check_segments(grant.segments, parse_strict(request)["instances"], grant.version.reference)
+    except (AttestryError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the request lies outside of what the version was approved for: {error}") from error
 
 
 def _precedes(move: Entry, delegated: Entry) -> bool:

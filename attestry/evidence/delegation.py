@@ -11,6 +11,8 @@ A delegation is a JWT (RFC 7519), ES256, `typ=predkey+jwt`, by the registry's de
 | cnf.jwk | the Ed25519 public key of the process (RFC 7800, RFC 8037) |
 | iat, nbf, exp | seconds since 1970; at most one hour |
 | jti | random |
+| max | only where the approval sets a number of predictions: the highest sequence number that the key may sign |
+| segments | only where the approval sets them: feature to the list of values that a request may have |
 
 The *key ID* is SHA-256 of the delegation's compact form in lower-case base32, so a receipt names not only a key, but
 what the key was allowed to. `kid` in the delegation's own header is the RFC 7638 thumbprint of the delegator key.
@@ -22,8 +24,8 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,9 @@ ED25519_BYTES = 32
 
 _ENVIRONMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _TEXTS = ("iss", "sub", "aud", "standing", "jti")
+_CONDITIONS: dict[str, type] = {"max": int, "segments": dict}
+"""Claims that are there only where the approval has such conditions."""
+
 _CLAIMS: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "cnf": dict, **dict.fromkeys(("iat", "nbf", "exp"), int)}
 
 
@@ -61,6 +66,8 @@ class Grant:
         not_before: seconds since 1970.
         expires: seconds since 1970, at most an hour after `not_before`.
         token_id: random.
+        max_receipts: the highest sequence number that may be signed, or None for no limit.
+        segments: feature to the values that a request may have; empty for any.
     """
 
     issuer: str
@@ -72,6 +79,8 @@ class Grant:
     not_before: int
     expires: int
     token_id: str
+    max_receipts: int | None = None
+    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ def issue(
     public_key: bytes,
     now: datetime,
     lifetime_seconds: int = MAX_LIFETIME_SECONDS,
+    max_receipts: int | None = None,
+    segments: Mapping[str, Sequence[str]] | None = None,
 ) -> Delegation:
     """Sign a delegation.
 
@@ -137,6 +148,8 @@ def issue(
         public_key: Ed25519 public key of the process, 32 bytes.
         now: the time, UTC.
         lifetime_seconds: at most 3,600.
+        max_receipts: the highest sequence number that may be signed; None for no limit.
+        segments: feature to the values that a request may have; None for any.
 
     Raises:
         InvalidInputError: a value has not the form that the delegation needs.
@@ -154,6 +167,8 @@ def issue(
         not_before=start,
         expires=start + lifetime_seconds,
         token_id=secrets.token_hex(16),
+        max_receipts=max_receipts,
+        segments={name: tuple(values) for name, values in (segments or {}).items()},
     )
     try:
         _check(grant)
@@ -200,7 +215,7 @@ def read_unverified_delegation(token: str) -> Delegation:
 
 
 def _grant_of(claims: dict[str, Any]) -> Grant:
-    require_types(claims, _CLAIMS, name="delegation")
+    require_types(claims, {**_CLAIMS, **{n: t for n, t in _CONDITIONS.items() if n in claims}}, name="delegation")
     environment, _, model = claims["aud"].partition("/")
     try:
         version = VersionUrn.parse(claims["sub"])
@@ -221,13 +236,25 @@ def _grant_of(claims: dict[str, Any]) -> Grant:
         not_before=claims["nbf"],
         expires=claims["exp"],
         token_id=claims["jti"],
+        max_receipts=claims.get("max"),
+        segments=_read_segments(claims["segments"]) if "segments" in claims else {},
     )
     _check(grant)
     return grant
 
 
+def _read_segments(claim: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    if not claim or not all(isinstance(v, list) and v and all(isinstance(t, str) for t in v) for v in claim.values()):
+        raise IntegrityError("the claim segments of the delegation gives features and the texts that each may be")
+    return {name: tuple(values) for name, values in claim.items()}
+
+
 def _claims(grant: Grant) -> dict[str, Any]:
+    conditions: dict[str, Any] = {} if grant.max_receipts is None else {"max": grant.max_receipts}
+    if grant.segments:
+        conditions["segments"] = {name: list(values) for name, values in grant.segments.items()}
     return {
+        **conditions,
         "iss": grant.issuer,
         "sub": str(grant.version),
         "aud": f"{grant.environment}/{grant.version.model}",
@@ -247,6 +274,8 @@ def _check(grant: Grant) -> None:
         raise IntegrityError(f"no version that is {grant.standing} may be signed for")
     if not 0 < grant.expires - grant.not_before <= MAX_LIFETIME_SECONDS or grant.issued > grant.not_before:
         raise IntegrityError("a delegation lasts at most an hour and starts when it is issued or later")
+    if grant.max_receipts is not None and grant.max_receipts < 1:
+        raise IntegrityError("a delegation that limits the receipts of its key allows one or more")
     if len(grant.public_key) != ED25519_BYTES or not grant.issuer or not grant.token_id:
         raise IntegrityError("the delegation lacks key, issuer or token ID")
 

@@ -4,8 +4,8 @@ For each key there are, below `<version folder>/predictions/<key ID>/`:
 
 - `delegation.jwt`: the delegation;
 - `<first>-<last>.jsonl`: the receipts of a range of sequence numbers, an object per line: `sequence`, `at`, `receipt`;
-- `<first>-<last>.private.ndjson`: what may have to be erased one day: salt, principal, captured request and output. It
-  is not locked, and its name is one that the store's policy lets be deleted.
+- `<first>-<last>.private.ndjson`: what may have to be erased one day: salt, principal, captured request and output. It is not locked, and
+  its name is one that the store's policy lets be deleted.
 
 Rules:
 - A batch is decided by a conditional write before its objects are written, and counted by another one after; whoever
@@ -13,9 +13,10 @@ Rules:
 - The transaction that counts a batch holds its seal, the event `key.sealed`: there is no batch without a seal, and none twice.
 - Rows are immutable, and a key's receipts become durable in sequence, so what lies behind `collected` is complete.
 - What a version stands as, or that it was killed, makes no difference: what was signed is sealed.
-- A key is closed once nothing more can be acknowledged under it; its last number and its seals are then an event.
-- A gap in the sequence is passed over, kept on record and reported, never hidden. So are rows that somebody deletes after
-  their batch was decided: the batch goes on from its object where that is written, and else without them.
+- A key is closed once nothing more can be acknowledged under it; its last number and its seals are then an event, and what it left over of
+  the predictions that an approval allows is free again (`attestry.usecases.conditions`).
+- A gap in the sequence is passed over, kept on record and reported, never hidden. So are rows that somebody deletes after their batch was
+  decided: the batch goes on from its object where that is written, and else without them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from attestry.evidence.digests import sha256_hex
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.seal import CLOSED, MAX_RECEIPTS, SEALED, Closing, Seal, batch_line, parse_batch, seal_root
 from attestry.ports import Clock, Delete, Item, Key, MetaStore, ObjectStore, StoredObject, Update, When
+from attestry.usecases.conditions import take_back
 from attestry.usecases.records import outbox_put
 from attestry.usecases.sign import (
     ACKNOWLEDGE_WITHIN,
@@ -266,17 +268,13 @@ class Collector:
             return False
         kid, last = str(state["kid"]), int(state["collected"])
         gaps = tuple((int(gap[0]), int(gap[1])) for gap in state.get("gaps", []))
-        count, sealed = int(state.get("count", 0)), int(state.get("sealed", 0))
-        closing = Closing(kid, str(state["model"]), int(state["number"]), last, count, gaps, sealed).to_data()
+        sums = int(state.get("count", 0)), gaps, int(state.get("sealed", 0))
+        closing = Closing(kid, str(state["model"]), int(state["number"]), last, *sums).to_data()
         event = Event(CLOSED, f"key/{kid}", 1, at, registry_principal("collect"), closing)
         facts = {name: closing[name] for name in ("last", "count", "gaps", "sealed")}
-        self._meta.transact(
-            [
-                Delete(open_key(kid), When(exists=True, equals={"collected": last, "batch_last": None})),
-                Update(delegation_key(kid), {"closed": timestamp(at), **facts}),
-                outbox_put(event),
-            ]
-        )
+        closed = Delete(open_key(kid), When(exists=True, equals={"collected": last, "batch_last": None}))
+        kept = Update(delegation_key(kid), {"closed": timestamp(at), **facts})
+        self._meta.transact([closed, kept, outbox_put(event), *take_back(self._meta, state, last)])
         return True
 
 

@@ -10,14 +10,16 @@ kept before the decision is written, so that a decision never names a signature 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, check_in_turn, check_may_decide, check_signed, is_met
-from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, UnprovenIdentityError
+from attestry.domain.conditions import Conditions, Terms, ends_at, fit_conditions, strictest
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, UnprovenIdentityError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
+from attestry.domain.requirements import Approving, missing
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.evidence.packet import Packet
@@ -25,10 +27,12 @@ from attestry.evidence.predicates import APPROVAL, Predicate
 from attestry.ports import Check, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
 from attestry.usecases.attest import Attestor
+from attestry.usecases.conditions import begin_volume
 from attestry.usecases.packet import load_packet
 from attestry.usecases.records import Move, approval_key, approving_persons, load_version, move_writes
 
 TRIES = 8
+NONE = Conditions()
 _COUNTED = ("decision", "version_digest", "evidence", "policy_digest")
 """What a row has to say alike for its approval to count."""
 
@@ -43,6 +47,7 @@ class Decision:
         approvals: persons who have approved.
         needed: how many approvals the policy asks for.
         signed_by_person: whether the person's own signature stands behind it; else the registry alone recorded it.
+        missing: what the policy asks for yet, for a person; empty where nothing.
     """
 
     version: Version
@@ -50,11 +55,15 @@ class Decision:
     approvals: tuple[str, ...]
     needed: int
     signed_by_person: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True)
 class _Act:
-    """A decision as it is written: who decides what, on which packet, under which policy."""
+    """A decision as it is written: who decides what, on which packet, under which policy and conditions.
+
+    `terms` are those of the version, where the decision completes its approval.
+    """
 
     verdict: Verdict
     person: str
@@ -66,6 +75,8 @@ class _Act:
     signature: OwnSignature | None = None
     further: tuple[Write, ...] = field(default=())
     console: Mapping[str, Any] | None = None
+    conditions: Conditions = field(default_factory=Conditions)
+    terms: Terms | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,6 +88,8 @@ class _Act:
             "opened": self.packet.content["transition"],
             "signed_by_person": self.signature is not None,
         }
+        more = {"conditions": self.conditions.to_item(), "terms": self.terms.to_item() if self.terms else {}}
+        facts |= {name: value for name, value in more.items() if value}
         if self.signature:
             facts["signature"] = self.signature.facts
         return {**facts, "console": dict(self.console)} if self.console else facts
@@ -96,6 +109,7 @@ def decide_approval(
     packet_sha256: str = "",
     signature: bytes = b"",
     console: Mapping[str, Any] | None = None,
+    conditions: Conditions = NONE,
 ) -> Decision:
     """Record a person's decision, and end the stage when the policy is met or a person rejects.
 
@@ -114,9 +128,12 @@ def decide_approval(
         packet_sha256: digest of the packet that the person saw; empty where nobody says.
         signature: the person's own signature over that digest, see `attestry.evidence.ssh_signature`; empty where there is none.
         console: how the decision was made in the AWS console, see `attestry.usecases.console_caller.console_facts`; None elsewhere.
+        conditions: under what the person approves; only with an approval.
 
     Raises:
-        ConflictError: the version does not wait for a decision, has another packet, or the person has decided otherwise.
+        ConflictError: the version does not wait for a decision, has another packet, the person has decided otherwise, or an approval that
+            would count has ended meanwhile.
+        ApprovalOrderError: others have to approve first.
         HeldError: the version is held; it can be rejected, but not approved.
         SelfApprovalError, UnprovenIdentityError, ForbiddenError: see `check_may_decide`.
         UnsignedApprovalError: the policy asks for the person's own signature.
@@ -125,10 +142,12 @@ def decide_approval(
     """
     if signature:
         check_is_approval(verdict)
+    if conditions != NONE and verdict is not Verdict.APPROVE:
+        raise InvalidInputError.of("conditions", "approval_only", "a rejection has no conditions")
     for _ in range(TRIES):
         version = load_version(meta, model, number)
         _check_packet(version, packet_sha256)
-        repeated = _repeated(meta, version, verdict, by, signature)
+        repeated = _repeated(meta, version, verdict, by, signature, conditions)
         if repeated:
             return repeated
         person = check_may_decide(version, by)
@@ -137,15 +156,19 @@ def decide_approval(
             check_signed(version, person, reason=reason, signed=bool(signature))
         packet, policy = _packet_and_policy(store, version)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
-        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks, console)
+        fitted = fit_conditions(conditions, version.schema, at)
+        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks, console, fitted)
         counted = counted_approvals(meta, version)
         approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:
             check_in_turn(policy, version.reference, approving, person, by.roles)
             approving = {**approving, person: by.roles}
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
+        if verdict is Verdict.APPROVE:
+            terms = _terms(version, act, counted)
+            act = replace(act, terms=terms) if complete else act
         if _commit(meta, attestor, version, act, counted, complete=complete):
-            return Decision(load_version(meta, model, number), complete, tuple(sorted(approving)), policy.needed, own is not None)
+            return _outcome(load_version(meta, model, number), policy, approving, complete=complete, signed=own is not None)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 
 
@@ -163,6 +186,7 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
     by = registry_principal("approval-policy")
     packet, policy = _packet_and_policy(store, version)
     act = _Act(Verdict.APPROVE, by.login, by, "the manifest's policy approves what passes all gates", at, packet, policy)
+    act = replace(act, terms=_terms(version, act, ()))
     if not _commit(meta, attestor, version, act, (), complete=True):
         head = load_version(meta, version.model, version.number)
         if not head.approved:
@@ -177,6 +201,7 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     changes = {
         "approved": complete and not rejected,
         "error": f"rejected by {act.person}: {act.reason}" if rejected else "",
+        "terms": act.terms.to_item() if act.terms else {},
     }
     move = _move(version, act, rejected=rejected, complete=complete)
     # The rules of four eyes and of the quorum stand in the transaction too, so that code that forgets them cannot write past them: the row
@@ -184,11 +209,30 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person}, lacks={"barred": act.person})
     there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in _COUNTED})) for row in counted]
     writes = [*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further]
+    if act.terms:
+        writes += begin_volume(version, version.opening, act.terms)
     try:
         meta.transact([*writes, *(there if complete and not rejected else [])])
     except ConditionFailedError:
         return False
     return True
+
+
+def _terms(version: Version, act: _Act, counted: Sequence[Item]) -> Terms:
+    """Return what follows from the approvals that are there and this one.
+
+    Raises:
+        ConflictError: one of them, or the policy, has ended; the sentence names it.
+    """
+    given = [(str(r["person"]), datetime.fromisoformat(str(r["at"])), Conditions.from_item(r.get("conditions") or {})) for r in counted]
+    given.append((act.person, act.at, act.conditions))
+    for person, at, conditions in given:
+        end = ends_at(act.policy, at, conditions)
+        if end and end <= timestamp(act.at):
+            raise ConflictError(
+                f"{version.reference}: the approval of {person} counts until {end} alone, and nothing can be approved with it"
+            )
+    return strictest(act.policy, [(at, conditions) for _, at, conditions in given])
 
 
 def _check_packet(version: Version, seen: str) -> None:
@@ -209,7 +253,9 @@ def _packet_and_policy(store: ObjectStore, version: Version) -> tuple[Packet, Ap
     return packet, policy
 
 
-def _repeated(meta: MetaStore, version: Version, verdict: Verdict, by: Principal, signature: bytes) -> Decision | None:
+def _repeated(
+    meta: MetaStore, version: Version, verdict: Verdict, by: Principal, signature: bytes, conditions: Conditions
+) -> Decision | None:
     row = meta.get(approval_key(version.model, version.number, by.person)) if by.person else None
     if row is None:
         return None
@@ -217,10 +263,17 @@ def _repeated(meta: MetaStore, version: Version, verdict: Verdict, by: Principal
         raise ConflictError(f"{by.person} has already decided '{row['decision']}' on {version.reference}; a decision is not changed")
     if signature and not row["signed_by_person"]:
         raise ConflictError(f"{by.person} has already approved {version.reference} without a signature; a decision is not changed")
+    if conditions != NONE and row.get("conditions", {}) != fit_conditions(conditions, version.schema).to_item():
+        raise ConflictError(f"{by.person} has already approved {version.reference} under other conditions; a decision is not changed")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     complete = version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING
-    approving = tuple(sorted(approving_persons(counted_approvals(meta, version))))
-    return Decision(version, complete, approving, policy.needed, bool(row["signed_by_person"]))
+    approving = approving_persons(counted_approvals(meta, version))
+    return _outcome(version, policy, approving, complete=complete, signed=bool(row["signed_by_person"]))
+
+
+def _outcome(version: Version, policy: ApprovalPolicy, approving: Approving, *, complete: bool, signed: bool) -> Decision:
+    wanted = "" if complete else " and ".join(map(str, missing(policy.requirements, approving)))
+    return Decision(version, complete, tuple(sorted(approving)), policy.needed, signed, wanted)
 
 
 def counted_approvals(meta: MetaStore, version: Version) -> list[Item]:

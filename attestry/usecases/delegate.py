@@ -8,16 +8,20 @@ Rules:
   from the day on that is set for its retirement; a delegation ends with the day before at the latest.
 - What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
   given was right when it was recorded, and it is recorded before the process has it.
+- Nothing is delegated once an approval has ended, by its date or its number of predictions; a delegation ends with it at the latest, lets
+  its key sign no more than its part of what is left, and names the segment that requests have to lie in.
 - At most one hour; the private key never leaves the process that asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, is_met
+from attestry.domain.conditions import Conditions, Terms, strictest
+from attestry.domain.days import beginning_of
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
@@ -27,6 +31,7 @@ from attestry.evidence.delegation import MAX_LIFETIME_SECONDS, Delegation, issue
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
+from attestry.usecases.conditions import check_end, give_out
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.recorded import check_approvals
 from attestry.usecases.records import approval_key, approving_persons, load_version, outbox_put, pointer_key, version_key
@@ -59,6 +64,7 @@ def delegate_signing(
     Raises:
         InvalidInputError: `jwk` is no public Ed25519 key.
         NotFoundError: nothing is deployed there, or not any more.
+        ApprovalLapsedError: its approval, or a condition of it, has ended.
         ConflictError: another version stands there, it is due for retirement, its approvals do not hold, or the pointer keeps moving.
         IntegrityError: an approval is not what was recorded, or the version was taken out of use and its head does not say so.
     """
@@ -73,7 +79,8 @@ def delegate_signing(
             if load_version(meta, model, version.number).rev != version.rev:
                 continue  # what was read first has moved meanwhile, in order
             raise
-        check_roles(version, counted)
+        check_quorum(version, counted)
+        part, giving = give_out(meta, version)
         delegation = issue(
             signer,
             version=VersionUrn(version.model, version.number, version.version_digest),
@@ -82,9 +89,11 @@ def delegate_signing(
             public_key=public_key,
             now=at,
             lifetime_seconds=_lifetime(version, at),
+            max_receipts=part,
+            segments=Terms.from_item(version.terms).segments,
         )
         try:
-            meta.transact(_writes(delegation, version, pointer, at))
+            meta.transact([*_writes(delegation, version, pointer, at), *giving])
         except ConditionFailedError:
             continue
         return delegation
@@ -113,6 +122,7 @@ def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wa
         raise ConflictError(f"{version.reference} stands {version.standing}, not DEPLOYED{why}")
     if version.is_due(at):
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on")
+    check_end(version, at)
     policy = ApprovalPolicy.from_item(version.approval_policy)
     counted = [row for row in approvals if _counts(row, version, policy)]
     persons = {str(row["person"]) for row in counted}
@@ -122,14 +132,19 @@ def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wa
     return counted
 
 
-def check_roles(version: Version, approvals: list[Item]) -> None:
-    """Check that approvals, which were found to be what was recorded, fill every place of the policy.
+def check_quorum(version: Version, approvals: list[Item]) -> None:
+    """Check that approvals, which were found to be what was recorded, fill every place of the policy, and that the head says their terms.
 
     Raises:
         ConflictError: they do not.
+        IntegrityError: the version's head names other terms than follow from them.
     """
-    if not is_met(ApprovalPolicy.from_item(version.approval_policy), approving_persons(approvals)):
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    if not is_met(policy, approving_persons(approvals)):
         raise _not_approved(version)
+    given = [(datetime.fromisoformat(str(r["at"])), Conditions.from_item(r.get("conditions") or {})) for r in approvals]
+    if strictest(policy, given) != Terms.from_item(version.terms):
+        raise IntegrityError(f"the head of {version.reference} names other conditions than its approvals give")
 
 
 def _not_approved(version: Version) -> ConflictError:
@@ -152,14 +167,19 @@ def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
 
 
 def _lifetime(version: Version, at: datetime) -> int:
-    if not version.retires_on:
-        return MAX_LIFETIME_SECONDS
-    end = datetime.combine(date.fromisoformat(version.retires_on), time(), UTC)
-    return max(1, min(MAX_LIFETIME_SECONDS, int((end - at).total_seconds())))
+    """Return how many seconds a delegation may last: an hour, or up to the day of retirement or the end of the approval."""
+    until = Terms.from_item(version.terms).until
+    ends = [beginning_of(version.retires_on)] if version.retires_on else []
+    ends += [datetime.fromisoformat(until)] if until else []
+    # By whole seconds, as the delegation counts: from the second that has begun to the last one that is whole.
+    start = int(at.timestamp())
+    return max(1, min([MAX_LIFETIME_SECONDS, *(int(end.timestamp()) - start for end in ends)]))
 
 
 def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetime) -> list[Write]:
     grant, kid = delegation.grant, delegation.kid
+    limits: dict[str, Any] = {} if grant.max_receipts is None else {"max_receipts": grant.max_receipts}
+    volume: dict[str, Any] = {}
     place = {"kid": kid, "model": version.model, "number": version.number, "folder": version.folder}
     row = {
         **place,
@@ -188,13 +208,16 @@ def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetim
             "capture_rate": pointer["capture_rate"],
             "delegator": grant.issuer,
             "delegation_sha256": sha256_hex(delegation.token.encode()),
+            **limits,
         },
     )
+    if grant.max_receipts is not None:
+        volume["volume"] = {"opening": version.opening, "max": grant.max_receipts}
     head = {"version_digest": version.version_digest, "standing": version.standing.value, "approved": True, "rev": version.rev}
     return [
         Check(pointer_key(version.model, grant.environment), When(exists=True, equals={"rev": pointer["rev"]})),
         Check(version_key(version.model, version.number), When(exists=True, equals=head)),
         Put(delegation_key(kid), row),
-        Put(open_key(kid), {**place, "exp": grant.expires, "collected": 0}),
+        Put(open_key(kid), {**place, "exp": grant.expires, "collected": 0, **volume}),
         outbox_put(event),
     ]

@@ -25,6 +25,7 @@ from attestry.domain.version import Version
 from attestry.evidence.predicates import DEPLOYMENT, Predicate
 from attestry.ports import ABSENT, Functions, Item, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.attest import Attestor
+from attestry.usecases.conditions import check_conditions
 from attestry.usecases.pointer import kept_in, number_in
 from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, transition_key
 from attestry.usecases.serving import load_request
@@ -118,6 +119,7 @@ def begin_deployment(meta: MetaStore, attestor: Attestor, version: Version, *, b
         ConflictError: the version is not approved, or moved meanwhile.
     """
     require_deployable(version, at)
+    check_conditions(meta, version, at)
     if version.stage is Stage.DEPLOYMENT and version.status is Status.RUNNING:
         return version
     again = version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED
@@ -168,6 +170,7 @@ def swap_pointer(
     for _ in range(TRIES):
         version = load_version(meta, model, number)
         require_deployable(version, at)
+        check_conditions(meta, version, at)
         pointer = meta.get(pointer_key(model, environment))
         if pointer and number_in(pointer) == number:
             if version.stage is Stage.DEPLOYMENT and version.status is not Status.SUCCEEDED:
@@ -271,6 +274,7 @@ def _swap(
         "execution_id": version.execution_id,
         "folder": version.folder,
         "capture_rate": capture_rate,
+        "approval": version.opening,
         "at": timestamp(at),
         "by": by.to_item(),
         "previous": _kept_after(pointer, version.number),

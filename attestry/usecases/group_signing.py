@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attestry.domain.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from attestry.domain.conditions import check_segments
+from attestry.domain.errors import ConflictError, InvalidInputError, NotFoundError, OutsideConditionsError, UnavailableError
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Item, MetaStore, ObjectStore, Put
 from attestry.usecases.freshness import PointerWatch
+from attestry.usecases.prediction_request import parse_prediction_request
 from attestry.usecases.sign import Capture, SignedPrediction, SigningKey, SigningKeys, receipt_put
 
 MAX_GROUP = 100
@@ -82,7 +84,9 @@ class GroupSigner:
             principal: who asked, as far as the process knows.
 
         Raises:
-            InvalidInputError: the output is no JSON, or holds NaN or an infinity.
+            InvalidInputError: the output is no JSON, or holds NaN or an infinity; or the approval sets a segment, and the request is not of
+                the form in which its instances can be checked.
+            OutsideConditionsError: the request lies outside of the segment that the version is approved for.
             ConflictError: the version does not stand deployed there (any more): the process has to load another.
             NotFoundError: nothing is deployed there (any more), with the reason.
             UnavailableError: the receipt may not be durable; the output must not be shown.
@@ -114,7 +118,7 @@ class GroupSigner:
             watch = PointerWatch(self._meta, self._model, self._environment, self._clock)
             pointer = self._pointer(watch)
             version = VersionUrn(self._model, int(pointer["number"]), self._digest)
-            key = self._keys.key_for(version, self._environment)
+            key = self._keys.key_for(version, self._environment, approval=int(pointer.get("approval") or 0))
             watch.confirm(self._digest)
             self._record(group, key, pointer, watch)
         except (ConflictError, NotFoundError, UnavailableError) as error:
@@ -138,8 +142,9 @@ class GroupSigner:
         with key.recording():
             for waiting in group:
                 try:
+                    self._check(waiting, key)
                     one = key.sign(waiting.request, waiting.output)
-                except InvalidInputError as error:
+                except (InvalidInputError, OutsideConditionsError, _KeyUsedUpError) as error:
                     waiting.error = error
                     continue
                 signed.append((waiting, one))
@@ -148,6 +153,16 @@ class GroupSigner:
                 self._meta.transact(puts)
         for waiting, one in signed:
             waiting.watch, waiting.signed = watch, one
+
+    def _check(self, waiting: _Waiting, key: SigningKey) -> None:
+        if key.left < 1:
+            raise _KeyUsedUpError("the key has signed all that its delegation allows; ask again")
+        if key.segments:
+            check_segments(key.segments, parse_prediction_request(waiting.request), key.version.reference)
+
+
+class _KeyUsedUpError(UnavailableError):
+    """The rest of a group needs another key."""
 
 
 def _fail(group: list[_Waiting], error: Exception) -> None:

@@ -8,6 +8,8 @@ Rules:
 - A version that is not loaded is loaded while the caller waits; where that takes too long the caller is told when to
   come back.
 - Bytes that are not as recorded are never signed for.
+- A request outside of the segment that the version is approved for does not reach it: the delegation names the segment, so that costs no
+  call. One whose approval has ended, by its date or its number of predictions, says so.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attestry.domain.conditions import check_segments
 from attestry.domain.errors import (
+    ApprovalLapsedError,
     AttestryError,
     ConflictError,
     IntegrityError,
@@ -128,6 +132,8 @@ class Predictor:
         Raises:
             InvalidInputError: the request breaks a rule; the error names the field.
             NotFoundError: nothing is deployed there, or not any more: what answered was killed or retired.
+            OutsideConditionsError: the request is not of the segment that the version is approved for.
+            ApprovalLapsedError: its approval has ended, or the predictions that it allows are made.
             NotReadyError: the version is still loading.
             IntegrityError: a file of the version is not as recorded.
             PredictionFailedError: the version's own code failed.
@@ -145,9 +151,13 @@ class Predictor:
                 continue
             ordered = order_by_schema(instances, version.schema)
             try:
-                key = self._keys.key_for(VersionUrn(model, version.number, version.version_digest), environment)
+                urn = VersionUrn(model, version.number, version.version_digest)
+                key = self._keys.key_for(urn, environment, approval=int(pointer.get("approval") or 0))
+            except ApprovalLapsedError:
+                raise
             except ConflictError:
                 continue  # the pointer moved after it was read; what stands there by now is read again
+            check_segments(key.segments, ordered, version.reference)
             output = self._infer(version, ordered, deadline)
             try:
                 watch.confirm(version.version_digest)

@@ -277,7 +277,9 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
         expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
         if cause:
             expected |= {"cause": cause, "barred": cause.get("barred", [])}
-    return {**expected, "retirement": retirement, "retires_on": retires_on, "held": held_after(transitions)}
+    approvals: list[Item] = [t["data"] for t in transitions if t["kind"] == "version.approved"]
+    terms = approvals[-1].get("terms", {}) if approvals else {}
+    return {**expected, "retirement": retirement, "retires_on": retires_on, "held": held_after(transitions), "terms": terms}
 
 
 def _from_records(rows: _Rows) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Rules:
   in sequence.
 - A key is used for 45 minutes at most, and not in the last 5 minutes (of a shorter delegation: twelfth) before its delegation expires.
 - A key of which one receipt could not be written, or may or may not have been, is abandoned: it signs nothing any more.
+- A key signs no more than its delegation allows, and a key of an earlier approval of the version is not used under a later one.
 - Whether a prediction's payload is captured follows from its receipt, which holds random bytes, so no caller can steer
   it and anyone can recompute it.
 """
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestry.domain.errors import (
+    ApprovalLapsedError,
     ConditionFailedError,
     ConflictError,
     IntegrityError,
@@ -109,6 +111,8 @@ class FunctionDelegator:
         message = str(told.get("message", "the delegate function gave no answer that is understood"))
         if told.get("code") == IntegrityError.code:
             raise IntegrityError(message)
+        if told.get("code") == ApprovalLapsedError.code:
+            raise ApprovalLapsedError(message)
         for kind in (ConflictError, NotFoundError, InvalidInputError):
             if told.get("code") == kind.code:
                 raise ConflictError(message)
@@ -145,7 +149,10 @@ class SigningKey:
         self.version = grant.version
         self.environment = grant.environment
         self._clock = clock
+        self.segments = grant.segments
+        self.approval = 0
         self._issued, self._expires = grant.issued, grant.expires
+        self._most = min(MAX_SEQUENCE, grant.max_receipts or MAX_SEQUENCE)
         self._writer = ReceiptWriter(private_key.sign, kid=self.kid, version=grant.version)
         self._sequence = 0
         self._last_ms = grant.not_before * 1000
@@ -174,17 +181,22 @@ class SigningKey:
         now = self._clock.now().timestamp()
         age_limit = self._issued + ROTATE_AFTER.total_seconds()
         margin = self._expires - min(ROTATE_BEFORE_EXPIRY.total_seconds(), (self._expires - self._issued) / 12)
-        return not self._abandoned and self._sequence < MAX_SEQUENCE and now < min(age_limit, margin)
+        return not self._abandoned and self.left > 0 and now < min(age_limit, margin)
+
+    @property
+    def left(self) -> int:
+        """Return how many predictions the key may sign yet."""
+        return self._most - self._sequence
 
     def sign(self, request: bytes, output: bytes) -> SignedPrediction:
         """Sign the next prediction; an output that is refused takes no number.
 
         Raises:
-            UnavailableError: the key is abandoned, or its delegation has expired.
+            UnavailableError: the key is abandoned or used up, or its delegation has expired.
             InvalidInputError: the output is no JSON, or holds NaN or an infinity.
         """
         at = self._clock.now()
-        if self._abandoned or at.timestamp() >= self._expires:
+        if self._abandoned or self.left < 1 or at.timestamp() >= self._expires:
             raise UnavailableError("the signing key ended while the prediction was made; ask again")
         self._last_ms = max(self._last_ms, int(at.timestamp() * 1000))
         number = self._sequence + 1
@@ -233,16 +245,24 @@ class SigningKeys:
         self._limit = limit
         self._keys: OrderedDict[tuple[str, str], SigningKey] = OrderedDict()
 
-    def key_for(self, version: VersionUrn, environment: str) -> SigningKey:
+    def key_for(self, version: VersionUrn, environment: str, *, approval: int = 0) -> SigningKey:
         """Return a fresh key for exactly this version; a key of another version is never returned.
+
+        Args:
+            version: the version.
+            environment: where.
+            approval: which opening of its approval it serves under, as the pointer's row says it.
 
         Raises:
             ConflictError, UnavailableError, IntegrityError: see `SigningKey.obtain`.
         """
         place = (version.model, environment)
         key = self._keys.get(place)
+        if key is not None and key.approval != approval:
+            key = None
         if key is None or key.version != version or not key.is_fresh():
             key = SigningKey.obtain(self._delegator, environment=environment, version=version, clock=self._clock)
+            key.approval = approval
             self._keys[place] = key
         self._keys.move_to_end(place)
         while len(self._keys) > self._limit:

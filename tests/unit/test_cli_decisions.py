@@ -50,6 +50,33 @@ def test_the_packet_is_shown_with_its_digest_before_the_decision_that_names_it(a
     assert sent(api) == [{"decision": "approve", "reason": "fine", "packet_sha256": packet.sha256}]
 
 
+def test_an_approval_carries_the_conditions_of_its_options_and_the_answer_tells_what_holds(api: ApiDouble, run: Run) -> None:
+    serve_packet(api)
+    terms = {"until": "2027-01-31T00:00:00.000000Z", "max_predictions": 100, "segments": {"region": ["CH", "EU"]}}
+    api.answer(DECISION, {**DECIDED, "terms": terms})
+    options = ("--until", "2027-01-31", "--max-predictions", "100", "--segment", "region=EU", "--segment", "region=CH")
+    done = run(*APPROVE, *options)
+    told = (
+        "credit-risk@2 is approved until 2027-01-31T00:00:00.000000Z, for 100 predictions, where region is CH or EU, recorded by registry"
+    )
+    assert done.stdout.strip().replace("\n", " ") == told
+    wanted = {"until": "2027-01-31", "max_predictions": 100, "segments": {"region": ["EU", "CH"]}}
+    assert sent(api)[0]["conditions"] == wanted
+
+
+@pytest.mark.parametrize("segment", ["region", "=EU", "region="])
+def test_a_segment_without_name_or_value_is_refused_before_anything_is_sent(api: ApiDouble, run: Run, segment: str) -> None:
+    serve_packet(api)
+    assert run(*APPROVE, "--segment", segment).exit_code == 2
+    assert sent(api) == []
+
+
+def test_an_approval_that_is_not_the_last_says_what_is_missing(api: ApiDouble, run: Run) -> None:
+    serve_packet(api)
+    api.answer(DECISION, {**DECIDED, "complete": False, "needed": 2, "missing": "1 validator"})
+    assert run(*APPROVE).stdout.strip() == "credit-risk@2 has 1 of 2 approvals, recorded by registry; missing: 1 validator"
+
+
 def test_a_packet_that_is_not_what_the_registry_says_is_not_decided_on(api: ApiDouble, run: Run) -> None:
     honest, forged = packet_of("credit-risk", 2), packet_of("credit-risk", 3)
     for content in (forged.raw.decode(), honest.raw.decode().replace("0.93", "0.99")):
@@ -104,8 +131,8 @@ def test_a_version_that_is_not_there_gives_a_sentence_and_3(api: ApiDouble, run:
 @pytest.mark.parametrize(
     ("arguments", "role"),
     [
-        (APPROVE, "approver"),
-        (("reject", "credit-risk@2", "--reason", "no"), "approver"),
+        (APPROVE, "approver or validator"),
+        (("reject", "credit-risk@2", "--reason", "no"), "approver or validator"),
         (("rollback", "credit-risk", "--reason", "no"), "deployer"),
         (("people", "add", "erin", "--login", "erin"), "admin"),
         (("claim", "credit-risk@2"), "scientist"),
@@ -122,7 +149,7 @@ def test_who_acts_in_another_role_is_told_the_right_one_and_how_to_take_it(
     assert done.exit_code == 4
     assert f"needs the role {role}" in done.stderr
     assert "--profile" in done.stderr
-    assert json.loads(run(*arguments, "--json").stdout)["error"]["details"] == {"roles": [role]}
+    assert json.loads(run(*arguments, "--json").stdout)["error"]["details"] == {"roles": role.split(" or ")}
 
 
 def test_what_the_registry_itself_refuses_keeps_its_own_sentence(api: ApiDouble, run: Run) -> None:

@@ -56,6 +56,18 @@ def send_decision(body: dict[str, Any], **who: Any) -> tuple[int, Any]:
     return call(decide, f"POST {PATH}/decision", {"decision": "approve", "reason": "reviewed", **body}, **who)
 
 
+def test_conditions_come_from_the_body_and_a_wrong_one_is_refused_by_its_field(approvals: ApprovalWorld) -> None:
+    approvals.waiting(policy=ApprovalPolicy(False, ("approver",), 2))
+    add_logins(approvals.meta, frank="frank")
+    route, body = f"POST {PATH}/decision", {"decision": "approve", "reason": "fine"}
+    status, answer = call(decide, route, {**body, "conditions": {"max_predictions": "many"}})
+    assert (status, answer["error"]["field"]) == (400, "conditions.max_predictions")
+    status, answer = call(decide, route, {**body, "conditions": {"max_predictions": 7}})
+    assert (status, answer["complete"], answer["missing"], answer["terms"]) == (200, False, "1 approver", {})
+    status, answer = call(decide, route, body, login="frank")
+    assert (answer["complete"], answer["terms"]) == (True, {"max_predictions": 7})
+
+
 def test_the_packet_is_answered_as_the_digested_text(approvals):
     version = approvals.waiting()
     status, answer = call(registry, f"GET {PATH}/packet", login="dana", role="scientist")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from attestry.domain.approvals import Verdict
+from attestry.domain.conditions import Conditions, Terms
 from attestry.usecases import decide as decide_module
+from attestry.usecases import delegate as delegate_module
+from attestry.usecases import predict as predict_module
+from attestry.usecases.decide import decide_approval
 from tests.evidence_world import ERIN, GRACE, EvidenceWorld
 from tests.versions import session
 
@@ -75,3 +81,85 @@ def test_a_policy_of_the_form_that_was_there_first_is_proven_as_ever(policy):
         world.approve(person, signed=False)
     assert world.head.approval_policy == {"automatic": False, "roles": ["approver"], "count": policy.get("count", 1), "signed": False}
     assert verdict_of(world)[0] == "PROVEN"
+
+
+class TestConditions:
+    def test_a_prediction_within_its_conditions_is_proven_and_the_proof_says_them(self):
+        world = conditioned()
+        prediction = world.predict()
+        world.seal()
+        verification = world.verify(world.bundle(prediction, payload=True))
+        assert verification.verdict == "PROVEN", verification.reason
+        standing = next(s for s in verification.steps if s.name == "standing")
+        assert "for 30 predictions, where a is 1.5" in standing.detail
+        assert verification.facts["approvals"][0]["conditions"] == {"max_predictions": 30, "segments": {"a": ["1.5"]}}
+
+    def test_terms_that_do_not_follow_from_the_approvals_break_the_proof(self, monkeypatch):
+        monkeypatch.setattr(decide_module, "strictest", lambda *_: Terms(max_predictions=10**6, segments={"a": ("1.5",)}))
+        world = conditioned()
+        verdict, reason = verdict_of(world)
+        assert verdict == "BROKEN"
+        assert "other conditions than follow from its approvals" in reason
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"part": None}, "allows 30 predictions, the delegation any number"),
+            ({"part": 31}, "allows 30 predictions, the delegation 31"),
+            ({"segments": {}}, "names another segment"),
+        ],
+    )
+    def test_a_delegation_that_lets_its_key_do_more_than_the_approval_breaks_the_proof(self, monkeypatch, given, told):
+        real = delegate_module.issue
+
+        def issue(*args: Any, **kwargs: Any) -> Any:
+            changes = {"max_receipts": given["part"]} if "part" in given else {"segments": given["segments"]}
+            return real(*args, **{**kwargs, **changes})
+
+        monkeypatch.setattr(delegate_module, "issue", issue)
+        world = conditioned()
+        prediction = world.predict()
+        world.seal()
+        verification = world.verify(world.bundle(prediction))
+        assert verification.verdict == "BROKEN"
+        assert told in verification.reason
+
+    def test_a_delegation_beyond_the_end_of_the_approval_breaks_the_proof(self, monkeypatch):
+        monkeypatch.setattr(delegate_module, "_lifetime", lambda *_: 3600)
+        world = waiting({"roles": ["approver"]}, valid_days=1)
+        world.approve(ERIN, signed=False)
+        world.swap()
+        world.clock.at += timedelta(hours=23, minutes=30)
+        prediction = world.predict()
+        world.seal()
+        verification = world.verify(world.bundle(prediction))
+        assert verification.verdict == "BROKEN"
+        assert "the approval ended at" in verification.reason
+
+    def test_a_request_outside_of_the_segment_that_was_answered_all_the_same_breaks_the_proof(self, monkeypatch):
+        monkeypatch.setattr(predict_module, "check_segments", lambda *_: None)
+        world = conditioned(values=("2.5",))
+        prediction = world.predict()
+        world.seal()
+        verification = world.verify(world.bundle(prediction, payload=True))
+        assert verification.verdict == "BROKEN"
+        assert "lies outside of what the version was approved for" in verification.reason
+
+
+def conditioned(values: tuple[str, ...] = ("1.5",)) -> EvidenceWorld:
+    world = waiting({"roles": ["approver"]})
+    version = world.head
+    decide_approval(
+        world.meta,
+        world.flow.attestors["decide"],
+        world.store,
+        version.model,
+        version.number,
+        Verdict.APPROVE,
+        reason="within the data that it was trained on",
+        by=ERIN,
+        at=world.clock.now(),
+        conditions=Conditions(max_predictions=30, segments={"a": values}),
+    )
+    world.swap()
+    return world

@@ -1,0 +1,129 @@
+"""Conditions, enforced: whether a version may still serve under its approvals, and how many predictions are left.
+
+Rules:
+- The number of predictions that an approval allows is counted from the sequence numbers of keys. One row holds how many numbers are given
+  out to keys; a delegation that gives out more is one transaction with that row, so the sum over all keys never exceeds the number.
+- What a key has not used when it is closed goes back, in the transaction that closes it: a key signs nothing after that.
+- A key gets a part of what is left, so that several processes serve side by side, and the last predictions need a delegation each few.
+- The row belongs to one opening of the approval: a version that is approved again begins at 0. Where it is missing, nothing is given out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.conditions import Terms
+from attestry.domain.errors import ApprovalLapsedError, IntegrityError
+from attestry.domain.version import Version
+from attestry.ports import Item, Key, MetaStore, Put, Update, When
+
+PARTS = 8
+LEAST = 20
+"""A key is given an eighth of what is left, and 20 numbers at least where there are so many."""
+
+
+def volume_key(model: str, number: int, opening: int) -> Key:
+    """Return the key of the row that counts the predictions of one approval of a version; its partition holds nothing else."""
+    return Key(f"VOLUME#{model}#{number}", f"OPENING#{opening:06d}")
+
+
+def check_conditions(meta: MetaStore, version: Version, at: datetime) -> None:
+    """Check that the approval of a version has not ended, by its date or its number of predictions.
+
+    Args:
+        meta: the table; read only where a number of predictions is set.
+        version: the version.
+        at: the time.
+
+    Raises:
+        ApprovalLapsedError: it has, with the condition.
+    """
+    terms = check_end(version, at)
+    if terms.max_predictions is not None:
+        left_of(version, meta.get(volume_key(version.model, version.number, version.opening)))
+
+
+def check_end(version: Version, at: datetime) -> Terms:
+    """Check that the end of a version's approval has not come; no call is made.
+
+    Returns:
+        Its terms.
+
+    Raises:
+        ApprovalLapsedError: it has.
+    """
+    terms = Terms.from_item(version.terms)
+    if terms.has_ended(at):
+        raise ApprovalLapsedError(f"the approval of {version.reference} ended at {terms.until}; it has to be approved again")
+    return terms
+
+
+def left_of(version: Version, row: Item | None) -> int:
+    """Return how many predictions are not given out yet.
+
+    Raises:
+        ApprovalLapsedError: all have been made.
+        IntegrityError: the row that counts them is gone.
+    """
+    if row is None:
+        raise IntegrityError(f"what counts the predictions that the approval of {version.reference} allows is gone")
+    most, given, used = int(row["max"]), int(row["given"]), int(row["used"])
+    if used >= most:
+        raise ApprovalLapsedError(
+            f"{version.reference} has made the {most} predictions that its approval allows; it is to be approved again"
+        )
+    return most - given
+
+
+def begin_volume(version: Version, opening: int, terms: Terms) -> list[Put]:
+    """Return the write that begins the count of an approval; none where no number is set."""
+    if terms.max_predictions is None:
+        return []
+    return [Put(volume_key(version.model, version.number, opening), {"max": terms.max_predictions, "given": 0, "used": 0})]
+
+
+def give_out(meta: MetaStore, version: Version) -> tuple[int | None, list[Update]]:
+    """Return how many receipts a further key of the version may sign, and the write that gives them out to it.
+
+    Returns:
+        None and no write where no number is set.
+
+    Raises:
+        ApprovalLapsedError: none is left.
+        IntegrityError: the row that counts them is gone.
+    """
+    if Terms.from_item(version.terms).max_predictions is None:
+        return None, []
+    key = volume_key(version.model, version.number, version.opening)
+    row = meta.get(key)
+    left = left_of(version, row)
+    if row is None or left < 1:
+        most = row["max"] if row else 0
+        raise ApprovalLapsedError(
+            f"the {most} predictions that the approval of {version.reference} allows are given out to its keys; what these leave over is "
+            f"free once they are closed"
+        )
+    part = min(left, max(LEAST, left // PARTS))
+    same = {name: row[name] for name in ("max", "given", "used")}
+    return part, [Update(key, {"given": int(row["given"]) + part}, When(exists=True, equals=same))]
+
+
+def take_back(meta: MetaStore, state: dict[str, Any], last: int) -> list[Update]:
+    """Return the write that takes back what a key that is closed has not used.
+
+    Args:
+        meta: the table.
+        state: the key's row while it was open.
+        last: the highest sequence number that it used.
+    """
+    volume = state.get("volume")
+    if not volume:
+        return []
+    key = volume_key(str(state["model"]), int(state["number"]), int(volume["opening"]))
+    row = meta.get(key)
+    if row is None:
+        return []  # nothing is given out from a row that is gone
+    same = {name: row[name] for name in ("max", "given", "used")}
+    changes = {"given": int(row["given"]) - (int(volume["max"]) - last), "used": int(row["used"]) + last}
+    return [Update(key, changes, When(exists=True, equals=same))]
