@@ -16,7 +16,14 @@ from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, check_in_turn, check_may_decide, check_signed, is_met
 from attestry.domain.conditions import Conditions, Terms, ends_at, fit_conditions, strictest
-from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, UnprovenIdentityError
+from attestry.domain.errors import (
+    ConditionFailedError,
+    ConflictError,
+    ForbiddenError,
+    IntegrityError,
+    InvalidInputError,
+    UnprovenIdentityError,
+)
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.requirements import Approving, missing
@@ -161,7 +168,12 @@ def decide_approval(
         counted = counted_approvals(meta, version)
         approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:
-            check_in_turn(policy, version.reference, approving, person, by.roles)
+            try:
+                check_in_turn(policy, version.reference, approving, person, by.roles)
+            except (ConflictError, ForbiddenError):
+                if load_version(meta, model, number).rev != version.rev:
+                    continue  # somebody decided between the two readings
+                raise
             approving = {**approving, person: by.roles}
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
         if verdict is Verdict.APPROVE:
