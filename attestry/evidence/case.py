@@ -176,9 +176,13 @@ class Case:
         return self.root
 
     def need_moves(self) -> Sequence[Attested]:
-        """Return the moves of the version."""
+        """Return the moves of the version, all of them.
+
+        Raises:
+            MissingError: not all are known.
+        """
         if not self.moves:
-            raise MissingError("no move of the version is known")
+            raise MissingError("rests on the version's moves, which are not all known")
         return self.moves
 
     def need_artifact(self) -> ArtifactManifest:
@@ -210,5 +214,9 @@ class Case:
         return [e for e in self.entries if e.kind == kind and e.subject == subject]
 
     def moved(self, kind: str, stage: str | None = None) -> list[Attested]:
-        """Return the moves of a kind, to a stage where one is given."""
-        return [m for m in self.moves if m.entry.kind == kind and stage in (None, m.entry.stage)]
+        """Return the moves of a kind, to a stage where one is given.
+
+        Raises:
+            MissingError: not all moves are known, so nothing can be said of those that are not there.
+        """
+        return [m for m in self.need_moves() if m.entry.kind == kind and stage in (None, m.entry.stage)]

@@ -10,6 +10,8 @@ Rules:
 - Each event names an attestation that is there; no attestation is there that no event names.
 - An attestation counts by a key that the trusted root names, valid at the ledger time of the event, of a function that
   may make such a move at that stage; and it says what the event says.
+- A move that is not there is missing, and so is whatever would follow from the moves: nothing is held against a version for what a bundle
+  leaves out. What is there has to hold all the same.
 - All events that name a version digest name the same, that of the bundle.
 """
 
@@ -58,6 +60,9 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
 }
 """Kind of a move to the status and the standing after it."""
 
+MOVES: Final = tuple(_AFTER)
+"""The kinds of moves."""
+
 _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.approved": frozenset({"CANDIDATE"}),
     "approval.given": frozenset({"CANDIDATE"}),
@@ -85,16 +90,18 @@ def check_moves(case: Case) -> Found | str:
         raise IntegrityError("two moves have the same number")
     _check_chain(entries, gaps=bool(missing))
     _check_digests(entries, index.version_digest)
+    absent = [e for e in entries if f"attestations/{e.data['attestation']}.json" not in case.need_bundle().files]
+    first = entries[0] if entries[0].kind == REGISTERED else None
+    # What is there is judged although something is not: a contradiction outweighs a gap.
+    moves = tuple(_attested(case, e, str(first.data["candidate"])) for e in entries if e not in absent) if first else ()
     if missing:
         raise MissingError(f"move {missing[0]} of {index.reference} is not in the bundle")
-    candidate = str(entries[0].data["candidate"])
-    absent = [e for e in entries if f"attestations/{e.data['attestation']}.json" not in case.need_bundle().files]
-    case.moves = tuple(_attested(case, e, candidate) for e in entries if e not in absent)
     strange = sorted(set(case.need_bundle().names("attestations/")) - case.taken)
     if strange:
         raise IntegrityError(f"{strange[0]} is there, and no event names it")
     if absent:
         raise MissingError(f"the attestation of move {absent[0].sequence} ({absent[0].kind}) is not in the bundle")
+    case.moves = moves
     _tell_ends(case, entries)
     pending = [e for e in entries if e.index is None]
     told = f"{len(entries)} moves, each attested by the function that may make it"

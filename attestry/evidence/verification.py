@@ -73,9 +73,11 @@ def verify_bundle(data: bytes, *, pin: bytes | None) -> Verification:
         ("validity", lambda: check_validity(case)),
         *([("acts", lambda: check_acts(case))] if kind == "audit" else _version_checks(case)),
         *(_prediction_checks(case) if kind == "prediction" else []),
-        ("documents", lambda: _check_documents(case)),
     ]
-    return _result(case, run_steps(checks, after=read))
+    steps = run_steps(checks, after=read)
+    # Without a pin everything is looked at all the same, so only what other steps lack excuses a file that none of them has used.
+    lacks = any(step.outcome is Outcome.MISSING and step.name != "root" for step in steps)
+    return _result(case, run_steps([("documents", lambda: _check_documents(case, lacks=lacks))], after=steps))
 
 
 def verify_prediction(
@@ -165,14 +167,21 @@ def _check_artifact(case: Case) -> Found | str:
     return f"{told}; signed for model_signing by {key.fingerprint[:16]}"
 
 
-def _check_documents(case: Case) -> str:
-    """Check that the documents for people follow from the evidence, and that every file was used."""
+def _check_documents(case: Case, *, lacks: bool) -> str:
+    """Check that the documents for people follow from the evidence, and that every file was used.
+
+    Args:
+        case: the case.
+        lacks: an earlier step lacked something, so a file may be there that only that step would have used.
+    """
     bundle = case.need_bundle()
     report = render_audit_report if bundle.index.kind == "audit" else render_report
     for name, render in ((REPORT, report), (README, render_readme)):
         if case.need(name).decode("utf-8", "replace") != render(bundle.index, bundle.files):
             raise IntegrityError(f"{name} is not what the evidence in the bundle gives")
     strange = sorted(bundle.files.keys() - case.taken)
+    if strange and lacks:
+        raise MissingError(f"{len(strange)} files could not be judged without what is missing, {strange[0]} for one")
     if strange:
         raise IntegrityError(f"{strange[0]} is there, and nothing rests on it")
     return "report and instructions follow from the evidence; every file was checked"

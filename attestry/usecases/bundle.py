@@ -3,6 +3,8 @@
 Rules:
 
 - Everything is read, nothing is changed; the zip goes to scratch, where it expires, and the caller gets a URL of it.
+- Where table and store both tell something, what is written once and named by a digest counts, not the row: a receipt of a sealed batch, an
+  attestation that an event names, a move that the ledger has.
 - What is missing is left out, and the verifier says so (INCOMPLETE); nothing is made up in its place. An event that is not in the ledger
   yet is carried as it waits in the outbox (SIGNED-UNANCHORED).
 - A version's evidence is for every caller: it holds no personal data but who acted. A prediction's request and output may be about a
@@ -14,10 +16,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
@@ -25,31 +27,26 @@ from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
-from attestry.evidence.canonical import canonical_bytes
-from attestry.evidence.checks_person_keys import CHANGED, person_subject
-from attestry.evidence.delegation import read_unverified_delegation
+from attestry.evidence.delegation import key_id, read_unverified_delegation
 from attestry.evidence.digests import sha256_hex
-from attestry.evidence.leaf import Leaf, event_id
+from attestry.evidence.leaf import event_id
 from attestry.evidence.packet import MAX_PACKET_BYTES
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
 from attestry.evidence.seal import CLOSED, SEALED, parse_batch, prove_receipt
-from attestry.evidence.tlog import inclusion_proof
-from attestry.ports import Item, Key, MetaStore, ObjectStore
-from attestry.usecases.collect import MAX_READ_BYTES, find_batches, find_receipt
-from attestry.usecases.ledger import LedgerReader, find_leaves
-from attestry.usecases.outbox import outbox_key
-from attestry.usecases.records import load_version, person_key, version_key
+from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.bundle_events import Collected, EventCollector, Sought
+from attestry.usecases.collect import MAX_READ_BYTES, BatchPlace, find_batches, find_collected
+from attestry.usecases.records import load_version, version_key
 from attestry.usecases.root import root_files
-from attestry.usecases.sign import delegation_key
+from attestry.usecases.sign import delegation_key, predictions_folder, receipt_key
 
 PAYLOAD_READERS: Final = frozenset({"auditor", "deployer", "admin"})
 FOLDER: Final = "bundles/"
 URL_SECONDS: Final = 15 * 60
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
-_KEYS_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,6 @@ class MadeBundle:
     pending: int = 0
 
 
-@dataclass(frozen=True)
-class _Sought:
-    """An event by its ID, and the time under which it waits in the outbox; empty where that is not known."""
-
-    event_id: str
-    at: str = ""
-
-
-@dataclass
-class _Collected:
-    files: dict[str, bytes] = field(default_factory=dict)
-    events: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    pending: int = 0
-
-
 class BundleMaker:
     """Makes bundles.
 
@@ -95,6 +77,7 @@ class BundleMaker:
     def __init__(self, meta: MetaStore, store: ObjectStore) -> None:
         self._meta = meta
         self._store = store
+        self._events = EventCollector(meta, store)
 
     def of_version(self, model: str, number: int, at: datetime) -> MadeBundle:
         """Return the bundle of a version.
@@ -103,9 +86,10 @@ class BundleMaker:
             NotFoundError: no such version.
         """
         version = load_version(self._meta, model, number)
-        collected = _Collected()
+        collected = Collected()
         rows = self._add_version(collected, version)
-        self._add_events(collected, [*_moves_of(version, rows), *self._changes_of_signers(rows)])
+        self._events.add(collected, [*self._events.moves_of(version, rows), *self._events.changes_of_signers(rows)])
+        self._add_attestations(collected, version)
         index = BundleIndex("version", version.reference, model, number, version.version_digest, timestamp(at))
         return self._close(index, collected)
 
@@ -123,33 +107,72 @@ class BundleMaker:
         """
         prediction = PredictionId.parse(prediction_id)
         delegation = self._meta.get(delegation_key(prediction.kid))
-        found = find_receipt(self._meta, self._store, prediction_id)
+        found = self._kept(str(delegation["folder"]), prediction) if delegation else None
         if delegation is None or found is None:
             raise NotFoundError(f"no prediction {prediction_id} was made here")
         version = load_version(self._meta, str(delegation["model"]), int(delegation["number"]))
-        collected = _Collected()
+        collected = Collected()
         rows = self._add_version(collected, version)
-        collected.files["prediction/delegation.jwt"] = str(delegation["delegation"]).encode()
-        collected.files["prediction/receipt.jws"] = str(found["receipt"]).encode()
         subject = f"key/{prediction.kid}"
         sought = [
-            *_moves_of(version, rows),
-            *self._changes_of_signers(rows),
-            _Sought(event_id("key.delegated", subject, 1), str(delegation["issued"])),
-            _Sought(event_id(CLOSED, subject, 1)),
+            *self._events.moves_of(version, rows),
+            *self._events.changes_of_signers(rows),
+            Sought(event_id("key.delegated", subject, 1), str(delegation["issued"])),
+            Sought(event_id(CLOSED, subject, 1)),
         ]
         batches = {event_id(SEALED, subject, b.first): b for b in find_batches(self._store, str(delegation["folder"]), prediction)}
-        self._add_events(collected, [*sought, *map(_Sought, batches)])
+        self._events.add(collected, [*sought, *map(Sought, batches)])
+        token = self._token(delegation, prediction)
+        collected.files["prediction/delegation.jwt"] = token.encode()
+        collected.files["prediction/receipt.jws"] = str(found["receipt"]).encode()
         for sealed in batches.keys() & collected.events.keys():
-            batch = batches[sealed]
-            receipts = [r for _, r in parse_batch(self._store.read(batch.key, batch.version_id, max_bytes=MAX_READ_BYTES))]
-            collected.files["prediction/proof.json"] = prove_receipt(receipts, prediction.sequence - batch.first).to_bytes()
+            self._add_sealed(collected, batches[sealed], prediction, str(collected.events[sealed]["data"]["object_sha256"]))
+        self._add_attestations(collected, version)
         shown = payload and self._add_payload(collected, found)
-        digest = read_unverified_delegation(str(delegation["delegation"])).grant.version.digest
+        digest = read_unverified_delegation(token).grant.version.digest
         index = BundleIndex("prediction", prediction_id, version.model, version.number, digest, timestamp(at))
         return self._close(index, collected, payload=shown)
 
-    def _add_version(self, collected: _Collected, version: Version) -> list[Item]:
+    def _kept(self, folder: str, prediction: PredictionId) -> Item | None:
+        """Return what is kept of a prediction: of what row and batch object both tell, the batch's counts, which is written once."""
+        row = self._meta.get(receipt_key(prediction.kid, prediction.sequence))
+        return {**(row or {}), **(find_collected(self._store, folder, prediction) or {})} or None
+
+    def _token(self, delegation: Mapping[str, Any], prediction: PredictionId) -> str:
+        """Return the delegation that the key's ID is the digest of: the row's, or where that was edited the one beside the batches."""
+        token = str(delegation["delegation"])
+        if key_id(token) == prediction.kid:
+            return token
+        place = f"{predictions_folder(str(delegation['folder']))}{prediction.kid}/delegation.jwt"
+        try:
+            kept = self._store.read(place, max_bytes=MAX_DOCUMENT_BYTES).decode("ascii", "replace")
+        except NotFoundError:
+            return token
+        return kept if key_id(kept) == prediction.kid else token
+
+    def _add_sealed(self, collected: Collected, batch: BatchPlace, prediction: PredictionId, sha256: str) -> None:
+        """Add the proof that a batch gives; where it is the object that its seal names, its receipt counts and not the row's."""
+        raw = self._store.read(batch.key, batch.version_id, max_bytes=MAX_READ_BYTES)
+        receipts = dict(parse_batch(raw))
+        if prediction.sequence not in receipts:
+            return
+        if sha256_hex(raw) == sha256:
+            collected.files["prediction/receipt.jws"] = receipts[prediction.sequence]
+        proof = prove_receipt(list(receipts.values()), prediction.sequence - batch.first)
+        collected.files["prediction/proof.json"] = proof.to_bytes()
+
+    def _add_attestations(self, collected: Collected, version: Version) -> None:
+        """Add the attestations that events name and no row led to, from where they are kept; leave out those that no event names."""
+        waiting = [json.loads(body) for name, body in collected.files.items() if name.startswith("ledger/pending/")]
+        moves = [e for e in (*collected.events.values(), *waiting) if e["subject"] == version.reference]
+        named = {f"attestations/{move['data']['attestation']}.json": str(move["data"]["attestation"]) for move in moves}
+        for name, sha256 in named.items():
+            if sha256_hex(collected.files.get(name, b"")) != sha256:
+                self._add(collected, name, f"{version.folder}/evidence/{name}", None)
+        for name in [n for n in collected.files if n.startswith("attestations/") and n not in named]:
+            del collected.files[name]
+
+    def _add_version(self, collected: Collected, version: Version) -> list[Item]:
         """Add what a version consists of, and return its rows."""
         rows = self._meta.query(version_key(version.model, version.number).partition)
         manifest, artifact, packet = version.manifest, version.artifact, version.packet
@@ -175,68 +198,14 @@ class BundleMaker:
             collected.files[f"root/{name}"] = body
         return rows
 
-    def _changes_of_signers(self, rows: Iterable[Item]) -> list[_Sought]:
-        """Return the events of the persons who signed with keys of their own: they show whose the keys were, and until when."""
-        sought: list[_Sought] = []
-        for row in rows:
-            if not str(row["sk"]).startswith("APPROVAL#") or not row.get("signature"):
-                continue
-            person = str(row["person"])
-            there = self._meta.get(person_key(person)) or {}
-            times = dict(enumerate(there.get("changed") or (), start=1))
-            last = max(int(there.get("rev") or 1), int(row["signature"].get("person_rev") or 1))
-            sought += [_Sought(event_id(CHANGED, person_subject(person), n), str(times.get(n, ""))) for n in range(1, last + 1)]
-        return sought
-
-    def _add(self, collected: _Collected, name: str, key: str, version_id: str | None, limit: int = MAX_DOCUMENT_BYTES) -> None:
+    def _add(self, collected: Collected, name: str, key: str, version_id: str | None, limit: int = MAX_DOCUMENT_BYTES) -> None:
         """Add an object; one that is gone is left out."""
         try:
             collected.files[name] = self._store.read(key, version_id, max_bytes=limit)
         except NotFoundError:
             return
 
-    def _add_events(self, collected: _Collected, sought: Sequence[_Sought]) -> None:
-        """Add the leaves of events with their proofs, and the events that still wait in the outbox."""
-        places = self._find([s.event_id for s in sought])
-        waiting = self._waiting([s for s in sought if s.event_id not in places])
-        # What was in neither may have been moved from one to the other in between.
-        places |= self._find([s.event_id for s in sought if s.event_id not in places and s.event_id not in waiting])
-        for known, raw in waiting.items():
-            if known not in places:
-                collected.files[f"ledger/pending/{known}.json"] = raw
-                collected.pending += 1
-        if not places:
-            return
-        reader = LedgerReader(self._store)
-        # Read after the places: the live checkpoint covers every leaf that has an index row.
-        checkpoint, note = reader.checkpoint()
-        read_tile = lru_cache(maxsize=256)(reader.read_tile)
-        proofs: dict[str, list[str]] = {}
-        for index in sorted(places.values()):
-            raw = reader.leaf(index, checkpoint.size)
-            leaf = Leaf.parse(raw)
-            if places.get(leaf.event_id) != index:
-                continue  # an index row that the ledger does not bear out: somebody wrote it by hand
-            collected.files[f"ledger/leaves/{index:012d}.json"] = raw
-            collected.events[leaf.event_id] = leaf.event
-            proofs[str(index)] = [h.hex() for h in inclusion_proof(read_tile, index, checkpoint.size)]
-        collected.files["ledger/checkpoint"] = note
-        collected.files["ledger/proofs.json"] = canonical_bytes({"size": checkpoint.size, "proofs": proofs})
-
-    def _find(self, ids: Sequence[str]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for start in range(0, len(ids), _KEYS_AT_ONCE):
-            found |= find_leaves(self._meta, list(ids[start : start + _KEYS_AT_ONCE]))
-        return found
-
-    def _waiting(self, sought: Iterable[_Sought]) -> dict[str, bytes]:
-        keys = {outbox_key({"at": s.at, "id": s.event_id}): s.event_id for s in sought if s.at}
-        found: dict[Key, Item] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            found |= self._meta.get_many(list(keys)[start : start + _KEYS_AT_ONCE])
-        return {keys[key]: bytes(row["event"]) for key, row in found.items()}
-
-    def _add_payload(self, collected: _Collected, row: Mapping[str, Any]) -> bool:
+    def _add_payload(self, collected: Collected, row: Mapping[str, Any]) -> bool:
         """Add request, salt and output where they were captured and are still there; return whether any was."""
         request, output = self._payload_part(row, "request"), self._payload_part(row, "output")
         if request is not None and row.get("salt"):
@@ -257,7 +226,7 @@ class BundleMaker:
             return None
 
     @staticmethod
-    def _close(index: BundleIndex, collected: _Collected, *, payload: bool = False) -> MadeBundle:
+    def _close(index: BundleIndex, collected: Collected, *, payload: bool = False) -> MadeBundle:
         files = collected.files
         documents = {REPORT: render_report(index, files).encode(), README: render_readme(index, files).encode()}
         return MadeBundle(write_bundle(index, {**files, **documents}), index.subject, payload, collected.pending)
@@ -292,9 +261,3 @@ def hand_out(scratch: ObjectStore, made: MadeBundle) -> dict[str, Any]:
         "payload": made.payload,
         "pending": made.pending,
     }
-
-
-def _moves_of(version: Version, rows: Iterable[Item]) -> list[_Sought]:
-    """Return the events of a version's moves, as its transitions name them."""
-    transitions = [r for r in rows if str(r["sk"]).startswith("TRANSITION#")]
-    return [_Sought(event_id(str(r["kind"]), version.reference, int(r["number"])), str(r["at"])) for r in transitions]
