@@ -398,6 +398,17 @@ class Auditor(Protocol):
         """Note an act; failures are logged, never raised: a note changes neither an answer nor an error."""
 
 
+class Alarms(Protocol):
+    """The alarms of the account."""
+
+    def states(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the states (`OK`, `ALARM`, `INSUFFICIENT_DATA`) of up to 100 alarms by their names; one that is not there is left out.
+
+        Raises:
+            UnavailableError: no answer.
+        """
+
+
 class Notifier(Protocol):
     """Tells people."""
 

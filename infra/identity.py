@@ -42,7 +42,9 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
+        "POST /v1/models/{model}/versions/{number}/promotion",
         "POST /v1/models/{model}/rollback",
+        "POST /v1/models/{model}/rollout",
         _KILL,
         _RETIREMENT,
         _CAPTURE,

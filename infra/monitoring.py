@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aws_cdk import Aws, Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -103,6 +105,9 @@ class Triggers(Construct):
         self._rule("LedgerEveryMinute", "sequence", "Append what waits", schedule=events.Schedule.rate(Duration.minutes(1)))
         self._rule("EveryHour", "reconcile", "Compare table, ledger and store", schedule=events.Schedule.rate(Duration.hours(1)))
         self._rule("EveryFiveMinutes", "sweep", "Find what was left between", schedule=events.Schedule.rate(Duration.minutes(5)))
+        every_minute = events.Schedule.rate(Duration.minutes(1))
+        self._rule("RolloutsEveryMinute", "deploy", "Watch rollouts", schedule=every_minute, message={"action": "watch_rollouts"})
+        self._rule("ShadowsEveryMinute", "predict", "Ask shadows what waits", schedule=every_minute, message={"action": "shadow"})
         self._nudge(stores)
 
     def _nudge(self, stores: Stores) -> None:
@@ -131,10 +136,12 @@ class Triggers(Construct):
         *,
         pattern: events.EventPattern | None = None,
         schedule: events.Schedule | None = None,
+        message: Mapping[str, str] | None = None,
     ) -> None:
         rule = events.Rule(self, construct_id, description=description, event_pattern=pattern, schedule=schedule)
         target = targets.LambdaFunction(
             self._functions.by_name[function],
+            event=events.RuleTargetInput.from_object(dict(message)) if message else None,
             dead_letter_queue=self._functions.queues[function],
             max_event_age=Duration.hours(1),
             retry_attempts=8,

@@ -109,8 +109,11 @@ def _delegate(g: Grants) -> Statements:
 
 def _deploy(g: Grants) -> Statements:
     return [
-        *g.read_rows("MODEL#*", "VERSION#*", "VOLUME#*"),
+        *g.read_rows("CANARY#*", "KEY#*", "MODEL#*", "ROLLOUTS", "SHADOWED#*", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.write_rows("ROLLOUTS", delete=True),
+        *g.read_index("VERSION_KEYS#*"),
+        iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=["*"]),
         *g.read_objects(g.stores.store, "environments/*", FROZEN),
         *g.attest(),
         *g.list_versions(g.stores.store),
@@ -147,7 +150,7 @@ def _operate(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.write_rows("RETIREMENTS", delete=True),
+        *g.write_rows("RETIREMENTS", "ROLLOUTS", delete=True),
         *g.find_console_callers(),
         *g.attest(),
         *g.audit(),
@@ -167,8 +170,9 @@ def _people(g: Grants) -> Statements:
 
 def _predict(g: Grants) -> Statements:
     return [
-        *g.read_rows("KEY#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("KEY#*"),
+        *g.read_rows("KEY#*", "MODEL#*", "ROLLOUTS", "SHADOW#*", "SHADOWED#*", "VERSION#*"),
+        *g.write_rows("CANARY#*", "KEY#*", "SHADOWED#*"),
+        *g.write_rows("SHADOW#*", delete=True),
         *g.audit(),
         *g.presign_objects("environments/*", FROZEN, "models/*/predictions/payloads/*"),
         *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
@@ -237,7 +241,7 @@ def _reconcile(g: Grants) -> Statements:
 def _registry(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "EDGE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.read_rows("OUTBOX", "POLICY#*", "ROOT"),
+        *g.read_rows("CANARY#*", "OUTBOX", "POLICY#*", "ROOT", "SHADOWED#*"),
         *g.read_index("FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),

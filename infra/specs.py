@@ -155,7 +155,9 @@ def _serving(config: Config) -> dict[str, Spec]:
     return {
         "collect": Spec("Archives receipts and captured payloads", 300, 1024, reserved=1, asynchronous=True, store=True, retains=True),
         "delegate": Spec("Signs delegations of prediction keys", 10, extra=("ATTESTRY_DELEGATOR_KEY",)),
-        "deploy": _attests(Spec("Warms a version and swaps the pointer", 600, asynchronous=True, extra=("ATTESTRY_INFERENCE_FUNCTION",))),
+        "deploy": _attests(
+            Spec("Warms a version, swaps the pointer, watches rollouts", 600, asynchronous=True, extra=("ATTESTRY_INFERENCE_FUNCTION",))
+        ),
         "inference": Spec(
             "Serves versions; no permissions",
             300,
@@ -166,9 +168,10 @@ def _serving(config: Config) -> dict[str, Spec]:
             table=False,
         ),
         "predict": Spec(
-            "API: predictions with receipts",
+            "API: predictions with receipts; shadows",
             API_SECONDS,
             1024,
+            asynchronous=True,
             store=True,
             extra=("ATTESTRY_INFERENCE_FUNCTION", "ATTESTRY_DELEGATE_FUNCTION"),
         ),
@@ -191,7 +194,7 @@ def _people() -> dict[str, Spec]:
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
         "operate": _attests(
             Spec(
-                "Deployment, rollback, retry, redo, hold, release, kill, retirement, capture: API and AWS console",
+                "Deployment, rollout, rollback, retry, redo, hold, release, kill, retirement, capture: API and AWS console",
                 API_SECONDS,
                 extra=(
                     "ATTESTRY_CONSOLE_MFA",

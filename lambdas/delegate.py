@@ -10,6 +10,7 @@ from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.errors import AttestryError, InvalidInputError
 from attestry.domain.names import ModelName
+from attestry.domain.stages import Standing
 from attestry.usecases.delegate import delegate_signing
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ world = World()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer `{"model", "environment", "jwk", "version_digest"?}` with `{"delegation", "kid"}` or `{"error"}`."""
+    """Answer `{"model", "environment", "jwk", "version_digest"?, "standing"?}` with `{"delegation", "kid"}` or `{"error"}`."""
     configure_logging(context)
     try:
         model, environment, jwk, digest = (event.get(n) for n in ("model", "environment", "jwk", "version_digest"))
@@ -31,6 +32,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             jwk=jwk,
             at=world.clock.now(),
             version_digest=None if digest is None else str(digest),
+            standing=str(event.get("standing") or Standing.DEPLOYED.value),
         )
     except AttestryError as error:
         # An exception would reach the serving process without its class.

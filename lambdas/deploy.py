@@ -1,7 +1,8 @@
-"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API."""
+"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API; every minute, watch rollouts."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from attestry.aws.logging import configure_logging
@@ -10,20 +11,29 @@ from attestry.aws.world import World
 from attestry.domain.errors import AttestryError, HeldError, UnavailableError
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import Stage, Standing, Status
-from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, swap_pointer, warm
+from attestry.usecases.deploy import begin_deployment, fail_deployment, swap_pointer
+from attestry.usecases.readiness import check_alarms, check_frozen_files, warm
 from attestry.usecases.records import load_version
+from attestry.usecases.rollout import begin_rollout, is_at_once, plan_of
+from attestry.usecases.rollout_watch import watch_rollouts
 
 WARM_SECONDS = 480
+WATCH = {"action": "watch_rollouts"}
+"""What the schedule sends every minute."""
+
+logger = logging.getLogger(__name__)
 world = World(call_seconds=120)
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Warm the version and swap the pointer; what lies in the version ends in DEPLOYMENT FAILED, what lies in AWS is tried again."""
     configure_logging(context)
+    if event == WATCH:
+        return _watch()
     model, number, reason = str(event["model"]), int(event["version"]), str(event.get("reason") or "approved")
     by = Principal.from_item(event["principal"]) if event.get("principal") else registry_principal("pipeline")
     try:
-        _deploy(model, number, by, reason)
+        _deploy(model, number, by, reason, event.get("strategy"), event.get("environment"))
     except UnavailableError:
         raise
     except HeldError as error:
@@ -39,22 +49,31 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
     return answer
 
 
-def _deploy(model: str, number: int, by: Principal, reason: str) -> None:
+def _watch() -> dict[str, Any]:
+    """Do what the plans of the rollouts say; what could not be done is tried again by the next minute's look."""
+    done = watch_rollouts(
+        world.meta,
+        world.attestor,
+        world.alarms,
+        at=world.clock.now(),
+        on_trouble=lambda where, why: logger.error("a rollout could not be moved", extra={"where": where, "why": why}),
+    )
+    logger.info("watched rollouts", extra={"counts": done})
+    return done
+
+
+def _deploy(model: str, number: int, by: Principal, reason: str, strategy: str | None, wanted: str | None) -> None:
     version = load_version(world.meta, model, number)
     if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
         # An earlier try was cut off behind its swap. Who asks for another deployment has begun it before this function is called.
         return
+    environment, plan = wanted or version.deployment_environment, plan_of(version, strategy)
     version = begin_deployment(world.meta, world.attestor, version, by=by, reason=reason, at=world.clock.now())
     check_frozen_files(world.store, version)
     warm(world.functions, world.store, version, inference=world.settings.inference_function, seconds=WARM_SECONDS)
-    swap_pointer(
-        world.meta,
-        world.attestor,
-        model,
-        number,
-        environment=version.deployment_environment,
-        capture_rate=version.capture_rate,
-        by=by,
-        reason=reason,
-        at=world.clock.now(),
-    )
+    told: Any = {"environment": environment, "by": by, "reason": reason, "at": world.clock.now()}
+    if is_at_once(world.meta, version, plan, environment):
+        swap_pointer(world.meta, world.attestor, model, number, capture_rate=version.capture_rate, **told)
+    else:
+        check_alarms(world.alarms, plan)
+        begin_rollout(world.meta, world.attestor, model, number, **told)

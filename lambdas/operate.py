@@ -23,9 +23,11 @@ from attestry.usecases.console_operation import OperatingPorts, operate_in_conso
 from attestry.usecases.deploy import roll_back
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.operate import claim_submission, request_deployment
-from attestry.usecases.records import person_of
+from attestry.usecases.promotion import check_promotion
+from attestry.usecases.records import load_version, person_of
 from attestry.usecases.request_transition import read_wanted, request_transition
 from attestry.usecases.revoke import Revocation, kill_version, retire_due, retire_version
+from attestry.usecases.rollout_request import change_rollout
 
 RETIRE_DUE = {"action": "retire_due"}
 """What the sweep sends when the day of a scheduled retirement has come; a request through the gateway never looks like this."""
@@ -36,13 +38,25 @@ world = World()
 
 def deploy(request: Request) -> Answer:
     """Begin a deployment; the version's standing tells when it is in place."""
-    reason = read_reason(request.body("reason").get("reason"))
-    function = world.settings.deploy_function
-    model, number, by = request.text("model"), request.number("number"), _caller(request, Operation.DEPLOY)
-    version = request_deployment(
-        world.meta, world.attestor, world.functions, model, number, deploy_function=function, by=by, reason=reason, at=world.clock.now()
-    )
-    return Answer(_shown(version), 202)
+    body = request.body("reason", "strategy")
+    return _deploy(request, read_reason(body.get("reason")), strategy=_text("strategy", body.get("strategy")))
+
+
+def promote(request: Request) -> Answer:
+    """Begin to put a version in place in the environment after the one where it stands deployed."""
+    body = request.body("reason", "to")
+    to, reason = _text("to", body.get("to")) or "", read_reason(body.get("reason"))
+    check_promotion(load_version(world.meta, request.text("model"), request.number("number")), to)
+    return _deploy(request, reason, environment=to)
+
+
+def rollout(request: Request) -> dict[str, Any]:
+    """Advance, halt or finish what is rolled out beside the deployed version."""
+    body = request.body("action", "reason", "environment")
+    reason, environment = read_reason(body.get("reason")), _text("environment", body.get("environment")) or "production"
+    model, by, action = request.text("model"), _caller(request, Operation.DEPLOY), body.get("action")
+    version = change_rollout(world.meta, world.attestor, model, action, environment=environment, by=by, reason=reason, at=world.clock.now())
+    return {**_shown(version), "environment": environment}
 
 
 def rollback(request: Request) -> dict[str, Any]:
@@ -161,7 +175,9 @@ ROUTES = {
     "POST /v1/models/{model}/versions/{number}/release": release,
     "POST /v1/models/{model}/versions/{number}/redo": redo,
     "POST /v1/models/{model}/versions/{number}/transition": transition,
+    "POST /v1/models/{model}/versions/{number}/promotion": promote,
     "POST /v1/models/{model}/rollback": rollback,
+    "POST /v1/models/{model}/rollout": rollout,
     "POST /v1/models/{model}/capture": capture,
 }
 
@@ -191,6 +207,29 @@ def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:
         act=lambda act: operate_in_console(act, ports),
         plan=lambda asked: plan_operation(world.meta, asked),
     )
+
+
+def _deploy(request: Request, reason: str, *, strategy: str | None = None, environment: str | None = None) -> Answer:
+    version = request_deployment(
+        world.meta,
+        world.attestor,
+        world.functions,
+        request.text("model"),
+        request.number("number"),
+        deploy_function=world.settings.deploy_function,
+        by=_caller(request, Operation.DEPLOY),
+        reason=reason,
+        at=world.clock.now(),
+        strategy=strategy,
+        environment=environment,
+    )
+    return Answer(_shown(version), 202)
+
+
+def _text(field: str, value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 63):
+        raise InvalidInputError.of(field, "type", f"{field} is a text of 1 to 63 characters")
+    return value
 
 
 def _day(value: Any) -> date | None:

@@ -1,4 +1,4 @@
-"""API: predictions, each with its receipt."""
+"""API: predictions, each with its receipt; every minute, those of shadows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Any
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
+from attestry.domain.errors import InvalidInputError
 from attestry.usecases.predict import CALL_SECONDS, Predictor
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 
 DEFAULT_ENVIRONMENT = "production"
+SHADOW = {"action": "shadow"}
+"""What the schedule sends every minute; a request through the gateway never looks like this."""
+
+MAX_ROUTING_KEY = 128
 world = World(call_seconds=CALL_SECONDS)
 
 
@@ -28,16 +33,29 @@ def predictor() -> Predictor:
     )
 
 
+def shadow() -> dict[str, Any]:
+    """Ask the shadows what waits for them."""
+    from attestry.usecases.shadow import ShadowRunner
+
+    ports: Any = {"meta": world.meta, "store": world.store, "functions": world.functions, "keys": predictor().keys}
+    return vars(ShadowRunner(**ports, inference=world.settings.inference_function).run())
+
+
 def predict(request: Request) -> Answer:
     """Have the deployed version answer, sign the answer, and return it as it was signed."""
     by = caller(request, world.settings)
     environment = request.query_text("environment", DEFAULT_ENVIRONMENT)
-    prediction = predictor().predict(request.text("model"), environment, request.raw, by)
+    routing_key = request.query_text("routing_key", "")
+    if len(routing_key) > MAX_ROUTING_KEY:
+        raise InvalidInputError.of("routing_key", "length", f"a routing key has at most {MAX_ROUTING_KEY} characters")
+    prediction = predictor().predict(request.text("model"), environment, request.raw, by, routing_key=routing_key)
     return Answer(prediction.to_json(), encoded=True)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer the API."""
+    """Answer the API, or work off what waits for shadows."""
+    if event == SHADOW:
+        return shadow()
     return serve(
         event,
         context,

@@ -19,6 +19,7 @@ from attestry.usecases.packet import show_packet
 from attestry.usecases.policies import list_editions, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.records import person_of
+from attestry.usecases.rollout_request import show_rollouts
 from attestry.usecases.trace import trace_prediction
 
 world = World()
@@ -37,6 +38,11 @@ def models(_: Request) -> dict[str, Any]:
 def model(request: Request) -> dict[str, Any]:
     """Show a model."""
     return browse.show_model(world.meta, request.text("model"))
+
+
+def rollout(request: Request) -> dict[str, Any]:
+    """Show what stands beside the deployed version, and what was seen of it."""
+    return show_rollouts(world.meta, request.text("model"), request.query_text("environment", "production"))
 
 
 def versions(request: Request) -> dict[str, Any]:
@@ -157,6 +163,7 @@ ROUTES = {
     "GET /v1/me": me,
     "GET /v1/models": models,
     "GET /v1/models/{model}": model,
+    "GET /v1/models/{model}/rollout": rollout,
     "GET /v1/models/{model}/versions": versions,
     "GET /v1/models/{model}/versions/{number}": version,
     "GET /v1/models/{model}/versions/{number}/packet": packet,

@@ -12,6 +12,7 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
+from attestry.domain.rollout import Plan
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import EnvironmentRef, FileRef, Version
 from attestry.evidence.attestor import AttestationRef
@@ -21,6 +22,7 @@ from attestry.ports import Put, Update, When, Write
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.predict import Predictor
 from attestry.usecases.records import approval_key, load_version, pointer_key, record_writes, version_key
+from attestry.usecases.rollout_places import keep_rollout
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 from tests.fakes import Faults, FixedClock, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
 
@@ -154,6 +156,32 @@ class Scene:
         self.meta._apply(writes)
         return version
 
+    def roll_out(self, number: int, standing: str, *, share: int = 50, **plan: Any) -> Version:
+        """Let a version stand CANARY or SHADOW beside the deployed one."""
+        version = replace(make_version(number), standing=Standing(standing))
+        self.rev += 1
+        at = timestamp(self.clock.now())
+        place = {
+            "number": number,
+            "version_digest": version.version_digest,
+            "execution_id": version.execution_id,
+            "folder": version.folder,
+            "capture_rate": self.capture_rate,
+            "plan": Plan(standing.lower(), **plan).to_item(),
+            "begun": at,
+            "since": at,
+            **({"share": share, "step": 0} if standing == "CANARY" else {}),
+        }
+        self.meta._apply(
+            [
+                Put(version_key(MODEL, number), version.to_item(), When()),
+                *recorded_approval(version),
+                Update(pointer_key(MODEL, ENVIRONMENT), {standing.lower(): place, "rev": self.rev}),
+                keep_rollout(MODEL, ENVIRONMENT),
+            ]
+        )
+        return version
+
     def change_version(self, number: int, **changes: Any) -> None:
         version = replace(load_version(self.meta, MODEL, number), **changes)
         self.meta._apply([Put(version_key(MODEL, number), version.to_item(), When())])
@@ -168,6 +196,7 @@ class Scene:
                 jwk=event["jwk"],
                 at=self.clock.now(),
                 version_digest=event.get("version_digest"),
+                standing=event.get("standing", "DEPLOYED"),
             )
         except AttestryError as error:
             return {"error": error.to_dict()}

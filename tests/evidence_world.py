@@ -276,6 +276,7 @@ class EvidenceWorld:
             jwk=event["jwk"],
             at=self.clock.now(),
             version_digest=event.get("version_digest"),
+            standing=event.get("standing", "DEPLOYED"),
         )
         return {"delegation": delegation.token, "kid": delegation.kid}
 

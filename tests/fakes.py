@@ -488,6 +488,17 @@ class FixedClock:
         return self.at
 
 
+class MemoryAlarms(_Faulty):
+    """`attestry.ports.Alarms`; a test sets `known`, name to state."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        super().__init__(faults)
+        self.known: dict[str, str] = {}
+
+    def states(self, names: Sequence[str]) -> Mapping[str, str]:
+        return self._call("states", lambda: {name: self.known[name] for name in names if name in self.known})
+
+
 class MemoryNotifier:
     """`attestry.ports.Notifier` that keeps what it was told."""
 

@@ -14,6 +14,7 @@ from attestry.aws.settings import Settings
 from attestry.aws.signer import KmsNoteSigner, KmsSigner
 
 if TYPE_CHECKING:
+    from attestry.aws.alarms import CloudWatchAlarms
     from attestry.aws.audit import AuditNotes
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.notifier import SnsNotifier
@@ -92,6 +93,13 @@ class World:
         from attestry.evidence.attestor import Attestor
 
         return Attestor(KmsSigner(self.clients.kms, self.settings.signing_key), self.store)
+
+    @cached_property
+    def alarms(self) -> CloudWatchAlarms:
+        """Return the alarms of the account."""
+        from attestry.aws.alarms import CloudWatchAlarms
+
+        return CloudWatchAlarms(self.clients.cloudwatch)
 
     @cached_property
     def ledger_signer(self) -> KmsNoteSigner:

@@ -238,6 +238,26 @@ def _check_days(value: Any) -> Iterator[Finding]:
             yield path, "date", f"'{text:.20}' is no day of the calendar in the form YYYY-MM-DD"
 
 
+def _check_deployment(value: Any) -> Iterator[Finding]:
+    deployment = _at(value, ("deployment",), dict) or {}
+    strategy = deployment.get("strategy", "all-at-once")
+    for name in ("canary", "shadow"):
+        if name in deployment and strategy != name:
+            yield (
+                ("deployment", name),
+                "not_with",
+                f"has no meaning with the strategy '{strategy}'; leave it out, or set 'strategy: {name}'",
+            )
+    steps = _at(value, ("deployment", "canary", "steps"), list) or []
+    for i in range(1, len(steps)):
+        if _is_number(steps[i - 1]) and _is_number(steps[i]) and _number(steps[i]) <= _number(steps[i - 1]):
+            yield ("deployment", "canary", "steps", i), "order", f"the share {steps[i]} is not above {steps[i - 1]}: shares rise"
+    first = deployment.get("environment", "production")
+    for i, name in enumerate(_at(value, ("deployment", "promotes_to"), list) or []):
+        if name == first:
+            yield ("deployment", "promotes_to", i), "unique", f"'{name}' is the environment that the pipeline deploys to"
+
+
 def _check_reproduction(value: Any) -> Iterator[Finding]:
     reproduction = _at(value, ("reproduction",), dict) or {}
     if reproduction.get("bit_equal") is False and "tolerance" not in reproduction:
@@ -290,6 +310,7 @@ _RULES = (
     _check_approval,
     _check_people,
     _check_days,
+    _check_deployment,
     _check_reproduction,
     _check_refresh,
 )

@@ -329,13 +329,45 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class CanaryAlarm:
+    """What halts a canary: a share of failures, a latency, or alarms of CloudWatch."""
+
+    error_rate: float = 0.05
+    minimum_errors: int = 3
+    latency_p95_ms: int = 0
+    cloudwatch: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Shares of the requests in percent, rising, and what each step needs before the next."""
+
+    steps: tuple[int, ...] = (5, 25, 50)
+    minutes: int = 10
+    predictions: int = 1
+    alarm: CanaryAlarm = field(default_factory=CanaryAlarm)
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """How long a shadow is compared: minutes, or fewer where `predictions` (0: none) are reached before."""
+
+    minutes: int = 60
+    predictions: int = 0
+
+
+@dataclass(frozen=True)
 class Deployment:
     """Where and how the version serves.
 
     Attributes:
-        environment: the environment.
+        environment: where the pipeline puts it.
         memory_mib: memory of the serving function.
-        capture_rate: share of the predictions that is kept, 0 to 1.
+        capture_rate: the share of predictions that is kept, 0 to 1.
+        strategy: how it comes into place where another version is deployed.
+        canary: the steps of that strategy; None for its defaults.
+        shadow: the length of that strategy; None for its defaults.
+        promotes_to: further environments, in the order in which the version may be promoted to them.
         expires: the first day (UTC, `YYYY-MM-DD`) on which the version may not be used, or how many days after it was first put in place.
     """
 
@@ -343,6 +375,10 @@ class Deployment:
     memory_mib: int = 2048
     capture_rate: float = 1
     expires: str | int | None = None
+    strategy: Literal["all-at-once", "canary", "shadow"] = "all-at-once"
+    canary: Canary | None = None
+    shadow: Shadow | None = None
+    promotes_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ from attestry.domain.holds import held_after
 DECISIONS = frozenset({"approval.given", "version.approved", "version.rejected"})
 ARRIVALS = frozenset({"version.deployed", "version.rolled_back"})
 DEPARTURES = frozenset({"version.killed", "version.retired"})
+BEGINNINGS = {"version.canaried": "canary", "version.shadowed": "shadow"}
+PLACINGS = ARRIVALS | BEGINNINGS.keys()
+"""Moves that put a version somewhere: after them it may be delegated to."""
+
+ROLLOUT_ENDS = frozenset({*DEPARTURES, *ARRIVALS, "rollout.halted", "rollout.ended"})
 _STATE = ("stage", "status", "standing")
 _OF_EVENT = ("kind", "at", "principal")
 _OF_DATA = ("from", "to", "reason", "evidence", "version_digest")
@@ -48,12 +53,14 @@ class Index:
     Attributes:
         transitions: reference of a version to its events by number.
         pointers: `(model, environment)` to the number deployed there, or None.
+        rollouts: `(model, environment, "canary" or "shadow")` to the number that stands so there and its share (0 of a shadow).
         logins: login to person.
         events: how many events were replayed.
     """
 
     transitions: dict[str, dict[int, Mapping[str, Any]]] = field(default_factory=dict)
     pointers: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    rollouts: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)
     logins: dict[str, str] = field(default_factory=dict)
     events: int = 0
 
@@ -70,12 +77,22 @@ class Index:
 
     def _move_pointer(self, kind: str, subject: str, data: Mapping[str, Any]) -> None:
         model, _, number = subject.partition("@")
-        if kind in ARRIVALS:
-            self.pointers[(model, str(data["environment"]))] = int(number)
-        elif kind in DEPARTURES:
+        self._move_rollout(kind, model, int(number), data)
+        if kind in ARRIVALS or kind in BEGINNINGS or kind in DEPARTURES:
+            # A version stands in one place at a time.
             for place, deployed in self.pointers.items():
                 if place[0] == model and deployed == int(number):
                     self.pointers[place] = None
+        if kind in ARRIVALS:
+            self.pointers[(model, str(data["environment"]))] = int(number)
+
+    def _move_rollout(self, kind: str, model: str, number: int, data: Mapping[str, Any]) -> None:
+        if kind in ROLLOUT_ENDS or kind in BEGINNINGS:
+            self.rollouts = {place: who for place, who in self.rollouts.items() if (place[0], who[0]) != (model, number)}
+        if kind in BEGINNINGS:
+            self.rollouts[(model, str(data["environment"]), BEGINNINGS[kind])] = (number, int(data.get("share", 0)))
+        elif kind == "rollout.advanced":
+            self.rollouts[(model, str(data["environment"]), "canary")] = (number, int(data["share"]))
 
 
 def replay(events: Iterable[Mapping[str, Any]]) -> Index:
@@ -141,13 +158,34 @@ def compare_approvals(index: Index, reference: str, approvals: Iterable[Mapping[
 
 def compare_pointers(index: Index, model: str, pointers: Iterable[Mapping[str, Any]]) -> list[Difference]:
     """Return where what the table says is deployed differs from what the ledger says."""
+    pointers = list(pointers)
     rows = {str(p["environment"]): p.get("number") for p in pointers}
+    found = _compare_rollouts(index, model, pointers)
     told = {environment: number for (of, environment), number in index.pointers.items() if of == model}
-    return [
+    return found + [
         Difference(f"{model}/{environment}", "deployed version", told.get(environment), rows.get(environment))
         for environment in sorted(told.keys() | rows.keys())
         if told.get(environment) != (None if rows.get(environment) is None else int(rows[environment]))  # type: ignore[arg-type]
     ]
+
+
+def _compare_rollouts(index: Index, model: str, pointers: Iterable[Mapping[str, Any]]) -> list[Difference]:
+    told = {(where, what): who for (of, where, what), who in index.rollouts.items() if of == model}
+    rows: dict[tuple[str, str], tuple[int, int]] = {}
+    for pointer in pointers:
+        for what in BEGINNINGS.values():
+            there = pointer.get(what)
+            if there:
+                rows[(str(pointer["environment"]), what)] = (int(there["number"]), int(there.get("share", 0)))
+    return [
+        Difference(f"{model}/{where}", what, _placed(told.get((where, what))), _placed(rows.get((where, what))))
+        for where, what in sorted(told.keys() | rows.keys())
+        if told.get((where, what)) != rows.get((where, what))
+    ]
+
+
+def _placed(who: tuple[int, int] | None) -> str | None:
+    return None if who is None else f"version {who[0]}, {who[1]} percent"
 
 
 def compare_people(index: Index, logins: Mapping[str, str]) -> list[Difference]:

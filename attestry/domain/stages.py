@@ -53,6 +53,9 @@ REDOABLE = (Stage.PROCESSING, Stage.VALIDATION)
 DEPLOYABLE = frozenset({Standing.APPROVED, Standing.ROLLBACK, Standing.DEPLOYED})
 """Standings from which a version may be put in place; each implies an approval."""
 
+IN_ROLLOUT = frozenset({Standing.CANARY, Standing.SHADOW})
+"""Standings of a version that is on its way into place beside the deployed one; each implies an approval as well."""
+
 
 _IN_USE = frozenset({Standing.SHADOW, Standing.CANARY, Standing.DEPLOYED})
 

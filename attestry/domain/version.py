@@ -155,6 +155,8 @@ class Version:
         inference_script: path of the script with `model_fn` and `predict_fn` in the source archive.
         capture_rate: share of predictions that is captured once deployed, as text.
         deployment_environment: name of the environment that the pipeline deploys to.
+        strategy: how it comes into place (`attestry.domain.rollout.Plan`); empty for all at once.
+        promotes_to: further environments that it may be promoted to, in order.
         retires_on: first day (UTC, `YYYY-MM-DD`) on which it may not be used any more; empty where none is set.
         retirement: of a version that stands RETIRED, the event's `kind`, `by`, `reason` and `at`; empty before.
         packet: the decision packet: `sha256`, `key`, `version_id`, `page_sha256` of the page that shows it, and `transition`, the number
@@ -204,6 +206,8 @@ class Version:
     capture_rate: str = "0"
     deployment_environment: str = "production"
     packet: Mapping[str, Any] = field(default_factory=dict)
+    strategy: Mapping[str, Any] = field(default_factory=dict)
+    promotes_to: tuple[str, ...] = ()
     retires_on: str = ""
     retirement: Mapping[str, str] = field(default_factory=dict)
     cause: Mapping[str, Any] = field(default_factory=lambda: dict(REGISTERED))
@@ -299,6 +303,8 @@ _DECODERS: dict[str, Any] = {
     "frozen": lambda items: tuple(FileRef.from_item(i) for i in items),
     "gates": tuple,
     "packet": dict,
+    "strategy": dict,
+    "promotes_to": tuple,
     "retirement": dict,
     "cause": dict,
     "inputs": tuple,

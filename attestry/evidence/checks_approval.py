@@ -27,7 +27,7 @@ from attestry.domain.conditions import Conditions, strictest
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.requirements import check_fills, missing
 from attestry.evidence.case import Attested, Case, Entry
-from attestry.evidence.checks_moves import DEPLOYMENTS, REGISTERED
+from attestry.evidence.checks_moves import PLACINGS, REGISTERED
 from attestry.evidence.checks_person_keys import check_key
 from attestry.evidence.checks_version import policy_of
 from attestry.evidence.digests import is_sha256, sha256_hex
@@ -50,7 +50,7 @@ def check_approvals(case: Case) -> str:
     opened = [m for m in case.moved("stage.started", "APPROVAL") if m.entry.sequence > redone]
     decisions = [m for m in case.need_moves() if m.entry.kind in _DECISIONS and m.entry.stage == "APPROVAL"]
     if not opened:
-        if decisions or any(case.moved(kind) for kind in DEPLOYMENTS):
+        if decisions or any(case.moved(kind) for kind in PLACINGS):
             raise IntegrityError("the version was decided on, or deployed, although its approval was never opened")
         return "the approval has not been opened"
     if len(opened) != 1:
@@ -69,7 +69,7 @@ def check_approvals(case: Case) -> str:
         raise IntegrityError("the version was made to reproduce another one, and was approved all the same")
     for move in approved:
         _check_terms(move.entry, decisions, policy)
-    if any(case.moved(kind) for kind in DEPLOYMENTS) and not approved:
+    if any(case.moved(kind) for kind in PLACINGS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
     _refuse_strange_signatures(case)
     case.facts |= {"approvals": told, "submitted_by": sorted(submitters_of(case))}

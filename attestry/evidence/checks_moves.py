@@ -3,7 +3,7 @@
 Rules:
 
 - The numbers run from 1 without a gap, each move begins where the one before ended, and each does what its kind says:
-  nothing but an approval makes a version APPROVED, nothing but a deployment DEPLOYED.
+  nothing but an approval makes a version APPROVED (or gives that standing back to it), nothing but a deployment DEPLOYED.
 - No stage is passed over: one begins behind the stage before it, or again where it had failed; one that is done again takes the version
   back to the stage before it.
 - Nothing begins, is approved or put in place between a hold and the move that ends it.
@@ -35,6 +35,8 @@ from attestry.evidence.verdict import Found, MissingError, Outcome
 REGISTERED: Final = "candidate.registered"
 ENDS: Final = ("version.killed", "version.retired")
 DEPLOYMENTS: Final = ("version.deployed", "version.rolled_back")
+PLACINGS: Final = (*DEPLOYMENTS, "version.canaried", "version.shadowed")
+"""Moves after which a version may be delegated to, in the environment that they name."""
 
 _SAME: Final = None
 _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
@@ -47,6 +49,11 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "version.approved": ("SUCCEEDED", "APPROVED"),
     "version.deployed": ("SUCCEEDED", "DEPLOYED"),
     "version.rolled_back": ("SUCCEEDED", "DEPLOYED"),
+    "version.canaried": ("SUCCEEDED", "CANARY"),
+    "version.shadowed": ("SUCCEEDED", "SHADOW"),
+    "rollout.advanced": (_SAME, _SAME),
+    "rollout.halted": ("FAILED", "APPROVED"),
+    "rollout.ended": ("SUCCEEDED", "APPROVED"),
     "version.replaced": (_SAME, "ROLLBACK"),
     "version.released": (_SAME, "APPROVED"),
     "version.killed": (_SAME, "RETIRED"),
@@ -66,8 +73,13 @@ MOVES: Final = tuple(_AFTER)
 _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.approved": frozenset({"CANDIDATE"}),
     "approval.given": frozenset({"CANDIDATE"}),
-    "version.deployed": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
-    "version.rolled_back": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
+    "version.deployed": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"}),
+    "version.canaried": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
+    "version.shadowed": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED"}),
+    "rollout.advanced": frozenset({"CANARY"}),
+    "rollout.halted": frozenset({"CANARY"}),
+    "rollout.ended": frozenset({"SHADOW"}),
+    "version.rolled_back": frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"}),
     "version.replaced": frozenset({"DEPLOYED", "ROLLBACK"}),
     "version.released": frozenset({"ROLLBACK"}),
     "stage.reopened": frozenset({"CANDIDATE"}),
@@ -185,7 +197,7 @@ def _check_order(where: str, entry: Entry, origin: Mapping[str, Any]) -> None:
         frozen = redone is Stage.PROCESSING and bool(entry.data["version_digest"])
         reached = at in PIPELINE and redone in REDOABLE and PIPELINE.index(at) >= PIPELINE.index(redone)
         allowed = reached and not frozen and redone == entry.data.get("stage")
-    elif entry.kind in DEPLOYMENTS:
+    elif entry.kind in PLACINGS:
         allowed = stage is Stage.DEPLOYMENT
     else:
         allowed = again or may_begin(stage, at, status)

@@ -4,9 +4,10 @@ Rules:
 
 - The delegation is signed by a delegator that the trusted root names, valid at the ledger time of the delegation's event;
   the event names the token by its SHA-256.
-- In the order of the ledger, the last move of the version before the delegation left it DEPLOYED in that environment. An
-  order within one batch says nothing, since its events were committed at almost the same time by clocks that may differ:
-  a deployment that was logged with the delegation counts as before it, an end of the version as well.
+- In the order of the ledger, the last move of the version before the delegation left it as the delegation says, DEPLOYED,
+  CANARY or SHADOW, in that environment. An order within one batch says nothing, since its events were committed at almost
+  the same time by clocks that may differ: the version has to have stood so before the delegation, or after a deployment or
+  a beginning of a rollout that was logged with it. An end of the version before it always counts.
 - The delegation keeps to the conditions of the approval in force: it ends with it, and lets its key sign no more receipts, nor for other
   requests, than the approval allows. The sum over all keys is the registry's count; one bundle does not show it.
 - The receipt is the delegated key's, within the delegation's time, for this version, and not from after its end.
@@ -24,7 +25,7 @@ from attestry.domain.conditions import Terms, check_segments
 from attestry.domain.errors import AttestryError, IntegrityError
 from attestry.evidence.canonical import parse_strict
 from attestry.evidence.case import Case, Entry
-from attestry.evidence.checks_moves import DEPLOYMENTS, ENDS
+from attestry.evidence.checks_moves import ENDS, PLACINGS
 from attestry.evidence.delegation import read_unverified_delegation, verify_delegation
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.receipt import check_output, check_request, verify_receipt
@@ -91,17 +92,15 @@ def check_standing(case: Case) -> Found | str:
     if delegated is None:
         raise MissingError("without the event of the delegation its place among the moves is not known")
     moves = [m.entry for m in case.need_moves()]
-    before = [m for m in moves if _precedes(m, delegated)]
-    deployments = [m for m in before if m.kind in DEPLOYMENTS]
-    if not deployments:
-        raise IntegrityError(f"the version was not deployed before the delegation ({delegated.place})")
-    last, deployed = before[-1], deployments[-1]
-    if last.data["to"]["standing"] != grant.standing:
-        raise IntegrityError(f"the version stood {last.data['to']['standing']} ({last.kind}, {last.place}) when it was delegated to")
-    if deployed.data.get("environment") != grant.environment:
-        raise IntegrityError(f"the version was deployed in {deployed.data.get('environment')}, the delegation is for {grant.environment}")
+    before = [m for m in moves if m.comes_before(delegated)]
+    beside = [m for m in moves if m not in before and _is_beside(m, delegated)]
+    problems = [_standing_problem(moves[: len(before) + i], grant.standing, grant.environment) for i in range(len(beside) + 1)]
+    if all(problems):
+        raise IntegrityError(f"{problems[-1]} when it was delegated to ({delegated.place})")
+    before = moves[: len(before) + problems.index("")]
+    placed = [m for m in before if m.kind in PLACINGS][-1]
     terms = check_terms(case, before, delegated)
-    told = f"{deployed.kind} by {deployed.event['principal']['person'] or deployed.event['principal']['login']}, {deployed.place}"
+    told = f"{placed.kind} by {placed.event['principal']['person'] or placed.event['principal']['login']}, {placed.place}"
     return f"{grant.standing} when delegated to: {told}" + (f"; approved {terms}" if str(terms) else "")
 
 
@@ -131,6 +130,19 @@ def check_terms(case: Case, before: Sequence[Entry], delegated: Entry) -> Terms:
     if dict(grant.segments) != dict(terms.segments):
         raise IntegrityError("the delegation names another segment than the version is approved for")
     return terms
+
+
+def _standing_problem(before: list[Entry], standing: str, environment: str) -> str:
+    """Return why a version did not stand so after these moves; empty where it did."""
+    placed = [m for m in before if m.kind in PLACINGS]
+    if not placed:
+        return "the version was not deployed"
+    last = before[-1]
+    if last.data["to"]["standing"] != standing:
+        return f"the version stood {last.data['to']['standing']} ({last.kind}, {last.place})"
+    if placed[-1].data.get("environment") != environment:
+        return f"the version was deployed in {placed[-1].data.get('environment')}, not in {environment} as the delegation says,"
+    return ""
 
 
 def check_receipt(case: Case) -> str:
@@ -228,11 +240,9 @@ def _check_segment(case: Case, request: bytes) -> None:
         raise IntegrityError(f"the request lies outside of what the version was approved for: {error}") from error
 
 
-def _precedes(move: Entry, delegated: Entry) -> bool:
-    if move.comes_before(delegated):
-        return True
-    same_batch = move.at == delegated.at and move.index is not None and delegated.index is not None
-    return same_batch and move.kind in DEPLOYMENTS
+def _is_beside(move: Entry, delegated: Entry) -> bool:
+    """Return whether a move was logged in one batch with the delegation and may have come before it."""
+    return move.at == delegated.at and move.index is not None and delegated.index is not None and move.kind in PLACINGS
 
 
 def _check_kinds(case: Case, subject: str) -> None:

@@ -7,7 +7,7 @@ A delegation is a JWT (RFC 7519), ES256, `typ=predkey+jwt`, by the registry's de
 | iss | the delegator key (its ARN on AWS) |
 | sub | the version: `urn:attestry:<model>:<number>:sha256:<version digest>` |
 | aud | the endpoint: `<environment>/<model>` |
-| standing | what the version is there: DEPLOYED |
+| standing | what the version is there: DEPLOYED, CANARY or SHADOW |
 | cnf.jwk | the Ed25519 public key of the process (RFC 7800, RFC 8037) |
 | iat, nbf, exp | seconds since 1970; at most one hour |
 | jti | random |

@@ -5,7 +5,7 @@
 | PROCESSING or TRAINING has succeeded | SLSA provenance v1 |
 | VALIDATION has succeeded or rejected | in-toto test-result v0.1 |
 | a decision of people or of the policy | `urn:attestry:predicate:approval:v1` |
-| a version was put in place | `urn:attestry:predicate:deployment:v1` |
+| a version was put in place, as canary or shadow too | `urn:attestry:predicate:deployment:v1` |
 | every other move | `urn:attestry:predicate:transition:v1` |
 
 Rules:
@@ -161,7 +161,7 @@ def predicate_type(kind: str, stage: str) -> str:
         return TEST_RESULT
     if kind in ("approval.given", "version.approved", "version.rejected"):
         return APPROVAL
-    return DEPLOYMENT if kind in ("version.deployed", "version.rolled_back") else TRANSITION
+    return DEPLOYMENT if kind in ("version.deployed", "version.rolled_back", "version.canaried", "version.shadowed") else TRANSITION
 
 
 def state_move(move: MoveFacts, predicate: Predicate | None, *, candidate: str) -> Statement:

@@ -54,6 +54,8 @@ _REGISTERED: Final = frozenset({"REGISTERED"})
 _REOPENED: Final = _REGISTERED | frozenset({"TRAINING"})
 _ANY: Final = _REGISTERED | _SCRIPTS | _APPROVAL | _DEPLOYMENT
 
+_ROLLOUTS: Final = {"rollout.advanced": _DEPLOYMENT, "rollout.halted": _DEPLOYMENT, "rollout.ended": _DEPLOYMENT}
+
 _DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
 
 MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
@@ -72,12 +74,18 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.deployed": _DEPLOYMENT,
         "version.replaced": _DEPLOYMENT,
         "version.released": _DEPLOYMENT,
+        "version.canaried": _DEPLOYMENT,
+        "version.shadowed": _DEPLOYMENT,
+        **_ROLLOUTS,
     },
     "operate": {
         "stage.started": _DEPLOYMENT,
         # A rollback that finds its version in place already ends the deployment that somebody else began.
         "stage.succeeded": _DEPLOYMENT,
         "version.rolled_back": _DEPLOYMENT,
+        # By hand: a canary or a shadow that is put in place, advanced or halted.
+        "version.deployed": _DEPLOYMENT,
+        **_ROLLOUTS,
         "version.replaced": _DEPLOYMENT,
         "version.released": _DEPLOYMENT,
         "version.killed": _ANY,

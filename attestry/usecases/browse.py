@@ -186,7 +186,20 @@ def _shown_model(row: Item) -> dict[str, Any]:
 
 
 def _shown_pointer(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("model", "environment", "number", "version_digest", "capture_rate", "at", "previous", "by", "vacant")
+    names = (
+        "model",
+        "environment",
+        "number",
+        "version_digest",
+        "capture_rate",
+        "at",
+        "previous",
+        "by",
+        "vacant",
+        "kind",
+        "canary",
+        "shadow",
+    )
     return {k: row.get(k) for k in names}
 
 

@@ -258,7 +258,7 @@ class Collector:
         decided = When(exists=True, equals={"collected": collected, "batch_last": last})
         event = Event(SEALED, f"key/{kid}", first, at, registry_principal("collect"), seal.to_data())
         # Whole counts, not additions: the row is the same however often it is written.
-        sealed = {"kid": kid, "model": model, "number": number}
+        sealed = {"kid": kid, "model": model, "number": number, "standing": str(state.get("standing") or "DEPLOYED")}
         daily = [Update(sealed_key(day, model, kid), {**sealed, "count": days[day]}, When()) for day in counts.days]
         self._meta.transact([Update(open_key(kid), changes, decided), outbox_put(event), *daily])
         return {**state, **changes}

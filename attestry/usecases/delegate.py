@@ -1,9 +1,11 @@
-"""Delegate: let one serving process sign for the version that stands deployed.
+"""Delegate: let one serving process sign for the version that stands deployed, or for the canary or the shadow beside it.
 
 Rules:
 - Pointer and version are read, strongly consistent, for each delegation; the approvals are counted again, and are those
   of this version digest, policy and decision packet, by persons other than the submitter.
 - Each of them has to be what its transition and its event say: an approval that was inserted by hand counts for nothing.
+- A delegation names what the version stands as. Who stands CANARY or SHADOW by its head and not by the pointer, or the other way round, is
+  delegated nothing.
 - Nothing is delegated to what was killed or retired, by the word of its moves and the ledger as well as of its head, or
   from the day on that is set for its retirement; a delegation ends with the day before at the latest.
 - What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
@@ -22,17 +24,17 @@ from typing import Any
 from attestry.domain.approvals import ApprovalPolicy, Verdict, is_met
 from attestry.domain.conditions import Conditions, Terms, strictest
 from attestry.domain.days import beginning_of
-from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError
+from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing
 from attestry.domain.version import Version
-from attestry.evidence.delegation import MAX_LIFETIME_SECONDS, Delegation, issue, public_key_of
+from attestry.evidence.delegation import MAX_LIFETIME_SECONDS, STANDINGS, Delegation, issue, public_key_of
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
 from attestry.usecases.conditions import check_end, give_out
-from attestry.usecases.pointer import require_deployed
+from attestry.usecases.pointer import place_in, require_deployed
 from attestry.usecases.recorded import check_approvals
 from attestry.usecases.records import approval_key, approving_persons, load_version, outbox_put, pointer_key, version_key
 from attestry.usecases.sign import delegation_key, open_key
@@ -49,8 +51,9 @@ def delegate_signing(
     jwk: Mapping[str, Any],
     at: datetime,
     version_digest: str | None = None,
+    standing: str = Standing.DEPLOYED.value,
 ) -> Delegation:
-    """Issue and record a delegation for the version that stands DEPLOYED.
+    """Issue and record a delegation for the version that stands DEPLOYED, CANARY or SHADOW.
 
     Args:
         meta: the table.
@@ -60,19 +63,25 @@ def delegate_signing(
         jwk: public JWK (RFC 8037) of the process's Ed25519 key.
         at: the time.
         version_digest: the version that the process serves; None for whichever stands there.
+        standing: what it stands as: DEPLOYED, CANARY or SHADOW.
 
     Raises:
-        InvalidInputError: `jwk` is no public Ed25519 key.
+        InvalidInputError: `jwk` is no public Ed25519 key, or `standing` none of the three.
         NotFoundError: nothing is deployed there, or not any more.
         ApprovalLapsedError: its approval, or a condition of it, has ended.
         ConflictError: another version stands there, it is due for retirement, its approvals do not hold, or the pointer keeps moving.
         IntegrityError: an approval is not what was recorded, or the version was taken out of use and its head does not say so.
     """
     public_key = public_key_of(jwk)
+    if standing not in STANDINGS:
+        raise InvalidInputError.of("standing", "standing", f"a delegation is for a version that stands {', '.join(STANDINGS)}")
     for _ in range(TRIES):
         pointer = require_deployed(meta.get(pointer_key(model, environment)), model, environment)
-        version = load_version(meta, model, int(pointer["number"]))
-        counted = check_may_sign(version, pointer, _approvals(meta, version), wanted=version_digest, at=at)
+        place = place_in(pointer, standing)
+        if not place:
+            raise ConflictError(f"no version of {model} stands {standing} in {environment}")
+        version = load_version(meta, model, int(place["number"]))
+        counted = check_may_sign(version, place, _approvals(meta, version), wanted=version_digest, at=at, standing=standing)
         try:
             check_approvals(meta, version, counted)
         except IntegrityError:
@@ -93,33 +102,42 @@ def delegate_signing(
             segments=Terms.from_item(version.terms).segments,
         )
         try:
-            meta.transact([*_writes(delegation, version, pointer, at), *giving])
+            meta.transact([*_writes(delegation, version, pointer, str(place["capture_rate"]), at), *giving])
         except ConditionFailedError:
             continue
         return delegation
     raise ConflictError(f"the deployed version of {model} in {environment} is being changed; try again")
 
 
-def check_may_sign(version: Version, pointer: Item, approvals: list[Item], *, wanted: str | None, at: datetime) -> list[Item]:
+def check_may_sign(
+    version: Version,
+    place: Mapping[str, Any],
+    approvals: list[Item],
+    *,
+    wanted: str | None,
+    at: datetime,
+    standing: str = Standing.DEPLOYED.value,
+) -> list[Item]:
     """Check that a version may be signed for, and return the approvals that count for it.
 
     Args:
         version: the version that the pointer names.
-        pointer: the pointer's row.
+        place: the pointer's row, or of a canary or shadow what it says of it.
         approvals: the rows of the decisions on the version.
         wanted: digest of the version that the process serves, or None.
         at: the time.
+        standing: what the pointer says that it stands as.
 
     Raises:
         ConflictError: it may not, with the reason.
     """
-    if wanted is not None and wanted != pointer["version_digest"]:
-        raise ConflictError(f"the process serves another version than {version.reference}, which stands deployed")
-    if not version.version_digest or version.version_digest != pointer["version_digest"]:
+    if wanted is not None and wanted != place["version_digest"]:
+        raise ConflictError(f"the process serves another version than {version.reference}, which stands {standing}")
+    if not version.version_digest or version.version_digest != place["version_digest"]:
         raise ConflictError(f"the pointer names another digest than {version.reference} has")
-    if version.standing is not Standing.DEPLOYED:
+    if version.standing != standing:
         why = f": it was {version.out_of_use}" if version.out_of_use else ""
-        raise ConflictError(f"{version.reference} stands {version.standing}, not DEPLOYED{why}")
+        raise ConflictError(f"{version.reference} stands {version.standing}, not {standing}{why}")
     if version.is_due(at):
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on")
     check_end(version, at)
@@ -176,18 +194,18 @@ def _lifetime(version: Version, at: datetime) -> int:
     return max(1, min([MAX_LIFETIME_SECONDS, *(int(end.timestamp()) - start for end in ends)]))
 
 
-def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetime) -> list[Write]:
+def _writes(delegation: Delegation, version: Version, pointer: Item, capture_rate: str, at: datetime) -> list[Write]:
     grant, kid = delegation.grant, delegation.kid
     limits: dict[str, Any] = {} if grant.max_receipts is None else {"max_receipts": grant.max_receipts}
     volume: dict[str, Any] = {}
-    place = {"kid": kid, "model": version.model, "number": version.number, "folder": version.folder}
+    place = {"kid": kid, "model": version.model, "number": version.number, "folder": version.folder, "standing": grant.standing}
     row = {
         **place,
         "delegation": delegation.token,
         "version_digest": version.version_digest,
         "environment": grant.environment,
         "execution_id": version.execution_id,
-        "capture_rate": pointer["capture_rate"],
+        "capture_rate": capture_rate,
         "issued": timestamp(at),
         "expires_at": grant.expires,
         "gsi_pk": f"VERSION_KEYS#{version.model}#{version.number}",
@@ -205,7 +223,7 @@ def _writes(delegation: Delegation, version: Version, pointer: Item, at: datetim
             "environment": grant.environment,
             "standing": grant.standing,
             "expires": grant.expires,
-            "capture_rate": pointer["capture_rate"],
+            "capture_rate": capture_rate,
             "delegator": grant.issuer,
             "delegation_sha256": sha256_hex(delegation.token.encode()),
             **limits,

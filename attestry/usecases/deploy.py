@@ -7,32 +7,33 @@ Rules:
 - Every prediction reads the pointer, so there is no moment with two versions; with none only before the first deployment, or after what
   stood there was killed or retired, which leaves a vacant pointer (`attestry.usecases.pointer`).
 - A version whose day of retirement has come is not put in place.
+- A swap ends what is rolled out beside it: its own rollout by success, any other by halting it.
+- A version stands in one environment at a time: what comes into place in one leaves the others in the same transaction.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, NotFoundError, StageFailedError
+from attestry.domain.errors import ConditionFailedError, ConflictError, NotFoundError
 from attestry.domain.events import shorten, timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import DEPLOYABLE, Stage, Standing, Status, may_begin
+from attestry.domain.stages import DEPLOYABLE, IN_ROLLOUT, Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
 from attestry.evidence.predicates import DEPLOYMENT, Predicate
-from attestry.ports import ABSENT, Functions, Item, MetaStore, ObjectStore, Put, When, Write
+from attestry.ports import ABSENT, Item, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
-from attestry.usecases.pointer import kept_in, number_in
-from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, transition_key
-from attestry.usecases.serving import load_request
+from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, named_in, number_in, rollout_in, vacate
+from attestry.usecases.records import Move, approval_key, load_version, model_key, move_writes, pointer_key, transition_key
+from attestry.usecases.rollout_places import forget_rollouts, leave_writes
 
 TRIES = 8
-WARM_CALL_SECONDS = 60
 MAX_ERROR = 2000
+ROLLED_BACK = "version.rolled_back"
 
 
 @dataclass(frozen=True)
@@ -48,68 +49,6 @@ class Deployment:
     version: Version
     previous: int | None
     changed: bool
-
-
-def check_frozen_files(store: ObjectStore, version: Version) -> None:
-    """Check that below `frozen/` there is exactly what was recorded: every file in its recorded S3 version, nothing else, nothing on top.
-
-    Raises:
-        IntegrityError: naming the files that differ.
-    """
-    recorded = {f.key: f.version_id for f in (*version.frozen, *((version.artifact,) if version.artifact else ()))}
-    problems: list[str] = []
-    seen: set[str] = set()
-    prefix = f"{version.folder}/frozen/"
-    for entry in store.list_versions(prefix):
-        name = entry.key.removeprefix(prefix)
-        if entry.key not in recorded:
-            problems.append(f"{name} was added")
-        elif entry.version_id == recorded[entry.key]:
-            seen.add(entry.key)
-            if not entry.is_latest:
-                problems.append(f"{name} lies below a later version or delete marker")
-        elif entry.is_latest:
-            problems.append(f"{name} was deleted" if entry.is_delete_marker else f"{name} was changed")
-    problems += [f"{key.removeprefix(prefix)} is missing" for key in recorded if key not in seen]
-    if problems:
-        raise IntegrityError(
-            f"frozen files of {version.reference} are not as recorded: {'; '.join(sorted(set(problems)))}",
-            details={"files": sorted(set(problems))},
-        )
-
-
-def warm(
-    functions: Functions,
-    store: ObjectStore,
-    version: Version,
-    *,
-    inference: str,
-    seconds: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Have the inference function load the version, verifying every file against the version digest.
-
-    Raises:
-        IntegrityError: a file differs from the artifact manifest.
-        StageFailedError: the model does not load, or not in time.
-    """
-    deadline = clock() + seconds
-    while True:
-        payload = {
-            "version_digest": version.version_digest,
-            "instances": None,
-            "load": load_request(store, version, deadline_seconds=WARM_CALL_SECONDS),
-        }
-        answer = functions.call(inference, payload, tenant=version.execution_id)
-        status = answer.get("status")
-        if status == "READY":
-            return
-        if status == "REFUSED":
-            raise IntegrityError(f"{version.reference} was refused at load: {answer.get('error')}")
-        if status == "FAILED":
-            raise StageFailedError(f"{version.reference} does not load: {answer.get('error')}")
-        if clock() > deadline:
-            raise StageFailedError(f"{version.reference} was not loaded within {seconds:.0f} s")
 
 
 def begin_deployment(meta: MetaStore, attestor: Attestor, version: Version, *, by: Principal, reason: str, at: datetime) -> Version:
@@ -145,6 +84,8 @@ def require_deployable(version: Version, at: datetime) -> None:
     version.require_not_held("is not deployed")
     if version.is_due(at):
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on, and is not deployed again")
+    if version.standing in IN_ROLLOUT:
+        raise ConflictError(f"{version.reference} stands {version.standing}; `attestry rollout {version.model}` finishes or halts it")
     if not version.approved or version.standing not in DEPLOYABLE or not version.version_digest:
         raise ConflictError(f"{version.reference} stands {version.standing} and is not approved for deployment")
 
@@ -169,9 +110,10 @@ def swap_pointer(
     """
     for _ in range(TRIES):
         version = load_version(meta, model, number)
-        require_deployable(version, at)
-        check_conditions(meta, version, at)
         pointer = meta.get(pointer_key(model, environment))
+        here = version.standing in ROLLOUTS and rollout_in(pointer, version.standing).get("number") == number
+        require_deployable(replace(version, standing=Standing.APPROVED) if here else version, at)
+        check_conditions(meta, version, at)
         if pointer and number_in(pointer) == number:
             if version.stage is Stage.DEPLOYMENT and version.status is not Status.SUCCEEDED:
                 _finish(meta, attestor, version, by, reason, at)
@@ -187,9 +129,10 @@ def swap_pointer(
 def roll_back(
     meta: MetaStore, attestor: Attestor, model: str, *, environment: str, by: Principal, reason: str, at: datetime, to: int | None = None
 ) -> Deployment:
-    """Put the version that is kept for rollback back in place.
+    """Put the version that is kept for rollback, or another approved one of that environment, back in place.
 
-    With `to` the same again changes nothing. Without, it is a rollback of the rollback: what was left is what is kept by then.
+    With `to` the same again changes nothing. Without, a rollback right after a rollback is refused: asked for twice, it would put back what
+    was just found to be wrong.
 
     Args:
         meta: the table.
@@ -202,8 +145,9 @@ def roll_back(
         to: number of the version that the caller wants back in place; None for whichever is kept.
 
     Raises:
-        NotFoundError: nothing was deployed, or nothing is kept for rollback.
-        ConflictError: another version than `to` is kept; see also `swap_pointer`.
+        NotFoundError: nothing was deployed, nothing is kept for rollback, or there is no version `to`.
+        ConflictError: the last move there was a rollback and `to` is not given, or `to` belongs to another environment; see also
+            `swap_pointer`.
     """
     pointer = meta.get(pointer_key(model, environment))
     if pointer is None:
@@ -211,22 +155,26 @@ def roll_back(
     previous = kept_in(pointer)
     if to is not None and number_in(pointer) == to:
         return Deployment(load_version(meta, model, to), previous, changed=False)
-    if previous is None:
+    if to is None and None not in (previous, number_in(pointer)) and pointer.get("kind") == ROLLED_BACK:
+        raise ConflictError(
+            f"{model}@{number_in(pointer)} was put back in place in {environment} at {pointer['at']}; name the version that a further "
+            f"rollback is to lead to: --to {previous}"
+        )
+    wanted = previous if to is None else to
+    if wanted is None:
         raise NotFoundError(f"no earlier version of {model} is kept for rollback in {environment}")
-    if to not in (None, previous):
-        raise ConflictError(f"{model}@{previous} is kept for rollback in {environment}, not {model}@{to}")
-    rate = str(pointer.get("previous_rate") or _last_rate(meta, model, previous, environment) or pointer["capture_rate"])
+    rate = _rate_of_return(meta, pointer, model, wanted, environment)
     return swap_pointer(
         meta,
         attestor,
         model,
-        previous,
+        wanted,
         environment=environment,
         capture_rate=rate,
         by=by,
         reason=reason,
         at=at,
-        kind="version.rolled_back",
+        kind=ROLLED_BACK,
     )
 
 
@@ -263,10 +211,12 @@ def _swap(
     kind: str,
 ) -> bool:
     facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version)}
-    predicate = _predicate(meta, version, pointer)
+    predicate = deployment_predicate(meta, version, pointer)
     arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts, predicate=predicate)
-    writes: list[Write] = move_writes(version, arrive, attestor, {"deployed_at": timestamp(at), "error": ""})
+    changes = {"deployed_at": timestamp(at), "deployment_environment": environment, "error": ""}
+    writes: list[Write] = move_writes(version, arrive, attestor, changes)
     row = {
+        "kind": kind,
         "model": version.model,
         "environment": environment,
         "number": version.number,
@@ -283,20 +233,61 @@ def _swap(
     }
     key = pointer_key(version.model, environment)
     writes.append(Put(key, row, When(exists=True, equals={"rev": pointer["rev"]}) if pointer else ABSENT))
-    going = number_in(pointer)
-    if going is not None:
-        leaving = load_version(meta, version.model, going)
-        why = shorten(f"replaced by {version.reference}: {reason}")
-        leave = Move(leaving.stage, leaving.status, Standing.ROLLBACK, "version.replaced", by, why, at)
-        writes += move_writes(leaving, leave, attestor)
-        kept = kept_in(pointer)
-        if kept is not None and kept != version.number:
-            writes += _release(meta, attestor, version.model, kept, by, version.reference, at)
+    writes += _make_room(meta, attestor, version, pointer, by=by, reason=reason, at=at)
+    writes += leave_elsewhere(meta, version, environment, by=by, reason=reason, at=at)
     try:
         meta.transact(writes)
     except ConditionFailedError:
         return False
     return True
+
+
+def _make_room(
+    meta: MetaStore, attestor: Attestor, version: Version, pointer: dict[str, Any] | None, *, by: Principal, reason: str, at: datetime
+) -> list[Write]:
+    """Return the moves of the versions that a swap sends on: the one in place, the one kept for rollback, and other rollouts."""
+    writes: list[Write] = []
+    why = shorten(f"replaced by {version.reference}: {reason}")
+    going, kept = number_in(pointer), kept_in(pointer)
+    if going is not None:
+        leaving = load_version(meta, version.model, going)
+        leave = Move(leaving.stage, leaving.status, Standing.ROLLBACK, "version.replaced", by, why, at)
+        writes += move_writes(leaving, leave, attestor)
+        if kept is not None and kept != version.number:
+            writes += _release(meta, attestor, version.model, kept, by, version.reference, at)
+    if pointer is None:
+        return writes
+    numbers: list[int] = []
+    for standing in ROLLOUTS:
+        number = rollout_in(pointer, standing).get("number")
+        numbers += [int(number)] if number is not None else []
+        if number is not None and int(number) != version.number:
+            why = f"{version.reference} was put in place"
+            writes += leave_writes(meta, attestor, pointer, standing, by=by, reason=why, at=at)
+    return [*writes, *forget_rollouts(pointer, *numbers)]
+
+
+def leave_elsewhere(meta: MetaStore, version: Version, environment: str, *, by: Principal, reason: str, at: datetime) -> list[Write]:
+    """Return the writes that take a version off the pointers of all environments but the one that it comes to."""
+    pointers = meta.query(model_key(version.model).partition, prefix="POINTER#")
+    others = [p for p in pointers if p["environment"] != environment and version.number in named_in(p)]
+    left: list[Write] = [vacate(p, version, kind=PROMOTED, by=by, reason=reason, at=at) for p in others]
+    return [*left, *(w for p in others for w in forget_rollouts(p, version.number))]
+
+
+def _rate_of_return(meta: MetaStore, pointer: Mapping[str, Any], model: str, number: int, environment: str) -> str:
+    """Return the capture rate that a version had when it left, and refuse one that was never to stand here.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ConflictError: it belongs to another environment.
+    """
+    if number == kept_in(pointer) and pointer.get("previous_rate"):
+        return str(pointer["previous_rate"])
+    version = load_version(meta, model, number)
+    if version.deployment_environment != environment:
+        raise ConflictError(f"{version.reference} belongs to {version.deployment_environment}, not to {environment}; promote it")
+    return _last_rate(meta, model, number, environment) or str(pointer["capture_rate"])
 
 
 def _kept_after(pointer: Mapping[str, Any] | None, number: int) -> int | None:
@@ -318,7 +309,7 @@ def _approvals(meta: MetaStore, version: Version) -> list[Item]:
     return [r for r in rows if r["decision"] == "approve"]
 
 
-def _predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None) -> Predicate:
+def deployment_predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None) -> Predicate:
     """Return what the attestation of a deployment says: what comes, on whose approvals, and what it replaces."""
     approvals = [
         {name: row[name] for name in ("person", "version_digest", "policy_digest", "transition", "evidence")}

@@ -24,7 +24,7 @@ from typing import Final
 
 from attestry.domain.errors import ConflictError, NotFoundError, UnavailableError
 from attestry.ports import Item, MetaStore
-from attestry.usecases.pointer import require_deployed
+from attestry.usecases.pointer import place_in, require_deployed
 from attestry.usecases.records import model_key, pointer_key
 
 FRESH_SECONDS: Final = 3.0
@@ -34,6 +34,8 @@ STALE_SECONDS: Final = 5.0
 """How long after a version has left its place an answer by it may still leave."""
 
 READINGS: Final = 3
+ANSWERING: Final = ("DEPLOYED", "CANARY")
+"""What a version stands as whose answers callers see."""
 
 
 class PointerMovedError(ConflictError):
@@ -69,11 +71,14 @@ class PointerWatch:
         self._asked = asked
         return pointer
 
-    def confirm(self, version_digest: str) -> None:
+    def confirm(self, version_digest: str, standings: tuple[str, ...] = ANSWERING) -> None:
         """Make sure that the version stood there at most `FRESH_SECONDS` ago; read again where it is longer ago that somebody looked.
+
+        A canary that was put in place meanwhile stands there still.
 
         Args:
             version_digest: the version that answers.
+            standings: what it may stand as.
 
         Raises:
             PointerMovedError: another version stands there.
@@ -85,7 +90,7 @@ class PointerWatch:
                 return
             asked = self._clock()
             pointer = self._read()
-            if pointer["version_digest"] != version_digest:
+            if version_digest not in [place_in(pointer, standing).get("version_digest") for standing in standings]:
                 raise PointerMovedError(
                     f"{self._model}@{pointer['number']} stands deployed in {self._environment} by now, not the version that answered"
                 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from attestry.domain.errors import InvalidInputError, NotFoundError
 from attestry.domain.lineage import INPUTS, Edge, Graph, Node, NodeKind, read_node
+from attestry.domain.replay import PLACINGS
 from attestry.domain.version import DataSet, Version
 from attestry.evidence.prediction_id import PredictionId
 from attestry.ports import Item, Key, MetaStore, ObjectStore, Put, When
@@ -22,7 +23,6 @@ from attestry.usecases.sign import delegation_key
 MAX_NODES = 500
 MAX_DEPTH = 20
 DIRECTIONS = ("up", "down", "both")
-DEPLOYED = ("version.deployed", "version.rolled_back")
 _ROLES = {
     NodeKind.COMMIT: "code",
     NodeKind.CANDIDATE: "manifest",
@@ -251,7 +251,7 @@ class LineageWalker:
 
 
 def _deployments(rows: list[Item]) -> list[Item]:
-    return [r for r in rows if str(r["sk"]).startswith("TRANSITION#") and r["kind"] in DEPLOYED]
+    return [r for r in rows if str(r["sk"]).startswith("TRANSITION#") and r["kind"] in PLACINGS]
 
 
 def _kid(node: Node) -> str:

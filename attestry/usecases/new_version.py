@@ -17,6 +17,7 @@ from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest
 from attestry.domain.names import FolderNaming, name_execution, name_version_folder
 from attestry.domain.principal import Principal
+from attestry.domain.rollout import Plan
 from attestry.domain.version import EnvironmentRef, Version
 from attestry.evidence.predicates import MoveFacts
 from attestry.ports import Put, Write
@@ -100,6 +101,8 @@ def first_head(
         inference_script=manifest.validation.script,
         capture_rate=str(manifest.deployment.capture_rate),
         deployment_environment=manifest.deployment.environment,
+        strategy=Plan.of(manifest.deployment, column=manifest.validation.columns.prediction).to_item(),
+        promotes_to=manifest.deployment.promotes_to,
         cause=cause.to_item(),
         inputs=inputs,
         barred=cause.barred,

@@ -11,6 +11,7 @@ from attestry.ports import Functions, MetaStore
 from attestry.usecases.attest import Attestor
 from attestry.usecases.deploy import begin_deployment
 from attestry.usecases.records import Move, load_version, move_writes
+from attestry.usecases.rollout import plan_of
 
 
 def request_deployment(
@@ -24,16 +25,33 @@ def request_deployment(
     by: Principal,
     reason: str,
     at: datetime,
+    strategy: str | None = None,
+    environment: str | None = None,
 ) -> Version:
-    """Begin to put an approved version in place; the deploy function warms it and swaps the pointer.
+    """Begin to put an approved version in place; the deploy function warms it and swaps the pointer, or begins its rollout.
+
+    Args:
+        meta: the table.
+        attestor: signs with the acting function's key.
+        functions: sends on.
+        model: the model's name.
+        number: the version's number.
+        deploy_function: name of the deploy function.
+        by: who.
+        reason: why, checked.
+        at: the time.
+        strategy: `all-at-once`, whatever the manifest says; None for what that says.
+        environment: where, for a promotion; None for where the version belongs.
 
     Raises:
-        NotFoundError, ConflictError: see `begin_deployment`.
+        NotFoundError, ConflictError: see `begin_deployment` and `attestry.usecases.rollout.plan_of`.
     """
-    version = begin_deployment(meta, attestor, load_version(meta, model, number), by=by, reason=reason, at=at)
-    functions.send(
-        deploy_function, {"model": model, "version": number, "attempt": version.attempt, "reason": reason, "principal": by.to_item()}
-    )
+    version = load_version(meta, model, number)
+    plan_of(version, strategy)
+    version = begin_deployment(meta, attestor, version, by=by, reason=reason, at=at)
+    message = {"model": model, "version": number, "attempt": version.attempt, "reason": reason, "principal": by.to_item()}
+    further = {"strategy": strategy, "environment": environment}
+    functions.send(deploy_function, {**message, **{name: value for name, value in further.items() if value is not None}})
     return version
 
 

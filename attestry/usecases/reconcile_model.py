@@ -15,10 +15,12 @@ from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.capture import SET
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
-from attestry.usecases.pointer import KILLED, RETIRED, kept_in, number_in
+from attestry.usecases.pointer import KILLED, PROMOTED, RETIRED, ROLLOUTS, kept_in, number_in, rollout_in
 from attestry.usecases.records import OUTBOX, model_key, transition_key, version_key
 
 DEPLOYED: Final = ("version.deployed", "version.rolled_back")
+ROLLOUT_BEGINNINGS: Final = ("version.canaried", "version.shadowed")
+PLACED: Final = (*DEPLOYED, *ROLLOUT_BEGINNINGS)
 _LOOK_BACK: Final = 40
 """How many changes of a pointer back the last change of its capture rate is looked for."""
 
@@ -63,6 +65,8 @@ class ModelExaminer:
 
     def _pointer(self, model: str, environment: str, pointer: Item) -> Iterable[Observed]:
         where, number = f"{model_key(model).partition}/POINTER#{environment}", number_in(pointer)
+        for standing in ROLLOUTS:
+            yield from self._rollout(model, environment, pointer, standing, where)
         if number is None:
             yield from self._vacancy(model, environment, pointer, where)
             return
@@ -82,9 +86,32 @@ class ModelExaminer:
         if not _same_rate(pointer.get("capture_rate"), rate):
             yield Observed("pointer.capture_rate", where, rate, str(pointer.get("capture_rate")))
 
+    def _rollout(self, model: str, environment: str, pointer: Item, standing: Standing, where: str) -> Iterable[Observed]:
+        """Compare a canary or a shadow with its version and the move that put it there or advanced it."""
+        told, name = rollout_in(pointer, standing), ROLLOUTS[standing]
+        version = self._meta.get(version_key(model, int(told["number"]))) if told else None
+        if not version or version.get("standing") != standing.value:
+            return  # found where versions and pointers are compared
+        moves = [t for t in self._moves(model, int(told["number"])) if isinstance(t.get("data"), dict)]
+        begun = next((t for t in reversed(moves) if t.get("kind") in ROLLOUT_BEGINNINGS), None)
+        if begun is None or begun["data"].get("environment") != environment:
+            yield Observed("pointer.without_event", where, f"a {name} {model}@{told['number']} in {environment}", "none")
+            return
+        last = next(t for t in reversed(moves) if t["number"] == begun["number"] or t.get("kind") == "rollout.advanced")
+        expected = {n: version.get(n) for n in _COPIED} | {"plan": begun["data"]["plan"], "begun": begun["at"], "since": last["at"]}
+        expected |= {n: last["data"][n] for n in ("share", "step") if n in last["data"]}
+        for field, value in {**expected, "capture_rate": begun["data"]["capture_rate"]}.items():
+            if told.get(field) != value:
+                yield Observed(f"pointer.{name}.{field}", where, str(value), str(told.get(field)))
+
     def _vacancy(self, model: str, environment: str, pointer: Item, where: str) -> Iterable[Observed]:
         told: Mapping[str, Any] = pointer.get("vacant") or {}
         number = int(told.get("number") or 0)
+        if told.get("kind") == PROMOTED:
+            placed = [t for t in self._moves(model, number) if t.get("kind") in PLACED and t.get("at") == told.get("at")]
+            if not any(t["data"].get("environment") not in (None, environment) for t in placed if isinstance(t.get("data"), dict)):
+                yield Observed("pointer.without_event", where, "a promotion that emptied it", str(dict(told)))
+            return
         ends = [t for t in self._moves(model, number) if t.get("kind") in (KILLED, RETIRED) and isinstance(t.get("data"), dict)]
         moved = next((t for t in ends if environment in t["data"].get("vacated", [])), None)
         said = {name: told.get(name) for name in ("kind", "reason", "at")}
@@ -110,7 +137,13 @@ class ModelExaminer:
 
 def _places(where: str, pointers: Mapping[str, Item], versions: Sequence[Mapping[str, Any]]) -> Iterable[Observed]:
     """Compare what pointers name with what versions stand as."""
-    for standing, named in ((Standing.DEPLOYED, number_in), (Standing.ROLLBACK, kept_in)):
+    places = (
+        (Standing.DEPLOYED, number_in, "pointer.moved"),
+        (Standing.ROLLBACK, kept_in, "pointer.previous"),
+        (Standing.CANARY, _canary_in, "pointer.canary"),
+        (Standing.SHADOW, _shadow_in, "pointer.shadow"),
+    )
+    for standing, named, what in places:
         for environment in sorted({*pointers, *(str(v.get("deployment_environment")) for v in versions if v.get("standing") == standing)}):
             stand = sorted(int(v["number"]) for v in versions if v.get("standing") == standing and _place_of(v) == environment)
             pointer = pointers.get(environment)
@@ -118,8 +151,17 @@ def _places(where: str, pointers: Mapping[str, Item], versions: Sequence[Mapping
             if pointer is None and stand and standing is Standing.DEPLOYED:
                 yield Observed("pointer.deleted", f"{where}/POINTER#{environment}", f"version {stand[0]}", "nothing")
             elif pointer is not None and stand != given:
-                what = "pointer.moved" if standing is Standing.DEPLOYED else "pointer.previous"
                 yield Observed(what, f"{where}/POINTER#{environment}", f"version {_numbers(stand)}", f"version {_numbers(given)}")
+
+
+def _canary_in(pointer: Mapping[str, Any] | None) -> int | None:
+    told = rollout_in(pointer, Standing.CANARY)
+    return int(told["number"]) if told else None
+
+
+def _shadow_in(pointer: Mapping[str, Any] | None) -> int | None:
+    told = rollout_in(pointer, Standing.SHADOW)
+    return int(told["number"]) if told else None
 
 
 def _place_of(version: Mapping[str, Any]) -> str:

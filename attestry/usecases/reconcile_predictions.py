@@ -18,6 +18,7 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 from attestry.domain.errors import AttestryError, IntegrityError
+from attestry.domain.stages import Standing
 from attestry.evidence.leaf import event_id
 from attestry.evidence.seal import CLOSED, SEALED, Closing, Seal, verify_batch, verify_closing
 from attestry.ports import Item, Key, MetaStore, ObjectStore
@@ -75,7 +76,8 @@ def count_day(meta: MetaStore, gateway: GatewayCounts, day: date) -> DayCount:
     """Return the counts of a day."""
     sealed: Counter[str] = Counter()
     for row in meta.query(f"SEALED#{day.isoformat()}"):
-        sealed[str(row["model"])] += int(row["count"])
+        if row.get("standing") != Standing.SHADOW.value:  # nobody was given what a shadow predicts
+            sealed[str(row["model"])] += int(row["count"])
     return DayCount(day, dict(sealed), gateway.answered(day))
 
 

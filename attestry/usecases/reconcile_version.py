@@ -18,6 +18,7 @@ from typing import Any, Final
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.holds import held_after
+from attestry.domain.replay import PLACINGS
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.leaf import event_id
@@ -269,6 +270,8 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
             retirement, retires_on = {"kind": moved["kind"], "by": who, "reason": moved["reason"], "at": moved["at"]}, ""
         elif moved["kind"] == "retirement.scheduled":
             retires_on = moved["data"]["on"]
+        elif moved["kind"] in PLACINGS:
+            expected["deployment_environment"] = moved["data"].get("environment")
         elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] == "candidate.registered"):
             told = moved["data"].get("cause") or {}
             expected["submitter_person"] = told["submitter"] if "submitter" in told else moved["principal"].get("person")

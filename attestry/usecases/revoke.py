@@ -25,8 +25,9 @@ from attestry.domain.stages import Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import ABSENT, Delete, Item, Key, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
-from attestry.usecases.pointer import KILLED, RETIRED, kept_in, number_in, vacate
+from attestry.usecases.pointer import KILLED, RETIRED, kept_in, named_in, number_in, vacate
 from attestry.usecases.records import Move, load_version, model_key, move_writes
+from attestry.usecases.rollout_places import forget_rollouts
 
 SCHEDULED = "retirement.scheduled"
 RETIREMENTS = "RETIREMENTS"
@@ -160,10 +161,11 @@ def _revoke(
         if version.standing is Standing.RETIRED and version.retirement.get("kind") in (kind, KILLED):
             return Revocation(version, changed=False)
         vacated = [p for p in pointers if number_in(p) == number]
-        named = [p for p in pointers if number in (number_in(p), kept_in(p))]
+        named = [p for p in pointers if number in named_in(p)]
         data = {**facts, "vacated": [str(p["environment"]) for p in vacated]}
         writes = _out_of_use(version, attestor, kind, data, reason=reason, by=by, at=at)
         writes += [vacate(p, version, kind=kind, by=by, reason=reason, at=at) for p in named]
+        writes += [w for p in named for w in forget_rollouts(p, number)]
         try:
             meta.transact(writes)
         except ConditionFailedError:

@@ -53,13 +53,14 @@ MAX_PAYLOAD_IN_ROW = 100_000
 """Bytes of request and output together; larger captured payloads lie in the model store."""
 
 OPEN_KEYS = "KEYS"
+DEPLOYED = "DEPLOYED"
 
 
 class Delegator(Protocol):
     """Where delegations come from."""
 
-    def delegate(self, *, environment: str, version: VersionUrn, jwk: Mapping[str, str]) -> str:
-        """Return the delegation (compact JWT) for a public key.
+    def delegate(self, *, environment: str, version: VersionUrn, jwk: Mapping[str, str], standing: str = DEPLOYED) -> str:
+        """Return the delegation (compact JWT) for a public key, for the version as what it stands there.
 
         Raises:
             ConflictError: the version does not stand there, or not any more.
@@ -95,13 +96,14 @@ class FunctionDelegator:
         self._functions = functions
         self._name = name
 
-    def delegate(self, *, environment: str, version: VersionUrn, jwk: Mapping[str, str]) -> str:
+    def delegate(self, *, environment: str, version: VersionUrn, jwk: Mapping[str, str], standing: str = DEPLOYED) -> str:
         """Return the delegation, see `Delegator`."""
         payload = {
             "model": version.model,
             "environment": environment,
             "version_digest": version.digest,
             "jwk": dict(jwk),
+            "standing": standing,
         }
         answer = self._functions.call(self._name, payload)
         if isinstance(answer, Mapping) and isinstance(answer.get("delegation"), str):
@@ -148,6 +150,7 @@ class SigningKey:
         self.kid = delegation.kid
         self.version = grant.version
         self.environment = grant.environment
+        self.standing = grant.standing
         self._clock = clock
         self.segments = grant.segments
         self.approval = 0
@@ -159,21 +162,21 @@ class SigningKey:
         self._abandoned = False
 
     @classmethod
-    def obtain(cls, delegator: Delegator, *, environment: str, version: VersionUrn, clock: Clock) -> SigningKey:
+    def obtain(cls, delegator: Delegator, *, environment: str, version: VersionUrn, clock: Clock, standing: str = DEPLOYED) -> SigningKey:
         """Make a key and have it delegated to.
 
         Raises:
             ConflictError: the version does not stand in the environment.
             UnavailableError: the delegator did not answer.
-            IntegrityError: the delegation is for another key, version or environment.
+            IntegrityError: the delegation is for another key, version, standing or environment.
         """
         private_key = Ed25519PrivateKey.generate()
         public_key = private_key.public_key().public_bytes_raw()
-        token = delegator.delegate(environment=environment, version=version, jwk=jwk_of(public_key))
+        token = delegator.delegate(environment=environment, version=version, jwk=jwk_of(public_key), standing=standing)
         delegation = read_unverified_delegation(token)
         grant = delegation.grant
-        if (grant.version, grant.environment, grant.public_key) != (version, environment, public_key):
-            raise IntegrityError(f"the delegation is not the one asked for: it names {grant.version.reference}")
+        if (grant.version, grant.environment, grant.standing, grant.public_key) != (version, environment, standing, public_key):
+            raise IntegrityError(f"the delegation is not the one asked for: it names {grant.version.reference} as {grant.standing}")
         return cls(private_key, delegation, clock)
 
     def is_fresh(self) -> bool:
@@ -230,7 +233,7 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The keys of this process, one per model and environment."""
+    """The keys of this process, one per model, environment and standing there."""
 
     def __init__(self, delegator: Delegator, clock: Clock, *, limit: int = 64) -> None:
         """Prepare; nothing is asked for yet.
@@ -243,25 +246,30 @@ class SigningKeys:
         self._delegator = delegator
         self._clock = clock
         self._limit = limit
-        self._keys: OrderedDict[tuple[str, str], SigningKey] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str, str], SigningKey] = OrderedDict()
 
-    def key_for(self, version: VersionUrn, environment: str, *, approval: int = 0) -> SigningKey:
-        """Return a fresh key for exactly this version; a key of another version is never returned.
+    def now(self) -> datetime:
+        """Return the time by which keys sign."""
+        return self._clock.now()
+
+    def key_for(self, version: VersionUrn, environment: str, standing: str = DEPLOYED, *, approval: int = 0) -> SigningKey:
+        """Return a fresh key for exactly this version and standing; a key of another version, or of what it was before, is never returned.
 
         Args:
             version: the version.
             environment: where.
+            standing: what it stands as there.
             approval: which opening of its approval it serves under, as the pointer's row says it.
 
         Raises:
             ConflictError, UnavailableError, IntegrityError: see `SigningKey.obtain`.
         """
-        place = (version.model, environment)
+        place = (version.model, environment, standing)
         key = self._keys.get(place)
         if key is not None and key.approval != approval:
             key = None
         if key is None or key.version != version or not key.is_fresh():
-            key = SigningKey.obtain(self._delegator, environment=environment, version=version, clock=self._clock)
+            key = SigningKey.obtain(self._delegator, environment=environment, version=version, clock=self._clock, standing=standing)
             key.approval = approval
             self._keys[place] = key
         self._keys.move_to_end(place)

@@ -32,8 +32,8 @@ from attestry.evidence.receipt import Receipt, verify_receipt
 from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.artifact_copy import copy_among, load_artifact
 from attestry.usecases.collect import find_collected
-from attestry.usecases.deploy import check_frozen_files
 from attestry.usecases.findings import findings_of
+from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.records import load_version, version_key
 from attestry.usecases.trace_document import describe
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attestry.domain.manifest import Manifest
+from attestry.domain.replay import PLACINGS
 from attestry.domain.version import DataSet, FileRef
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ class _Description:
     def _people(self, manifest: Manifest | None) -> dict[str, Any]:
         """Return who ran the job, who wrote the code, who deployed the model, who owns it: four separate answers."""
         version = self._evidence.version
-        deployments = [t for t in self._evidence.of_kind("TRANSITION#") if t["kind"] in ("version.deployed", "version.rolled_back")]
+        deployments = [t for t in self._evidence.of_kind("TRANSITION#") if t["kind"] in PLACINGS]
         return {
             "ran_by": {"value": _who(version.submitter.to_item()), "grade": "attested"},
             "code_author": {"value": manifest.source.author if manifest else None, "grade": "claimed"},

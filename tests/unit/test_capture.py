@@ -111,8 +111,9 @@ def test_where_nothing_is_deployed_there_is_no_rate_to_set(meta: MemoryMetaStore
 
 def test_a_rollback_brings_back_the_rate_that_the_version_had_when_it_left(meta: MemoryMetaStore) -> None:
     set_rate(meta, "0.25")
-    for expected in ("1.0", "0.25"):
-        roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="back", at=AT)
+    left = int(meta.rows[POINTER]["number"])
+    for expected, to in (("1.0", None), ("0.25", left)):
+        roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="back", at=AT, to=to)
         assert meta.rows[POINTER]["capture_rate"] == expected
 
 

@@ -405,7 +405,7 @@ def test_of_two_collectors_on_one_key_one_steps_back(scene: Scene) -> None:
 
 def test_the_trouble_of_one_key_does_not_hold_up_the_others(scene: Scene) -> None:
     first = sign(scene, 1)
-    scene.keys.key_for(scene.keys._keys[MODEL, ENVIRONMENT].version, ENVIRONMENT).abandon()
+    scene.keys.key_for(scene.keys._keys[MODEL, ENVIRONMENT, "DEPLOYED"].version, ENVIRONMENT).abandon()
     second = sign(scene, 1)
     troubled = min(kid_of(first), kid_of(second))
     scene.store.put(f"{FOLDER}{troubled}/000000000001-000000000001.jsonl", b"something else")

@@ -11,7 +11,8 @@ from attestry.domain.errors import AttestryError, ConflictError, IntegrityError,
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import EnvironmentRef, FileRef
 from attestry.usecases.attest import Attestor
-from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, roll_back, swap_pointer, warm
+from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
+from attestry.usecases.readiness import check_frozen_files, warm
 from attestry.usecases.records import load_version, pointer_key
 from tests.fakes import Faults, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
 from tests.versions import AT, ATTESTOR, ERIN, make_approved, make_version
@@ -62,13 +63,16 @@ def test_the_version_before_is_kept_for_rollback_and_the_one_before_that_release
     assert standings(meta, 1, 2, 3) == [Standing.APPROVED, Standing.ROLLBACK, Standing.DEPLOYED]
 
 
-def test_a_rollback_swaps_the_two_and_can_be_undone(meta):
+def test_a_rollback_swaps_the_two_and_is_undone_only_by_name(meta):
     for number in (1, 2):
         make_approved(meta, number)
         put_in_place(meta, number)
     roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="worse in production", at=AT)
     assert standings(meta, 1, 2) == [Standing.DEPLOYED, Standing.ROLLBACK]
-    roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="it was the network", at=AT)
+    with pytest.raises(ConflictError, match="--to 2"):
+        roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="it was the network", at=AT)
+    assert standings(meta, 1, 2) == [Standing.DEPLOYED, Standing.ROLLBACK]
+    roll_back(meta, ATTESTOR, MODEL, environment="production", by=ERIN, reason="it was the network", at=AT, to=2)
     assert standings(meta, 1, 2) == [Standing.ROLLBACK, Standing.DEPLOYED]
     kinds = [t["kind"] for t in meta.query(f"VERSION#{MODEL}#1", prefix="TRANSITION#")]
     assert kinds[-2:] == ["version.rolled_back", "version.replaced"]
@@ -91,8 +95,23 @@ def test_a_rollback_to_a_named_version_is_done_once_however_often_it_is_asked_fo
     assert roll_back(meta, ATTESTOR, MODEL, to=1, **back).changed
     assert not roll_back(meta, ATTESTOR, MODEL, to=1, **back).changed
     assert standings(meta, 1, 2) == [Standing.DEPLOYED, Standing.ROLLBACK]
-    with pytest.raises(ConflictError, match="credit-risk@2 is kept for rollback"):
+    with pytest.raises(NotFoundError, match="no version credit-risk@3"):
         roll_back(meta, ATTESTOR, MODEL, to=3, **back)
+
+
+def test_a_rollback_may_lead_to_any_approved_version_of_the_environment_and_to_no_other(meta):
+    for number in (1, 2, 3):
+        make_approved(meta, number)
+        put_in_place(meta, number)
+    back = {"environment": "production", "by": ERIN, "reason": "worse in production", "at": AT}
+    assert roll_back(meta, ATTESTOR, MODEL, to=1, **back).changed
+    assert standings(meta, 1, 2, 3) == [Standing.DEPLOYED, Standing.APPROVED, Standing.ROLLBACK]
+    make_version(meta, number=4, stage=Stage.APPROVAL, standing=Standing.CANDIDATE)
+    with pytest.raises(ConflictError, match="not approved"):
+        roll_back(meta, ATTESTOR, MODEL, to=4, **back)
+    make_approved(meta, 5, deployment_environment="staging")
+    with pytest.raises(ConflictError, match="belongs to staging"):
+        roll_back(meta, ATTESTOR, MODEL, to=5, **back)
 
 
 def test_without_a_version_before_there_is_nothing_to_roll_back_to(meta):

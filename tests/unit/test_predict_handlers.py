@@ -66,7 +66,7 @@ def test_a_prediction_is_answered_with_id_output_and_receipt(scene: Scene, encod
     answer = post(encoded=encoded)
     assert answer["statusCode"] == 200
     body = json.loads(answer["body"])
-    assert body.keys() == {"prediction_id", "model", "version", "output", "receipt", "request_salt"}
+    assert body.keys() == {"prediction_id", "model", "version", "standing", "output", "receipt", "request_salt"}
     assert body["output"] == [make_version(1).version_digest]
     assert rows(scene)[0]["receipt"] == body["receipt"]
     assert rows(scene)[0]["principal"]["subject"] == ARN

@@ -10,9 +10,9 @@ from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputEr
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.digests import sha256_hex
-from attestry.usecases.deploy import check_frozen_files
 from attestry.usecases.executions import start_next_attempt
 from attestry.usecases.prepare_stage import job_prefix
+from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import OUTBOX
 from tests.attestations import attested

@@ -1,0 +1,33 @@
+"""The alarms of CloudWatch, in the registry's own account and region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from attestry.aws.errors import translate
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+
+
+class CloudWatchAlarms:
+    """`attestry.ports.Alarms` over CloudWatch.
+
+    Args:
+        client: CloudWatch client.
+    """
+
+    def __init__(self, client: CloudWatchClient) -> None:
+        self._client = client
+
+    def states(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the states of alarms, metric and composite ones, by their names; see `attestry.ports.Alarms`."""
+        try:
+            answer = self._client.describe_alarms(AlarmNames=list(names), AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+        except (BotoCoreError, ClientError) as error:
+            raise translate(error, "read alarms") from error
+        found = {str(alarm["AlarmName"]): str(alarm["StateValue"]) for alarm in answer.get("MetricAlarms", [])}
+        return found | {str(alarm["AlarmName"]): str(alarm["StateValue"]) for alarm in answer.get("CompositeAlarms", [])}
