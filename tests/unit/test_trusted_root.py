@@ -243,7 +243,7 @@ def test_a_function_speaks_for_its_own_events_at_their_own_stages_only() -> None
 def kinds_in(path: Path) -> set[str]:
     """Kinds of events that stand as texts in a module."""
     texts = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return {t for t in texts if re.fullmatch(r"(candidate|stage|version|approval|submission|retirement)\.[a-z_]+", t)}
+    return {t for t in texts if re.fullmatch(r"(candidate|stage|version|approval|submission|retirement|rollout)\.[a-z_]+", t)}
 
 
 def test_every_kind_of_move_in_the_use_cases_may_be_signed_by_somebody_and_the_table_names_no_other() -> None:
