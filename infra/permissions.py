@@ -11,6 +11,7 @@ from infra.grants import Grants, Statements
 
 FROZEN = "models/*/frozen/*"
 TRAINING = "models/*/stages/PROCESSING/*/data/train/*"
+HOLDOUT_PREDICTIONS = "models/*/stages/VALIDATION/*/predictions.json"
 HOLDOUT = "models/*/stages/PROCESSING/*/data/holdout/*"
 LABELS = "models/*/stages/PROCESSING/*/data/holdout-labels/*"
 """Kept apart from the features, so that the function which makes URLs for scripts cannot make one for the labels."""
@@ -123,7 +124,7 @@ def _deploy(g: Grants) -> Statements:
 
 def _evaluate(g: Grants) -> Statements:
     return [
-        *g.read_objects(g.stores.store, "environments/*", LABELS),
+        *g.read_objects(g.stores.store, "environments/*", LABELS, HOLDOUT_PREDICTIONS),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
     ]

@@ -7,8 +7,10 @@ Rules:
 3. "No worse than deployed by more than d" passes while no version is deployed. A deployed version without the metric
    cannot be compared with, so the gate fails: it can be added only after a version that has the metric.
 4. A comparison with a version that was measured on another hold-out is judged too, and says so.
-5. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
-6. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there
+5. With a confidence, the interval of the difference has to lie above the margin, on the same hold-out; "superior" asks that it lies above
+   zero. Interval and p-value are the registry's own (`attestry.evaluation.comparison`).
+6. Sums are decimal, as the manifest is written: 0.9 is no worse than 1.0 by more than 0.1.
+7. A required field passes when it is there and not empty; with `[]` in its path it must be so in every item, and there
    is at least one.
 """
 
@@ -16,15 +18,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
 from attestry.domain.manifest_record import Manifest
+from attestry.domain.manifest_sections import ComparisonGate
 from attestry.domain.metrics import METRIC_FUNCTIONS
 
-Rule = Literal["minimum", "maximum", "no_worse_than_deployed", "required"]
+Rule = Literal["minimum", "maximum", "no_worse_than_deployed", "no_worse_with_confidence", "superior_with_confidence", "required"]
 ComparedOn = Literal["", "the same hold-out", "another hold-out"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of the difference of a metric, signed so that more is better than the deployed version.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        p_value: one-sided, for "no better".
+        confidence: for example 0.95.
+    """
+
+    low: float
+    high: float
+    p_value: float
+    confidence: float
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Interval:
+        """Return the interval of a comparison as it is stored."""
+        return cls(*(float(item[name]) for name in ("low", "high", "p_value", "confidence")))
 
 
 @dataclass(frozen=True)
@@ -35,10 +60,12 @@ class Deployed:
         metrics: name or alias to value.
         compared_on: whether they were computed on the hold-out that the new version's are; empty where nothing is known of it, as in
             records of former times.
+        intervals: metric to what its gate with a confidence is judged by.
     """
 
     metrics: Mapping[str, float | None]
     compared_on: ComparedOn = ""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +126,10 @@ def apply_gates(manifest: Manifest, metrics: Mapping[str, float | None], deploye
             results.append(_judge_limit(limit.metric, "maximum", limit.maximum, metrics))
     for comparison in manifest.gates.no_worse_than_deployed:
         name = comparison.metric
-        results.append(_compare(name, comparison.by_more_than, name in lower, metrics, deployed))
+        if comparison.confidence is None:
+            results.append(_compare(name, comparison.by_more_than, name in lower, metrics, deployed))
+        else:
+            results.append(_compare_with_confidence(comparison, comparison.confidence, deployed))
     mapping = manifest.to_mapping()
     results += [_judge_required(name, mapping) for name in manifest.gates.required]
     return results
@@ -115,7 +145,7 @@ def unfilled_fields(manifest: Manifest) -> dict[int, str]:
 
 
 def is_filled_in(name: str, mapping: Mapping[str, Any]) -> bool:
-    """Return whether a field of a manifest's mapping is there and not empty (rule 6).
+    """Return whether a field of a manifest's mapping is there and not empty (rule 7).
 
     Args:
         name: dotted, with `[]` behind lists.
@@ -159,6 +189,26 @@ def _compare(
     on = " on another hold-out" if where == "another hold-out" else ""
     reason = f"{name} is {value:g}, the deployed version has {other:g}{on}, wanted {wanted} {float(threshold):g}"
     return GateResult(name, rule, float(threshold), value, passed, reason, where)
+
+
+def _compare_with_confidence(gate: ComparisonGate, confidence: float, deployed: Deployed | None) -> GateResult:
+    rule: Rule = "superior_with_confidence" if gate.superior else "no_worse_with_confidence"
+    threshold = 0.0 if gate.superior else -gate.by_more_than
+    if deployed is None:
+        return GateResult(gate.metric, rule, threshold, None, True, f"{gate.metric}: no version is deployed yet")
+    interval, where = deployed.intervals.get(gate.metric), deployed.compared_on
+    if where != "the same hold-out":
+        reason = f"{gate.metric}: the deployed version was measured on another hold-out, so there is no interval of the difference"
+        return GateResult(gate.metric, rule, threshold, None, False, reason, where)
+    if interval is None or interval.confidence != confidence:
+        return GateResult(gate.metric, rule, threshold, None, False, f"{gate.metric}: the interval was not computed", where)
+    passed = interval.low > threshold if gate.superior else Decimal(repr(interval.low)) >= Decimal(repr(threshold))
+    wanted = "above 0" if gate.superior else f"at least {threshold:g}"
+    reason = (
+        f"{gate.metric} differs from the deployed version's by {interval.low:g} to {interval.high:g} at {confidence:.0%} confidence "
+        f"(p {interval.p_value:.3g}), wanted {wanted}"
+    )
+    return GateResult(gate.metric, rule, threshold, interval.low, passed, reason, where)
 
 
 def _judge_required(name: str, manifest: Mapping[str, Any]) -> GateResult:

@@ -183,6 +183,9 @@ def _check_gates(value: Any) -> Iterator[Finding]:
             yield ("gates", "metrics", i, "minimum"), "required", "is missing: give a minimum, a maximum or both"
         elif _is_number(low) and _is_number(high) and _number(low) > _number(high):
             yield (("gates", "metrics", i, "maximum"), "order", f"the maximum {high} is less than the minimum {low}: nothing can pass")
+    for i, item in _items(value, "gates", "no_worse_than_deployed"):
+        if item.get("superior") is True and "confidence" not in item:
+            yield ("gates", "no_worse_than_deployed", i, "superior"), "needs_confidence", "needs 'confidence': better by more than chance"
     for i, name in enumerate(_at(value, ("gates", "required"), list) or []):
         if isinstance(name, str) and describe_field(split_field(name)) is None:
             hint = suggest(name, field_names())

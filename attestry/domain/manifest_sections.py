@@ -261,10 +261,19 @@ class MetricGate:
 
 @dataclass(frozen=True)
 class ComparisonGate:
-    """The metric may be worse than the deployed version's by at most `by_more_than`."""
+    """The metric may be worse than the deployed version's by at most `by_more_than`.
+
+    Attributes:
+        metric: name or alias.
+        by_more_than: in the metric's own unit.
+        confidence: if given, the whole interval of this confidence has to be no worse, computed on the same hold-out.
+        superior: the whole interval has to be better.
+    """
 
     metric: str
     by_more_than: float
+    confidence: float | None = None
+    superior: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ import sklearn
 import sklearn.metrics
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
-from attestry.domain.metrics import METRIC_FUNCTIONS
-from attestry.evaluation.predictions import Predictions, read_predictions
+from attestry.domain.metrics import METRIC_FUNCTIONS, MetricFunction
+from attestry.evaluation.comparison import Measure, compare, seed_of
+from attestry.evaluation.predictions import MAX_BYTES, Predictions, parse_predictions, read_predictions
 from attestry.ports import ObjectStore
 
 MAX_LABEL_BYTES = 1 << 30
@@ -45,7 +46,9 @@ def evaluate_validation(event: Mapping[str, Any], store: ObjectStore, scratch: O
     predictions = read_predictions(scratch, str(event["predictions_key"]))
     labels = read_labels(store, event["labels"])
     columns = event.get("columns") or {}
+    compared = _compare_with_champion(event, store, labels, predictions) if event.get("champion") else {}
     summary = {
+        **compared,
         "metrics": compute_metrics(
             labels, predictions, event["metrics"], prediction=str(columns.get("prediction") or "prediction"), score=columns.get("score")
         ),
@@ -57,6 +60,39 @@ def evaluate_validation(event: Mapping[str, Any], store: ObjectStore, scratch: O
     body = json.dumps(summary, allow_nan=False, ensure_ascii=False).encode()
     scratch.put_new(f"{prefix}summary.json", body, content_type="application/json")
     return f"{prefix}summary.json"
+
+
+def _compare_with_champion(event: Mapping[str, Any], store: ObjectStore, labels: Any, predictions: Predictions) -> dict[str, Any]:
+    """Return `{"champion": reference, "comparisons": {metric: comparison}}` for the metrics whose gates ask for a confidence."""
+    champion = event["champion"]
+    file = champion["predictions"]
+    body = store.read(str(file["key"]), file.get("version_id"), max_bytes=MAX_BYTES)
+    if hashlib.sha256(body).hexdigest() != file["sha256"]:
+        raise IntegrityError(f"{file['key']} is not what {champion['reference']} predicted")
+    theirs = parse_predictions(body)
+    digests = {"challenger": hashlib.sha256(predictions.document).hexdigest(), "champion": str(file["sha256"])}
+    comparisons = {}
+    for metric in event["metrics"]:
+        key = str(metric.get("alias") or metric["name"])
+        if key in event["compare"]:
+            known = METRIC_FUNCTIONS[str(metric["name"])]
+            mine, other = (_answers(known, p, c, labels) for p, c in ((predictions, event["columns"]), (theirs, champion["columns"])))
+            measure = _measure(known.name, dict(metric.get("parameters") or {}))
+            lower, confidence, seed = known.better == "lower", float(event["compare"][key]), seed_of({**digests, "metric": key})
+            compared = compare(labels, mine, other, measure, lower_is_better=lower, confidence=confidence, seed=seed)
+            comparisons[key] = compared.to_item()
+    return {"champion": str(champion["reference"]), "comparisons": comparisons}
+
+
+def _answers(metric: MetricFunction, predictions: Predictions, columns: Mapping[str, Any], labels: Any) -> Any:
+    if metric.reads == "prediction":
+        return _column(predictions, str(columns.get("prediction") or "prediction"))
+    return _scores(predictions, columns.get("score"), labels, metric.name)
+
+
+def _measure(name: str, parameters: Mapping[str, Any]) -> Measure:
+    function = getattr(sklearn.metrics, name)
+    return lambda labels, given: float(function(labels, given, **parameters))
 
 
 def _environment(environment: Mapping[str, Any]) -> dict[str, str]:

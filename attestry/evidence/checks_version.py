@@ -19,7 +19,7 @@ from typing import Any, Final
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.cause import REFRESHES, CauseKind, kind_of, with_inputs
 from attestry.domain.errors import IntegrityError
-from attestry.domain.gates import Deployed, apply_gates, compare_holdouts
+from attestry.domain.gates import Deployed, Interval, apply_gates, compare_holdouts
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.evidence.artifact_manifest import ArtifactManifest
@@ -38,7 +38,7 @@ _RESULTS: Final = frozenset({"outcome", "error", "started", "ended", "outputs", 
 _FACTS: Final = {
     "PROCESSING": frozenset({"data"}),
     "TRAINING": frozenset(),
-    "VALIDATION": frozenset({"metrics", "gates", "rows", "compared_with", "compared_holdout", "evaluated_with"}),
+    "VALIDATION": frozenset({"metrics", "gates", "rows", "compared_with", "compared_holdout", "comparisons", "evaluated_with"}),
 }
 
 
@@ -275,7 +275,8 @@ def _compared(manifest: Manifest, record: Mapping[str, Any]) -> Deployed | None:
             name = gate["name"]
             metrics[name] = float(Decimal(gate["threshold"]) - (slack[name] if name in lower else -slack[name]))
     theirs = record.get("compared_holdout")
-    return Deployed(metrics, compare_holdouts(record["criteria"], theirs) if theirs is not None else "")
+    intervals = {name: Interval.from_item(item) for name, item in record.get("comparisons", {}).items()}
+    return Deployed(metrics, compare_holdouts(record["criteria"], theirs) if theirs is not None else "", intervals)
 
 
 def _numbers(metrics: Mapping[str, str]) -> dict[str, float | None]:

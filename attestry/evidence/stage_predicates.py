@@ -89,7 +89,7 @@ def judgement_of(record: Mapping[str, Any]) -> Predicate:
             "attestry_compared_with": record["compared_with"],
             "attestry_outputs": {o["name"]: o["digest"] for o in record["outputs"]},
             # Records of former times do not have these.
-            **{f"attestry_{name}": record[name] for name in ("compared_holdout", "evaluated_with") if name in record},
+            **{f"attestry_{name}": record[name] for name in ("compared_holdout", "comparisons", "evaluated_with") if name in record},
         },
     )
 

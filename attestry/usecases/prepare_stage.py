@@ -23,6 +23,7 @@ from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import digest_stream, sha256_hex
 from attestry.ports import MetaStore, ObjectStore, Put
 from attestry.usecases.attest import Attestor
+from attestry.usecases.judge import find_champion
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
 from attestry.usecases.stage_plan import (
@@ -274,8 +275,11 @@ class StagePreparer:
             channels = {"training": manifest.data.training.channel, "holdout": manifest.data.holdout.channel}
             return {**common, "output_key": f"{prefix}output.tar.gz", "label_column": manifest.data.label.column, "channels": channels}
         labels = version.dataset("holdout-labels").files[0]
+        champion = find_champion(self._meta, self._store, version, manifest)
+        compared = {g.metric: g.confidence for g in manifest.gates.no_worse_than_deployed if g.confidence is not None}
         return {
             **common,
+            **({"champion": champion.to_item(), "compare": compared} if champion else {}),
             "predictions_key": f"{prefix}output.tar.gz",
             "labels": labels.to_item(),
             "metrics": [{"name": m.name, "alias": m.key, "parameters": _plain(m.parameters)} for m in manifest.validation.metrics],

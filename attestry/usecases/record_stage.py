@@ -186,7 +186,8 @@ class StageRecorder:
         predictions = freezer.keep("predictions.json", f"stages/{Stage.VALIDATION.value}/{attempt}/predictions.json")
         metrics = {str(name): float(value["value"]) for name, value in summary["metrics"].items()}
         manifest = load_manifest(self._store, version)
-        judged = judge_gates(self._meta, version, manifest, metrics)
+        champion, comparisons = str(summary.get("champion") or ""), summary.get("comparisons") or {}
+        judged = judge_gates(self._meta, version, manifest, metrics, champion=champion, comparisons=comparisons)
         shown = {name: repr(value) for name, value in metrics.items()}
         outputs = ({"name": "predictions", "digest": predictions.sha256, "files": [predictions.to_item()]},)
         changes = {"metrics": shown, "gates": judged.results, "standing": version.standing.value}
@@ -197,6 +198,7 @@ class StageRecorder:
             "compared_with": judged.compared_with,
             "compared_holdout": dict(judged.compared_holdout),
             "evaluated_with": _evaluated_with(summary),
+            **({"comparisons": comparisons} if champion and champion == judged.compared_with else {}),
         }
         if not judged.passed:
             changes = {**changes, "standing": Standing.REJECTED.value}

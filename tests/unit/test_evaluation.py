@@ -21,6 +21,7 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from attestry.domain.environments import read_lock
 from attestry.domain.errors import IntegrityError, InvalidInputError, UnavailableError
 from attestry.domain.metrics import METRIC_FUNCTIONS
+from attestry.evaluation import comparison
 from attestry.evaluation.describe_data import count_overlap, describe_labels
 from attestry.evaluation.environment import EvaluationEnvironment, evaluation_lock
 from attestry.evaluation.evaluate import evaluate
@@ -204,6 +205,47 @@ def test_metrics_are_those_of_scikit_learn_on_the_hold_out() -> None:
     assert summary["rows"] == 569
     assert scratch.read(f"{PREFIX}predictions.json", max_bytes=1 << 20) == body
     assert summary["predictions_sha256"] == hashlib.sha256(body).hexdigest()
+
+
+CHAMPION_KEY = "models/m/1/stages/VALIDATION/1/predictions.json"
+
+
+def against_champion(mine: list[int], theirs: list[int], truth: list[int], *, sha256: str = "") -> tuple[dict[str, str], MemoryObjectStore]:
+    store, scratch = MemoryObjectStore(), MemoryObjectStore()
+    labels = store.put_new("models/m/labels.parquet", parquet_bytes(pyarrow.table({"label": truth})))
+    body = json.dumps({"columns": {"said": theirs}, "rows": len(theirs)}).encode()
+    kept = store.put_new(CHAMPION_KEY, body)
+    scratch.put("p.tar.gz", tar_gz({"predictions.json": json.dumps({"columns": {"prediction": mine}, "rows": len(mine)}).encode()}))
+    file = {"path": "predictions.json", "key": kept.key, "version_id": kept.version_id, "sha256": sha256 or kept.sha256, "size": kept.size}
+    event = {
+        "stage": "VALIDATION",
+        "predictions_key": "p.tar.gz",
+        "labels": {"key": labels.key, "version_id": labels.version_id, "sha256": labels.sha256},
+        "metrics": [{"name": "accuracy_score", "alias": "right"}, {"name": "recall_score"}],
+        "prefix": PREFIX,
+        "columns": {},
+        "champion": {"reference": "m@1", "predictions": file, "columns": {"prediction": "said", "score": None}},
+        "compare": {"right": 0.9},
+    }
+    return evaluate(event, store, scratch), scratch
+
+
+def test_a_version_is_compared_with_the_deployed_one_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MOST_RESAMPLES", 200)
+    truth = [row % 2 for row in range(120)]
+    theirs = [1 - label if row % 4 == 0 else label for row, label in enumerate(truth)]
+    summary = summary_of(*against_champion(truth, theirs, truth))
+    assert summary["champion"] == "m@1"
+    assert summary["comparisons"].keys() == {"right"}, "only the metrics whose gates ask for it"
+    told = summary["comparisons"]["right"]
+    assert (float(told["effect"]), told["confidence"], told["rows"]) == (0.25, "0.9", 120)
+    assert 0 < float(told["low"]) <= 0.25 <= float(told["high"])
+
+
+def test_predictions_of_the_deployed_version_that_were_changed_end_the_evaluation() -> None:
+    answer, _ = against_champion([1, 0], [1, 1], [1, 0], sha256="0" * 64)
+    assert answer["outcome"] == "FAILED"
+    assert "is not what m@1 predicted" in answer["error"]
 
 
 def test_a_summary_tells_what_computed_it() -> None:

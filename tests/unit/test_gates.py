@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestry.domain.gates import Deployed, all_passed, apply_gates, compare_holdouts
+from attestry.domain.gates import Deployed, Interval, all_passed, apply_gates, compare_holdouts
 from attestry.domain.manifest import Manifest
 from tests.unit.manifest_samples import COMPLETE, changed, read, rules_of
 
@@ -33,6 +33,52 @@ NO_HIGHER = manifest_with({"no_worse_than_deployed": [{"metric": "brier_score_lo
 
 def passes(manifest: Manifest, metrics: dict[str, float | None], deployed: dict[str, float | None] | None = None) -> bool:
     return all_passed(apply_gates(manifest, metrics, None if deployed is None else Deployed(deployed)))
+
+
+def with_confidence(**gate: Any) -> Manifest:
+    gate = {"metric": "roc_auc_score", "by_more_than": 0.02, "confidence": 0.95, **gate}
+    return manifest_with({"no_worse_than_deployed": [gate]})
+
+
+def against(low: float, high: float = 0.1, **changes: Any) -> Deployed:
+    interval = Interval(low, high, 0.03, changes.pop("confidence", 0.95))
+    return Deployed({"roc_auc_score": 0.9}, changes.pop("compared_on", "the same hold-out"), {"roc_auc_score": interval})
+
+
+@pytest.mark.parametrize(("low", "passed"), [(-0.02, True), (-0.0200001, False), (0.0, True), (0.5, True)])
+def test_with_a_confidence_the_whole_interval_has_to_lie_above_the_margin(low: float, passed: bool) -> None:
+    (result,) = apply_gates(with_confidence(), {"roc_auc_score": 0.1}, against(low))
+    assert (result.passed, result.rule, result.threshold, result.value) == (passed, "no_worse_with_confidence", -0.02, low)
+    assert "p 0.03" in result.reason
+
+
+@pytest.mark.parametrize(("low", "passed"), [(-0.01, False), (0.0, False), (0.0001, True)])
+def test_superior_asks_that_the_whole_interval_is_better(low: float, passed: bool) -> None:
+    (result,) = apply_gates(with_confidence(superior=True), {"roc_auc_score": 0.1}, against(low))
+    assert (result.passed, result.rule) == (passed, "superior_with_confidence")
+
+
+@pytest.mark.parametrize(
+    ("deployed", "passed"),
+    [
+        (None, True),
+        (against(0.5, compared_on="another hold-out"), False),
+        (against(0.5, confidence=0.8), False),
+        (Deployed({"roc_auc_score": 0.9}, "the same hold-out"), False),
+    ],
+)
+def test_without_an_interval_of_that_confidence_on_the_same_hold_out_nothing_passes_but_the_first_version(
+    deployed: Any, passed: bool
+) -> None:
+    (result,) = apply_gates(with_confidence(), {"roc_auc_score": 0.99}, deployed)
+    assert result.passed is passed
+
+
+def test_superior_without_a_confidence_is_refused() -> None:
+    gate = {"metric": "roc_auc_score", "by_more_than": 0, "superior": True}
+    assert ("gates.no_worse_than_deployed[0].superior", "needs_confidence") in rules_of(
+        changed("gates", {"no_worse_than_deployed": [gate]})
+    )
 
 
 def test_a_floor_passes_at_equality_and_not_below() -> None:

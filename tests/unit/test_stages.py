@@ -324,6 +324,71 @@ def test_a_comparison_with_the_deployed_version_says_on_which_hold_out_that_one_
     assert statement.predicate["attestry_compared_holdout"] == record["compared_holdout"]
 
 
+def challenge(serving, **gate):
+    """Take a second version with such a gate up to the end of VALIDATION's run."""
+    flow = serving.flow
+    gates = [{"metric": "roc_auc_score", "by_more_than": 0.01, "confidence": 0.95, **gate}]
+
+    def edit(draft):
+        draft["training"]["hyperparameters"].update(C=0.2)
+        draft["gates"]["no_worse_than_deployed"] = gates
+
+    version = flow.register_example(edit=edit)
+    flow.build_environments(version)
+    flow.pass_stage(version, Stage.PROCESSING)
+    flow.pass_stage(version, Stage.TRAINING)
+    return flow.head(version), flow.prepare(version, Stage.VALIDATION)
+
+
+def compared(flow, version, low, champion="tumour-diagnosis@1"):
+    """What `evaluate` found."""
+    result = flow.run(version, Stage.VALIDATION)
+    key = result.evaluation["summary_key"]
+    summary = json.loads(flow.scratch.read(key, max_bytes=10**6))
+    interval = {"effect": "0.02", "low": repr(low), "high": "0.05", "p_value": "0.01", "confidence": "0.95", "rows": 143, "resamples": 2000}
+    summary |= {"champion": champion, "comparisons": {"roc_auc_score": interval}}
+    flow.scratch.put(key, json.dumps(summary).encode())
+    return flow.record(version, Stage.VALIDATION, result)["outcome"], interval
+
+
+def test_a_gate_with_confidence_is_given_what_the_deployed_version_predicted(monkeypatch):
+    serving = Serving()
+    _, job = challenge(serving)
+    champion = job["evaluate"]["champion"]
+    assert champion["reference"] == "tumour-diagnosis@1"
+    assert champion["predictions"]["key"].endswith("stages/VALIDATION/1/predictions.json")
+    assert job["evaluate"]["compare"] == {"roc_auc_score": 0.95}
+
+
+def test_a_comparison_is_recorded_attested_and_judged_by_its_interval():
+    serving = Serving()
+    flow = serving.flow
+    version, _ = challenge(serving)
+    outcome, interval = compared(flow, version, -0.005)
+    assert outcome == "SUCCEEDED"
+    record = json.loads(flow.meta.query(f"VERSION#{version.model}#2", prefix="STAGE#VALIDATION#")[0]["record"])
+    assert record["comparisons"] == {"roc_auc_score": interval}
+    statement = attested(flow.meta, flow.store, flow.mover, version.model, 2)[-1]
+    assert statement.predicate["attestry_comparisons"] == record["comparisons"]
+
+
+@pytest.mark.parametrize(("low", "champion"), [(-0.02, "tumour-diagnosis@1"), (0.01, "tumour-diagnosis@7")])
+def test_a_version_that_is_worse_or_was_compared_with_another_than_the_deployed_one_is_rejected(low, champion):
+    serving = Serving()
+    version, _ = challenge(serving)
+    assert compared(serving.flow, version, low, champion)[0] == "REJECTED"
+
+
+def test_without_such_a_gate_nothing_is_compared_row_by_row():
+    serving = Serving()
+    flow = serving.flow
+    version = flow.register_example(edit=lambda d: d["training"]["hyperparameters"].update(C=0.2))
+    flow.build_environments(version)
+    flow.pass_stage(version, Stage.PROCESSING)
+    flow.pass_stage(version, Stage.TRAINING)
+    assert "champion" not in flow.prepare(version, Stage.VALIDATION)["evaluate"]
+
+
 def test_what_computed_the_metrics_is_in_the_record_and_attested(flow):
     version = up_to(flow, *ALL)
     record = json.loads(flow.meta.query(f"VERSION#{version.model}#1", prefix="STAGE#VALIDATION#")[0]["record"])
