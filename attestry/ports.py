@@ -321,8 +321,8 @@ class CallRecord:
         mfa: whether the session was authenticated with a second factor.
         issuer: ARN of the role that the session is one of; empty for an IAM user.
         digest: SHA-256, hex, of the event in canonical JSON (RFC 8785).
-        parameters: texts of the call's parameters that CloudTrail shows and that can be compared: `stateMachineArn`, `name`, `signalType`,
-            `comment`.
+        parameters: texts of the call's parameters that CloudTrail shows and that can be compared: `stateMachineArn`, `name`,
+            `automationExecutionId`, `signalType`.
     """
 
     arn: str
@@ -358,6 +358,13 @@ class Trail(Protocol):
             UnavailableError: CloudTrail did not answer.
         """
 
+    def find_signals(self, automation_id: str, *, since: datetime) -> list[CallRecord]:
+        """Return who sent signals to an automation, as far as CloudTrail says.
+
+        Raises:
+            UnavailableError: CloudTrail did not answer.
+        """
+
 
 @dataclass(frozen=True)
 class ExecutionDescription:
@@ -388,6 +395,67 @@ class Executions(Protocol):
 
         Raises:
             UnavailableError: Step Functions did not answer.
+        """
+
+
+@dataclass(frozen=True)
+class ApproverDecision:
+    """What an approver answered to an `aws:approve` step, as Systems Manager tells it.
+
+    Attributes:
+        approver: ARN of who answered.
+        decision: `Approve` or `Reject`.
+        at: when, as the service writes it.
+        comment: what they wrote with it, or empty.
+    """
+
+    approver: str
+    decision: str
+    at: str
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class AutomationDescription:
+    """An automation as Systems Manager describes it.
+
+    Attributes:
+        automation_id: its execution ID.
+        document: name of the document.
+        started: when it was started.
+        parameters: the first value of each of its parameters.
+        message: what its `aws:approve` step shows, empty before that step.
+        decisions: the answers to that step.
+    """
+
+    automation_id: str
+    document: str
+    started: datetime
+    parameters: Mapping[str, str]
+    message: str = ""
+    decisions: tuple[ApproverDecision, ...] = ()
+
+
+class Automations(Protocol):
+    """Automations of Systems Manager in which people approve."""
+
+    def start(self, model: str, number: int, *, token: str) -> str:
+        """Start the runbook for a version and return the execution's ID; with the same token it is started once, and the ID may be empty.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            token: 64 hex digits.
+
+        Raises:
+            UnavailableError: Systems Manager did not answer.
+        """
+
+    def describe(self, automation_id: str) -> AutomationDescription | None:
+        """Return what the service says of an automation, or None where there is none.
+
+        Raises:
+            UnavailableError: Systems Manager did not answer.
         """
 
 

@@ -50,6 +50,14 @@ class Bundling(StrEnum):
     SOURCE = "source"
 
 
+class ConsoleApprovals(StrEnum):
+    """How people approve in the AWS console: by executions of RegistryDecision, by a runbook of Systems Manager, or by either."""
+
+    DECISION = "decision"
+    SSM = "ssm"
+    BOTH = "both"
+
+
 class StackKind(StrEnum):
     """Which stack is made: the registry, or a witness for the ledgers of registries in other accounts."""
 
@@ -79,6 +87,8 @@ class Config:
         function_memory_mib: memory of further functions by name; what is not named keeps what `infra/functions.py` gives it.
         approval_timeout_days: how long a version waits for its approval.
         decision_wait_seconds: how long a decision made in the AWS console waits for CloudTrail to say who made it.
+        console_approvals: how people approve in the AWS console: `decision` for RegistryDecision, `ssm` for a runbook of Systems Manager,
+            which the gate then starts for each version that waits, or `both`. What else RegistryDecision does it does in any case.
         console_mfa: ask for a second factor of who acts in the AWS console. AWS tells of one only where its own MFA was used: sessions of
             an identity provider, IAM Identity Center included, never have it.
         reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
@@ -131,6 +141,7 @@ class Config:
     function_memory_mib: tuple[tuple[str, int], ...] = ()
     approval_timeout_days: int = 30
     decision_wait_seconds: int = 900
+    console_approvals: ConsoleApprovals = ConsoleApprovals.DECISION
     console_mfa: bool = False
     reserved_concurrency: bool = True
     folder_naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION
@@ -161,6 +172,11 @@ class Config:
     emr_applications: tuple[tuple[str, str], ...] = ()
     emr_release: str = "emr-7.9.0"
     emr_max_vcpus: int = 400
+
+    @property
+    def with_runbook(self) -> bool:
+        """Whether people approve in Systems Manager."""
+        return self.console_approvals is not ConsoleApprovals.DECISION
 
     def __post_init__(self) -> None:
         _check_text(
@@ -310,6 +326,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "tuple[tuple[str, str], ...]": _read_texts,
     "tuple[WitnessConfig, ...]": _read_witnesses,
     "tuple[LogConfig, ...]": _read_logs,
+    "ConsoleApprovals": _one_of(ConsoleApprovals),
     "StackKind": _one_of(StackKind),
     "RetentionMode": _one_of(RetentionMode),
     "Bundling": _one_of(Bundling),

@@ -69,6 +69,7 @@ class Functions(Construct):
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
         return own | {
             "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
+            "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
             "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
             "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
             "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
@@ -85,6 +86,7 @@ class Functions(Construct):
             "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,
             "ATTESTRY_LEDGER_ORIGIN": names.ledger_origin,
             "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
+            "ATTESTRY_RUNBOOK": names.runbook if self._config.with_runbook else "",
             "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),
             "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
             "ATTESTRY_SIGN_ARTIFACT_FUNCTION": names.function("sign_artifact"),

@@ -181,6 +181,21 @@ class Grants:
             iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[described]),
         ]
 
+    def ask_approvers(self) -> Statements:
+        """Find out whom the approval runbook may ask, and what was answered to it; nothing where there is no runbook."""
+        if not self.config.with_runbook:
+            return []
+        described = iam.PolicyStatement(actions=["ssm:GetAutomationExecution"], resources=[self.names.automations_arn])
+        return [*self.read_index("PEOPLE"), described]
+
+    def start_runbook(self) -> Statements:
+        """Start the approval runbook; nothing where there is none."""
+        if not self.config.with_runbook:
+            return []
+        definition = f"{self.names.runbook_definition_arn}:*"
+        started = iam.PolicyStatement(actions=["ssm:StartAutomationExecution"], resources=[self.names.runbook_arn, definition])
+        return [started, pass_automation_role(self.names)]
+
     def notify(self) -> Statements:
         """Tell people."""
         return [
@@ -218,3 +233,13 @@ def attach_network(names: Names, function: str) -> Statements:
         iam.PolicyStatement(actions=actions, resources=["*"]),
         iam.PolicyStatement(effect=iam.Effect.DENY, actions=actions, resources=["*"], conditions=own_code),
     ]
+
+
+def pass_automation_role(names: Names) -> iam.PolicyStatement:
+    """Return the right to have the runbook run under its role."""
+    return iam.PolicyStatement(
+        sid="RunApproval",
+        actions=["iam:PassRole"],
+        resources=[names.automation_role_arn],
+        conditions={"StringEquals": {"iam:PassedToService": "ssm.amazonaws.com"}},
+    )

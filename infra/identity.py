@@ -17,6 +17,7 @@ from infra.api import ROUTES, Api, Route
 from infra.config import Config
 from infra.names import Names
 from infra.pipeline import Pipeline
+from infra.runbook import approve_in_systems_manager
 from infra.stores import UPLOADS, Stores
 
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
@@ -80,6 +81,7 @@ _CONSUMER_READS = (
 )
 """The audited acts are among what every role may ask for, because the function refuses all but auditors and admins and notes that down:
 what the gateway refuses is no audited act."""
+APPROVER_ROLES = ("approver", "validator")
 CONSOLE_ROLES = ("admin", "approver", "deployer", "validator")
 """Roles that may start `RegistryDecision`; what each may do there is the registry's own table (`attestry/domain/operations.py`)."""
 
@@ -115,6 +117,8 @@ class Identity(Construct):
                 statements += _upload_by_hand(stores)
             if role in CONSOLE_ROLES:
                 statements += _act_in_console(names, pipeline)
+            if role in APPROVER_ROLES and config.with_runbook:
+                statements += approve_in_systems_manager(names)
             self.roles[role] = iam.Role(
                 self,
                 role.capitalize(),

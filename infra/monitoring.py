@@ -101,6 +101,17 @@ class Triggers(Construct):
                 },
             ),
         )
+        if config.with_runbook:
+            self._rule(
+                "ApprovalSignal",
+                "console_decision",
+                "CloudTrail says who answered an approval in Systems Manager",
+                pattern=events.EventPattern(
+                    source=["aws.ssm"],
+                    detail_type=["AWS API Call via CloudTrail"],
+                    detail={"eventSource": ["ssm.amazonaws.com"], "eventName": ["SendAutomationSignal"]},
+                ),
+            )
         self._rule("EveryMinute", "collect", "Archive receipts", schedule=events.Schedule.rate(Duration.minutes(1)))
         self._rule("LedgerEveryMinute", "sequence", "Append what waits", schedule=events.Schedule.rate(Duration.minutes(1)))
         self._rule("EveryHour", "reconcile", "Compare table, ledger and store", schedule=events.Schedule.rate(Duration.hours(1)))

@@ -86,6 +86,41 @@ class Names:
         """Name of the state machine that a person starts in the AWS console to decide."""
         return f"{self.prefix}-RegistryDecision"
 
+    @property
+    def runbook(self) -> str:
+        """Name of the document of Systems Manager in which people approve."""
+        return f"{self.prefix}-ApproveVersion"
+
+    @property
+    def runbook_arn(self) -> str:
+        """ARN of that document."""
+        return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:document/{self.runbook}"
+
+    @property
+    def runbook_definition_arn(self) -> str:
+        """ARN of that document as what automations are started from; a version follows."""
+        return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:automation-definition/{self.runbook}"
+
+    @property
+    def automations_arn(self) -> str:
+        """ARN pattern of automations; AWS names them by random IDs."""
+        return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:automation-execution/*"
+
+    @property
+    def automation_role(self) -> str:
+        """Name of the role that the runbook runs under."""
+        return f"{self.prefix}-approval-runbook"
+
+    @property
+    def automation_role_arn(self) -> str:
+        """ARN of that role."""
+        return f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{self.automation_role}"
+
+    @property
+    def automation_topic(self) -> str:
+        """Name of the topic that tells approvers; Systems Manager asks for names that begin so."""
+        return f"Automation-{self.prefix}-approvals"
+
     def state_machine_arn(self, name: str) -> str:
         """Return the ARN of a state machine."""
         return f"arn:{Aws.PARTITION}:states:{Aws.REGION}:{Aws.ACCOUNT_ID}:stateMachine:{name}"

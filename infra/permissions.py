@@ -81,6 +81,7 @@ def _console_decision(g: Grants) -> Statements:
         *g.read_rows("LOGIN#*", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.find_console_callers(),
+        *g.ask_approvers(),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(),
         *g.audit(),
@@ -138,6 +139,7 @@ def _gate(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
         *g.attest(PACKETS),
         *g.start_pipeline(),
+        *g.start_runbook(),
         *g.notify(),
         answer,
     ]

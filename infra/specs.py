@@ -82,7 +82,18 @@ def _stages(config: Config) -> dict[str, Spec]:
         ),
         "evaluate": Spec("Computes metrics from untrusted outputs", 900, 3008, 10240, reserved=10, table=False, store=True, scratch=True),
         "gate": _attests(
-            Spec("Waits for decisions and sends task tokens", 60, 1024, extra=("ATTESTRY_PIPELINE_ARN", "ATTESTRY_TOPIC_ARN"))
+            Spec(
+                "Waits for decisions and sends task tokens",
+                60,
+                1024,
+                extra=(
+                    "ATTESTRY_CONSOLE_APPROVALS",
+                    "ATTESTRY_DECISION_ARN",
+                    "ATTESTRY_PIPELINE_ARN",
+                    "ATTESTRY_RUNBOOK",
+                    "ATTESTRY_TOPIC_ARN",
+                ),
+            )
         ),
         "prepare_stage": _attests(
             Spec(
@@ -188,7 +199,13 @@ def _people() -> dict[str, Spec]:
                 "Takes decisions made in the AWS console",
                 60,
                 asynchronous=True,
-                extra=("ATTESTRY_CONSOLE_MFA", "ATTESTRY_DECISION_ARN", "ATTESTRY_GATE_FUNCTION"),
+                extra=(
+                    "ATTESTRY_CONSOLE_APPROVALS",
+                    "ATTESTRY_CONSOLE_MFA",
+                    "ATTESTRY_DECISION_ARN",
+                    "ATTESTRY_GATE_FUNCTION",
+                    "ATTESTRY_RUNBOOK",
+                ),
             )
         ),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),

@@ -21,6 +21,7 @@ from infra.monitoring import Alarms, Triggers, make_topics
 from infra.names import Names
 from infra.network import Isolation
 from infra.pipeline import Pipeline
+from infra.runbook import ApprovalRunbook
 from infra.stores import Stores
 from infra.witness import STACK_NAME as WITNESS_STACK_NAME
 from infra.witness import WitnessStack
@@ -52,6 +53,10 @@ class AttestryStack(Stack):
         Identity(self, "Identity", config, api, pipeline, stores)
         # The gateway's own counts are what the registry's are compared with.
         functions.by_name["reconcile"].add_environment("ATTESTRY_API_ID", api.api.api_id)
+        for asking in ("console_decision", "gate"):
+            functions.by_name[asking].add_environment("ATTESTRY_API_URL", api.url)
+        if config.with_runbook:
+            ApprovalRunbook(self, "ApprovalRunbook", config, keys.data)
         Triggers(self, "Triggers", config, functions, stores)
         Alarms(self, "Monitoring", config, topics, functions, pipeline, api)
         self._outputs(

@@ -6,6 +6,7 @@ from typing import Any
 
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
+from attestry.usecases.approval_notice import SSM, ConsoleWays
 from attestry.usecases.gate import open_approval, send_on
 
 world = World()
@@ -27,6 +28,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
             token=str(event["token"]),
             at=world.clock.now(),
             attempt=int(event["attempt"]) if "attempt" in event else None,
+            ways=_ways(),
         )
         return {"outcome": "waiting"}
     return {"outcome": _send(model, number)}
@@ -34,3 +36,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 def _send(model: str, number: int) -> str:
     return send_on(world.meta, world.attestor, world.store, world.pipeline, model=model, number=number, at=world.clock.now())
+
+
+def _ways() -> ConsoleWays:
+    settings = world.settings
+    ways = settings.console_approvals
+    if SSM not in ways:
+        return ConsoleWays(ways, settings.decision_arn, api_url=settings.api_url)
+    return ConsoleWays(ways, settings.decision_arn, settings.runbook, world.automations, settings.api_url)

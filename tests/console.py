@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from attestry.aws.trail import execution_of, read_call
+from attestry.aws.trail import automation_of, execution_of, read_call
 from attestry.ports import CallRecord, ExecutionDescription
 from tests.fakes import Faults, _Faulty
 from tests.versions import ACCOUNT, AT
@@ -120,6 +120,14 @@ class StandInTrail(_Faulty):
             return read_call((redriven or found)[0]) if found else None
 
         found: CallRecord | None = self._call("find_start", find)
+        return found
+
+    def find_signals(self, automation_id: str, *, since: datetime) -> list[CallRecord]:
+        def find() -> list[CallRecord]:
+            after = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+            return [read_call(r) for r in self.records if automation_of(r) == automation_id and r["eventTime"] >= after]
+
+        found: list[CallRecord] = self._call("find_signals", find)
         return found
 
 

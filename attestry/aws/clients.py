@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sns import SNSClient
+    from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
 CONNECT_SECONDS: Final = 2
@@ -87,6 +88,11 @@ class Clients:
     def sns(self) -> SNSClient:
         """Return the client of SNS."""
         return self._session.client("sns", config=_config())
+
+    @cached_property
+    def ssm(self) -> SSMClient:
+        """Return the client of Systems Manager."""
+        return self._session.client("ssm", config=_config())
 
     @cached_property
     def cloudwatch(self) -> CloudWatchClient:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attestry.aws.trail import execution_of, read_call
+from attestry.aws.trail import automation_of, execution_of, read_call
 from attestry.ports import CallRecord
 
 if TYPE_CHECKING:
     from attestry.aws.settings import Settings
 
 SOURCE = "aws.states"
+SIGNAL_SOURCE = "aws.ssm"
 DETAIL_TYPE = "AWS API Call via CloudTrail"
 
 
@@ -29,6 +30,15 @@ def started_execution(event: Mapping[str, Any], settings: Settings) -> tuple[str
     if execution is None or not execution.startswith(f"{machine}:"):
         return None
     return execution, read_call(detail)
+
+
+def sent_signal(event: Mapping[str, Any], settings: Settings) -> tuple[str, CallRecord] | None:
+    """Return the automation that an event of EventBridge tells a signal to, and who sent it; None for any other event, as above."""
+    detail = event.get("detail")
+    if not isinstance(detail, Mapping) or not is_cloudtrail(event, SIGNAL_SOURCE, settings):
+        return None
+    automation = automation_of(detail)
+    return None if automation is None else (automation, read_call(detail))
 
 
 def is_cloudtrail(event: Mapping[str, Any], source: str, settings: Settings) -> bool:

@@ -111,6 +111,25 @@ class Settings:
         return self.text("ATTESTRY_TOPIC_ARN")
 
     @property
+    def console_approvals(self) -> frozenset[str]:
+        """Return the ways in which people approve in the AWS console: ATTESTRY_CONSOLE_APPROVALS, `decision`, `ssm` or `both`."""
+        value = self.environment.get("ATTESTRY_CONSOLE_APPROVALS") or "decision"
+        ways = {"decision": ("decision",), "ssm": ("ssm",), "both": ("decision", "ssm")}
+        if value not in ways:
+            raise ConfigurationError(f"ATTESTRY_CONSOLE_APPROVALS is `decision`, `ssm` or `both`, not {value!r}")
+        return frozenset(ways[value])
+
+    @property
+    def runbook(self) -> str:
+        """Return the name of the approval runbook in Systems Manager."""
+        return self.text("ATTESTRY_RUNBOOK")
+
+    @property
+    def api_url(self) -> str:
+        """Return where the API answers; empty where the function is not told."""
+        return self.environment.get("ATTESTRY_API_URL", "")
+
+    @property
     def console_mfa(self) -> bool:
         """Return whether who acts in the AWS console needs a session with a second factor: ATTESTRY_CONSOLE_MFA, `required` or nothing."""
         value = self.environment.get("ATTESTRY_CONSOLE_MFA", "")

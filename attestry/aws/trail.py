@@ -46,6 +46,14 @@ class CloudTrailTrail:
         redriven = self._find("RedriveExecution", execution_arn, since)
         return read_call(redriven or started)
 
+    def find_signals(self, automation_id: str, *, since: datetime) -> list[CallRecord]:
+        """Return who sent signals to an automation, as far as CloudTrail says.
+
+        Raises:
+            UnavailableError: CloudTrail did not answer.
+        """
+        return [read_call(record) for record in self._records("SendAutomationSignal", since) if automation_of(record) == automation_id]
+
     def _find(
         self, event_name: Literal["StartExecution", "RedriveExecution"], execution_arn: str, since: datetime
     ) -> dict[str, Any] | None:
@@ -80,6 +88,13 @@ def execution_of(record: Mapping[str, Any]) -> str | None:
     return None
 
 
+def automation_of(record: Mapping[str, Any]) -> str | None:
+    """Return the ID of the automation that a record of a successful SendAutomationSignal is about, else None."""
+    if record.get("eventSource") != "ssm.amazonaws.com" or record.get("eventName") != "SendAutomationSignal" or record.get("errorCode"):
+        return None
+    return _text(record.get("requestParameters"), "automationExecutionId")
+
+
 def read_call(record: Mapping[str, Any]) -> CallRecord:
     """Return what a CloudTrail record, or the `detail` of its event on EventBridge, says about the caller.
 
@@ -106,7 +121,7 @@ def read_call(record: Mapping[str, Any]) -> CallRecord:
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     parameters = _mapping(record.get("requestParameters"))
-    return {name: parameters.get(name) for name in ("stateMachineArn", "name")}
+    return {name: parameters.get(name) for name in ("stateMachineArn", "name", "automationExecutionId", "signalType")}
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from attestry.aws.signer import KmsNoteSigner, KmsSigner
 if TYPE_CHECKING:
     from attestry.aws.alarms import CloudWatchAlarms
     from attestry.aws.audit import AuditNotes
+    from attestry.aws.automations import SsmAutomations
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.notifier import SnsNotifier
     from attestry.aws.pipeline import StepFunctionsPipeline
@@ -126,3 +127,10 @@ class World:
         from attestry.aws.executions import StepFunctionsExecutions
 
         return StepFunctionsExecutions(self.clients.stepfunctions)
+
+    @cached_property
+    def automations(self) -> SsmAutomations:
+        """Return the automations of Systems Manager in which people approve."""
+        from attestry.aws.automations import SsmAutomations
+
+        return SsmAutomations(self.clients.ssm, self.settings.runbook)

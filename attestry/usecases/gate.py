@@ -16,6 +16,7 @@ from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing, Status, may_begin
 from attestry.domain.version import Version
 from attestry.ports import MetaStore, Notifier, ObjectStore, Pipeline, Update, When
+from attestry.usecases.approval_notice import ConsoleWays, notice_of, start_runbook
 from attestry.usecases.attest import Attestor
 from attestry.usecases.decide import approve_by_policy
 from attestry.usecases.executions import start_again
@@ -35,8 +36,12 @@ def open_approval(
     token: str,
     at: datetime,
     attempt: int | None = None,
+    ways: ConsoleWays | None = None,
 ) -> None:
     """Freeze the packet, keep the pipeline's token and open the stage; apply the policy at once where it asks for no person.
+
+    People are told once the stage is open, and the approval runbook is started where the registry uses it. Neither is part of the record:
+    the version waits all the same, and can be decided on in every way.
 
     A held version's approval is not opened: its execution is sent on to its end. So is one whose place a later attempt has taken.
 
@@ -51,6 +56,7 @@ def open_approval(
         token: the pipeline's task token.
         at: the time.
         attempt: which attempt of the pipeline waits; None for the latest.
+        ways: how people approve in the AWS console; None for not at all.
 
     Raises:
         ConflictError: the version is not at its approval.
@@ -65,13 +71,13 @@ def open_approval(
         told = version.token != token
         version = _keep_token(meta, version, token)
         if not told:
-            notifier.notify(*_notice(version))
+            _tell_people(notifier, version, ways)
     elif may_begin(Stage.APPROVAL, version.stage, version.status) and version.held:
         pipeline.resume(token, _answer(version))
         return
     elif may_begin(Stage.APPROVAL, version.stage, version.status):
         version = _open(meta, attestor, store, version, token, at)
-        notifier.notify(*_notice(version))
+        _tell_people(notifier, version, ways)
     elif version.stage not in (Stage.APPROVAL, Stage.DEPLOYMENT):
         raise ConflictError(f"{version.reference} is in {version.stage} {version.status}, not at its approval")
     else:
@@ -137,18 +143,9 @@ def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Vers
     return load_version(meta, version.model, version.number)
 
 
-def _notice(version: Version) -> tuple[str, dict[str, Any]]:
-    """Return subject and message for who may decide: what waits, and how to read what is decided on."""
-    route = f"/v1/models/{version.model}/versions/{version.number}/packet"
-    return f"{version.reference} waits for approval", {
-        "model": version.model,
-        "version": version.number,
-        "metrics": dict(version.metrics),
-        "gates": list(version.gates),
-        "policy": dict(version.approval_policy),
-        "packet_sha256": version.packet["sha256"],
-        "packet": f"attestry packet {version.reference}, or GET {route}",
-    }
+def _tell_people(notifier: Notifier, version: Version, ways: ConsoleWays | None) -> None:
+    automation = start_runbook(version, ways) if ways is not None else ""
+    notifier.notify(*notice_of(version, ways, automation))
 
 
 def _keep_token(meta: MetaStore, version: Version, token: str) -> Version:
