@@ -20,7 +20,7 @@ _UNTRUSTED = _functions("Inference", "Sandbox")
 _SIGNERS = _functions("Delegate", "SignArtifact", "Witness/Witness")
 _ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_SIGNERS)
 _ALL_ROLES = tuple(f"{function}Role" for function in _ALL_FUNCTIONS)
-_PEOPLE = tuple(f"Identity/{role}" for role in ("Scientist", "Approver", "Deployer", "Consumer", "Auditor", "Admin"))
+_PEOPLE = tuple(f"Identity/{role}" for role in ("Scientist", "Validator", "Approver", "Deployer", "Consumer", "Auditor", "Admin"))
 _MACHINES = ("Pipeline/Pipeline", "Pipeline/Decision")
 _MACHINE_ROLES = ("Pipeline/PipelineRole", "Pipeline/DecisionRole")
 
@@ -339,7 +339,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        ("Identity/Admin", "Identity/Approver", "Identity/Deployer"),
+        ("Identity/Admin", "Identity/Approver", "Identity/Deployer", "Identity/Validator"),
         "Executions of RegistryDecision are named by the AWS console.",
         "Resource::*:execution:attestry-RegistryDecision:[*]",
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,7 @@ class TestTemplate:
         assert unused(findings, ACKNOWLEDGED_WITH_RUNBOOK) == []
 
     def test_cfn_lint_finds_nothing(self, with_runbook: Synthesis) -> None:
-        from cfnlint.api import lint_file
-
-        assert [str(match) for match in lint_file(with_runbook.template_path)] == []
+        linter = Path(sys.executable).parent / "cfn-lint"
+        command = [str(linter), "--include-checks", "W", "--", str(with_runbook.template_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
