@@ -339,7 +339,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        ("Identity/Admin", "Identity/Approver", "Identity/Deployer", "Identity/Validator"),
+        ("Identity/Admin", "Identity/Approver", "Identity/Deployer", "Identity/Scientist", "Identity/Validator"),
         "Executions of RegistryDecision are named by the AWS console.",
         "Resource::*:execution:attestry-RegistryDecision:[*]",
     ),

@@ -82,7 +82,7 @@ _CONSUMER_READS = (
 """The audited acts are among what every role may ask for, because the function refuses all but auditors and admins and notes that down:
 what the gateway refuses is no audited act."""
 APPROVER_ROLES = ("approver", "validator")
-CONSOLE_ROLES = ("admin", "approver", "deployer", "validator")
+CONSOLE_ROLES = ("admin", "approver", "deployer", "scientist", "validator")
 """Roles that may start `RegistryDecision`; what each may do there is the registry's own table (`attestry/domain/operations.py`)."""
 
 

@@ -17,7 +17,7 @@ States = dict[str, State]
 EVALUATED = ("PROCESSING", "VALIDATION")
 """Stages whose outputs a function of ours reads and measures."""
 
-OPERATING = ("deploy", "rollback", "kill", "retire")
+OPERATING = ("hold", "release", "redo", "deploy", "rollback", "kill", "retire")
 """Acts of `RegistryDecision` that are no decision on an approval."""
 
 INVOKE = "arn:aws:states:::lambda:invoke"

@@ -197,7 +197,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:
     settings = world.settings
-    ports = OperatingPorts(world.meta, world.attestor, world.functions, settings.deploy_function, settings.gate_function)
+    ports = OperatingPorts(world.meta, world.attestor, world.functions, world.pipeline, settings.deploy_function, settings.gate_function)
     return run_execution(
         ConsolePorts(world.meta, world.trail, world.executions, world.audit),
         Asked(str(event["execution_arn"]), event.get("input")),

@@ -19,17 +19,29 @@ from attestry.domain.approvals import read_packet_sha256, read_reason
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.names import ModelName, VersionReference
 from attestry.domain.operations import ROLES_OF, Operation
+from attestry.domain.stages import PIPELINE, Stage
 
 DECISIONS: Final = (Operation.APPROVE, Operation.REJECT)
 """Acts that end in an approval's row."""
 
-IN_CONSOLE: Final = (*DECISIONS, Operation.DEPLOY, Operation.ROLLBACK, Operation.KILL, Operation.RETIRE)
+IN_CONSOLE: Final = (
+    *DECISIONS,
+    Operation.HOLD,
+    Operation.RELEASE,
+    Operation.REDO,
+    Operation.DEPLOY,
+    Operation.ROLLBACK,
+    Operation.KILL,
+    Operation.RETIRE,
+)
 """Acts that can be asked for in the AWS console."""
 
 _ALWAYS: Final = ("action", "decision", "model", "version", "reason")
 _FURTHER: Final[Mapping[Operation, tuple[str, ...]]] = {
     Operation.APPROVE: ("packet",),
     Operation.REJECT: ("packet",),
+    Operation.REDO: ("stage",),
+    Operation.DEPLOY: ("environment",),
     Operation.ROLLBACK: ("environment",),
     Operation.RETIRE: ("on", "even_if_deployed"),
 }
@@ -47,7 +59,8 @@ class ConsoleRequest:
         version: the version's number; of a rollback the one that is wanted back in place, None for whichever is kept.
         reason: why, checked.
         packet: SHA-256 of the packet that the person says they saw, or empty.
-        environment: where.
+        stage: the stage that is to run again, of a redo.
+        environment: where; empty for where the version belongs, and of a rollback for production.
         on: the day of a retirement; None for now.
         even_if_deployed: whether what stands deployed may be retired.
     """
@@ -57,7 +70,8 @@ class ConsoleRequest:
     version: int | None
     reason: str
     packet: str = ""
-    environment: str = PRODUCTION
+    stage: Stage | None = None
+    environment: str = ""
     on: date | None = None
     even_if_deployed: bool = False
 
@@ -71,7 +85,7 @@ class ConsoleRequest:
     @property
     def subject(self) -> str:
         """Return what it is about: `MODEL@N`, or the model's environment."""
-        return f"{self.model}/{self.environment}" if self.version is None else f"{self.model}@{self.version}"
+        return f"{self.model}/{self.environment or PRODUCTION}" if self.version is None else f"{self.model}@{self.version}"
 
 
 def console_roles() -> tuple[str, ...]:
@@ -124,6 +138,7 @@ def read_console_request(body: Any) -> ConsoleRequest:
         version=version,
         reason=read_reason(body.get("reason")),
         packet=_packet(body.get("packet")),
+        stage=_stage(body.get("stage")) if operation is Operation.REDO else None,
         environment=_environment(body.get("environment")),
         on=_day(body.get("on")),
         even_if_deployed=_flag(body.get("even_if_deployed")),
@@ -143,9 +158,15 @@ def _packet(value: Any) -> str:
         raise InvalidInputError.of("packet", "sha256", error.problems[0].message) from error
 
 
+def _stage(value: Any) -> Stage:
+    if not isinstance(value, str) or value not in [stage.value for stage in PIPELINE]:
+        raise InvalidInputError.of("stage", "enum", f"the stage is one of {', '.join(stage.value for stage in PIPELINE)}")
+    return Stage(value)
+
+
 def _environment(value: Any) -> str:
     if value is None:
-        return PRODUCTION
+        return ""
     if not isinstance(value, str):
         raise InvalidInputError.of("environment", "type", "the environment is a text")
     try:

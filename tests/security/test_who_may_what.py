@@ -79,7 +79,7 @@ MAY: dict[str, tuple[str, ...]] = {
 }
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
 
-IN_CONSOLE = ("admin", "erin", "frank")
+IN_CONSOLE = ("admin", "dana", "erin", "frank")
 
 ROUTES = sorted({route for routes in MAY.values() for route in routes})
 VALUES = {"model": "no-such-model", "number": "1", "id": "no-such-prediction", "submission": "0" * 24, "policy": "none"}

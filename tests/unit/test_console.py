@@ -19,6 +19,7 @@ from attestry.domain.stages import Stage, Standing, Status
 from attestry.usecases.console_execution import act_key
 from attestry.usecases.deploy import swap_pointer
 from attestry.usecases.records import load_version, pointer_key, transition_key
+from infra.pipeline_definition import OPERATING
 from lambdas import console_decision, gate, operate
 from tests.approvals import MODEL, ApprovalWorld
 from tests.console import LATER, MACHINE, NAME, StandInExecutions, StandInTrail, cloudtrail, delivered, execution_arn, identity, started
@@ -58,7 +59,7 @@ class Console:
     def ask(self, arn: str, body: Any) -> dict[str, Any]:
         """What the state machine does: it calls one of the two functions."""
         action = body.get("action") if isinstance(body, dict) else None
-        module = operate if action in ("deploy", "rollback", "kill", "retire") else console_decision
+        module = operate if action in OPERATING else console_decision
         return module.handler({"execution_arn": arn, "input": body}, None)
 
     def start(self, body: Any, who: dict[str, Any] = ERINS, *, name: str = NAME, **changes: Any) -> dict[str, Any]:
@@ -160,6 +161,9 @@ class TestApproval:
         ({**APPROVE, "person": "erin"}, "person", "unknown_field"),
         ({**APPROVE, "environment": "production"}, "environment", "unknown_field"),
         ({**APPROVE, "action": "kill", "packet": "ab" * 32}, "packet", "unknown_field"),
+        ({**APPROVE, "action": "redo"}, "stage", "enum"),
+        ({**APPROVE, "action": "redo", "stage": "validation"}, "stage", "enum"),
+        ({**APPROVE, "action": "hold", "stage": "VALIDATION"}, "stage", "unknown_field"),
         ({**APPROVE, "action": "retire", "on": "tomorrow"}, "on", "date"),
         ({**APPROVE, "action": "retire", "even_if_deployed": "yes"}, "even_if_deployed", "type"),
         ({"action": "rollback", "model": MODEL, "reason": "x", "environment": "../x"}, "environment", "name"),
@@ -322,7 +326,7 @@ class TestOperations:
     @pytest.mark.parametrize("role", ["scientist", "validator", "approver", "deployer", "consumer", "auditor", "admin"])
     def test_who_acts_in_no_role_for_it_is_refused_and_noted(self, console: Console, operation: Operation, role: str) -> None:
         console.registry.waiting()
-        body = {**APPROVE, "action": operation.value}
+        body = {**APPROVE, "action": operation.value, **({"stage": "VALIDATION"} if operation is Operation.REDO else {})}
         answer = console.start(body, identity("frank", role))
         error = answer.get("error", {})
         refused = error.get("code") == "forbidden" and "takes the role" in error["message"]
@@ -345,10 +349,35 @@ class TestOperations:
         assert console.ask(execution_arn(), body) == first
         assert console.meta.rows[pointer_key(MODEL, "production")]["number"] == 1
 
-    def test_a_rollback_to_another_version_than_the_kept_one_is_refused(self, console: Console) -> None:
+    def test_a_rollback_may_name_any_approved_version(self, console: Console) -> None:
         deployed(console, 1, 2, 3)
         body = {"action": "rollback", "model": MODEL, "version": 1, "reason": "worse"}
-        assert console.start(body, FRANKS)["error"]["code"] == "conflict"
+        assert console.start(body, FRANKS)["version"] == f"{MODEL}@1"
+
+    def test_a_rollback_right_after_a_rollback_has_to_name_its_version(self, console: Console) -> None:
+        deployed(console, 1, 2)
+        body = {"action": "rollback", "model": MODEL, "reason": "worse"}
+        assert console.start(body, FRANKS)["outcome"] == "DONE"
+        assert console.start(body, FRANKS, name="second")["error"]["code"] == "conflict"
+        assert console.meta.rows[pointer_key(MODEL, "production")]["number"] == 1
+
+    def test_a_version_is_held_and_released(self, console: Console) -> None:
+        console.registry.waiting()
+        held = console.start({**APPROVE, "action": "hold"})
+        assert (held["outcome"], held["held"]["by"]) == ("DONE", "erin")
+        assert console.start(APPROVE, name="approve")["outcome"] == "REFUSED"
+        assert console.start({**APPROVE, "action": "release"}, identity("frank"), name="release")["held"] == {}
+        assert console.start(APPROVE, name="again")["outcome"] == "DECIDED"
+
+    def test_a_stage_runs_again_once_however_often_the_execution_is_asked(self, console: Console) -> None:
+        console.registry.waiting()
+        body = {**APPROVE, "action": "redo", "stage": "VALIDATION"}
+        first = console.start(body, identity("frank", "admin"))
+        assert (first["outcome"], first["attempt"]) == ("DONE", 2)
+        console.meta.rows[act_key(execution_arn())].pop("outcome")
+        again = console.ask(execution_arn(), body)
+        assert (again["attempt"], again["changed"]) == (2, False)
+        assert [e["kind"] for e in console.registry.events()].count("stage.reopened") == 1
 
     def test_a_kill_takes_the_version_out_of_use_and_names_who_and_the_event(self, console: Console) -> None:
         deployed(console, 1)
