@@ -4,13 +4,14 @@ What AWS does (Step Functions Developer Guide, "How Step Functions generates IAM
 emulator does not: a task that invokes a function needs `lambda:InvokeFunction` on it in the role of its state machine.
 Without it the task fails with `Lambda.AWSLambdaException`, which Retry and Catch see.
 
-Not covered: other integrations than functions; a nested state machine runs under the role of its parent.
+Not covered: other integrations than functions, and than the jobs of `attestry.local.patch_jobs`; a nested state machine runs under the role
+of its parent.
 """
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attestry.local.patching import load, replace
@@ -45,7 +46,7 @@ def _run_under_role(states: Any, original: Callable[..., Any]) -> Callable[..., 
 def _call_if_allowed(states: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     def call(reference: str, event: Any) -> Any:
         _, config, name = load("ministack.services.lambda_svc")._get_func_record_for_ref(reference)
-        if config and _role.get() and not _may_invoke(_role.get(), str(config["FunctionArn"])):
+        if config and _role.get() and not may("lambda:InvokeFunction", str(config["FunctionArn"])):
             raise states._ExecutionError(
                 "Lambda.AWSLambdaException", f"User: {_role.get()} is not authorized to perform: lambda:InvokeFunction on resource: {name}"
             )
@@ -54,16 +55,29 @@ def _call_if_allowed(states: Any, original: Callable[..., Any]) -> Callable[...,
     return call
 
 
-def _may_invoke(role_arn: str, function_arn: str) -> bool:
+def role() -> str:
+    """Return the ARN of the role under which the running execution acts; empty where none runs."""
+    return _role.get()
+
+
+def may(action: str, resource: str, keys: Mapping[str, str] | None = None) -> bool:
+    """Return whether the role of the running execution may do something.
+
+    Args:
+        action: for example `lambda:InvokeFunction`.
+        resource: ARN that it is done to.
+        keys: condition keys, in lower case, and their values.
+    """
     evaluator = load("ministack.core.iam_evaluator")
-    _, partition, _, _, account, resource = role_arn.split(":", 5)
-    role = resource.rsplit("/", 1)[-1]
+    _, partition, _, _, account, name = role().split(":", 5)
+    name = name.rsplit("/", 1)[-1]
     context = evaluator.EvalContext(
-        principal_arn=f"arn:{partition}:sts::{account}:assumed-role/{role}/states",
+        principal_arn=f"arn:{partition}:sts::{account}:assumed-role/{name}/states",
         principal_type="AssumedRole",
         principal_account=account,
-        action="lambda:InvokeFunction",
-        resource_arn=function_arn,
-        region=function_arn.split(":")[3],
+        action=action,
+        resource_arn=resource,
+        region=resource.split(":")[3],
+        service_context=dict(keys or {}),
     )
-    return bool(evaluator.evaluate(context, evaluator._gather_role_policies(role, account)).decision == "Allow")
+    return bool(evaluator.evaluate(context, evaluator._gather_role_policies(name, account)).decision == "Allow")

@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from attestry.local.errors import SynthesisError
+from attestry.local.settings import ACCOUNT, REGION
 
-CONTEXT = {"attestry:bundling": "source"}
-"""The archives hold our sources alone, since functions run on the server's interpreter; the template is the same as for AWS."""
+EXAMPLE_MODELS = ("diabetes-progression", "tumour-diagnosis")
+MODELS_VARIABLE = "ATTESTRY_JOB_MODELS"
+"""Names further models that may run on executors besides `lambda`, with commas between."""
+
+IMAGES_VARIABLE = "ATTESTRY_JOB_IMAGES"
+"""Names images with digest that Batch and EMR Serverless may run, with commas between; none is run here, so any will do."""
+
+EXAMPLE_IMAGE = f"attestry.local/python@sha256:{hashlib.sha256(b'attestry.local/python').hexdigest()}"
+"""Stands in manifests for an image where there is none: the stand-in runs the version's environment archive instead."""
 
 _WATCHED = ("app.py", "cdk.json", "infra", "lambdas", "attestry")
 _UNWATCHED = ("attestry/local", "attestry/cli", "attestry/client")
@@ -57,6 +65,33 @@ class Synthesis:
     assets: tuple[Asset, ...]
 
 
+def context() -> dict[str, Any]:
+    """Return the settings of the embedded registry.
+
+    The archives hold our sources alone, since functions run on the server's interpreter. All executors are on; queue, job definitions and
+    applications are named and not made, since the stand-in has them under any name.
+    """
+    images = [EXAMPLE_IMAGE, *_listed(IMAGES_VARIABLE)]
+    batch = f"arn:aws:batch:{REGION}:{ACCOUNT}"
+    return {
+        "attestry:bundling": "source",
+        "attestry:executors": ["lambda", "sagemaker", "batch", "emr-serverless"],
+        "attestry:jobModels": sorted({*EXAMPLE_MODELS, *_listed(MODELS_VARIABLE)}),
+        "attestry:batchQueue": f"{batch}:job-queue/local",
+        "attestry:batchSpotQueue": f"{batch}:job-queue/local-spot",
+        "attestry:batchDefinitions": {image: f"{batch}:job-definition/{_short(image)}:1" for image in images},
+        "attestry:emrApplications": {image: _short(image) for image in images},
+    }
+
+
+def _listed(variable: str) -> list[str]:
+    return [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()]
+
+
+def _short(image: str) -> str:
+    return image.partition("@sha256:")[2][:16]
+
+
 def project_root() -> Path:
     """Return the folder that holds `app.py`: two above this package, or `ATTESTRY_PROJECT`.
 
@@ -71,7 +106,7 @@ def project_root() -> Path:
 
 def sources_digest(root: Path) -> str:
     """Return the SHA-256 over every source that template and archives are made of."""
-    digest = hashlib.sha256(json.dumps(CONTEXT, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(context(), sort_keys=True).encode())
     for path in _sources(root):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
@@ -143,7 +178,7 @@ def synthesise(root: Path, outdir: Path) -> Synthesis:
         **os.environ,
         "PATH": f"{found}{os.pathsep}{path}" if found else path,
         "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
+        "CDK_CONTEXT_JSON": json.dumps(context()),
         "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
         "JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION": "1",
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",

@@ -95,7 +95,7 @@ class Limits:
     processes: int | None = None
 
 
-def confine(limits: Limits, *, readable: Iterable[str], writable: Iterable[str], parent: int) -> list[str]:
+def confine(limits: Limits, *, readable: Iterable[str], writable: Iterable[str], parent: int, network: bool = False) -> list[str]:
     """Apply all measures to this process and return their names.
 
     Args:
@@ -103,6 +103,7 @@ def confine(limits: Limits, *, readable: Iterable[str], writable: Iterable[str],
         readable: folders and files that may be read besides those of the system.
         writable: folders that may be written, and read.
         parent: process ID of the one that started this one; if it is gone already, the process ends.
+        network: whether it may connect; for what has to fetch its own inputs.
     """
     set_limits(limits)
     applied = ["rlimits"]
@@ -112,7 +113,7 @@ def confine(limits: Limits, *, readable: Iterable[str], writable: Iterable[str],
         applied.append("no_new_privs")
     if _drop_capabilities():
         applied.append("no_capabilities")
-    if version := _restrict_files(readable, writable):
+    if version := _restrict_files(readable, writable, network=network):
         applied.append(f"landlock:{version}")
     if _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
         applied.append("death_signal")
@@ -181,13 +182,13 @@ def _drop_capabilities() -> bool:
         return False
 
 
-def _restrict_files(readable: Iterable[str], writable: Iterable[str]) -> int:
+def _restrict_files(readable: Iterable[str], writable: Iterable[str], *, network: bool) -> int:
     version = landlock_version()
     if version < 1:
         return 0
     # Rights by version: 13 with version 1, then REFER, TRUNCATE (3) and IOCTL_DEV (5).
     handled = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
-    net = _TCP if version >= 4 else 0
+    net = _TCP if version >= 4 and not network else 0
     attributes = struct.pack("QQQ", handled, net, _SCOPES if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     libc = _libc()
