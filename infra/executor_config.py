@@ -21,13 +21,16 @@ MAX_IMAGES = 10
 _ARN = r"arn:aws[a-z-]*"
 _QUEUE = rf"{_ARN}:batch:[a-z0-9-]+:\d{{12}}:job-queue/[A-Za-z0-9_-]{{1,128}}"
 _IMAGE = r"[A-Za-z0-9./_:-]+@sha256:[0-9a-f]{64}"
+_ECR_IMAGE = rf"\d{{12}}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/{_IMAGE}"
+"""EMR Serverless takes images of ECR alone."""
+
 _IMAGE_RULE = "images with digest: REGISTRY/REPOSITORY@sha256:..."
 _FORMS: Mapping[str, tuple[str, str]] = {
     "job_repositories": (rf"{_ARN}:ecr:[a-z0-9-]+:\d{{12}}:repository/[A-Za-z0-9._/*-]+", "ARNs of ECR repositories"),
     "job_subnets": (r"subnet-[0-9a-f]{8,17}", "IDs of subnets"),
     "job_security_groups": (r"sg-[0-9a-f]{8,17}", "IDs of security groups"),
     "batch_images": (_IMAGE, _IMAGE_RULE),
-    "emr_images": (_IMAGE, _IMAGE_RULE),
+    "emr_images": (_ECR_IMAGE, "images of ECR with digest: ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY@sha256:..."),
     "job_volume_key": (rf"{_ARN}:kms:[a-z0-9-]+:\d{{12}}:key/[0-9a-fA-F-]{{36}}", "the ARN of a KMS key"),
     "batch_queue": (_QUEUE, "the ARN of a Batch job queue"),
     "batch_spot_queue": (_QUEUE, "the ARN of a Batch job queue"),

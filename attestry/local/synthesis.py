@@ -24,7 +24,7 @@ MODELS_VARIABLE = "ATTESTRY_JOB_MODELS"
 IMAGES_VARIABLE = "ATTESTRY_JOB_IMAGES"
 """Names images with digest that Batch and EMR Serverless may run, with commas between; none is run here, so any will do."""
 
-EXAMPLE_IMAGE = f"attestry.local/python@sha256:{hashlib.sha256(b'attestry.local/python').hexdigest()}"
+EXAMPLE_IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/python@sha256:{hashlib.sha256(b'python').hexdigest()}"
 """Stands in manifests for an image where there is none: the stand-in runs the version's environment archive instead."""
 
 _WATCHED = ("app.py", "cdk.json", "infra", "lambdas", "attestry")

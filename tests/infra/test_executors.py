@@ -252,6 +252,7 @@ def test_no_policy_of_jobs_has_a_star_where_aws_knows_something_narrower(jobs: T
         ({"attestry:batchImages": "models:latest"}, "batchImages"),
         ({"attestry:batchImages": ""}, "batchImages"),
         ({"attestry:emrImages": ""}, "emrImages"),
+        ({"attestry:emrImages": f"example.org/spark@sha256:{'b' * 64}"}, "emrImages"),
         ({"attestry:jobSubnets": "subnet-0123456789abcdef0"}, "jobSubnets"),
         ({"attestry:vpcIsolation": "false"}, "jobSubnets"),
         ({"attestry:batchQueue": "my-queue"}, "batchQueue"),

@@ -40,8 +40,12 @@ def test_a_second_synthesis_in_another_process_gives_the_same_bytes_also_when_de
 def test_cfn_lint_finds_nothing(configuration: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(configuration).template_path
     linter = Path(sys.executable).parent / "cfn-lint"
-    done = subprocess.run([str(linter), "--include-checks", "W", "--", str(path)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    command = [str(linter), "--format", "json", "--include-checks", "W", "--", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [(finding["Rule"]["Id"], finding["Message"]) for finding in json.loads(done.stdout or "[]")]
+    # cfn-lint's schema of the States Language has yet to learn that a JSONata state's time limit may be an expression.
+    assert [f for f in found if not (f[0] == "E3601" and "{% " in f[1] and f[1].endswith("/TimeoutSeconds'"))] == []
+    assert done.returncode == 0 or found
 
 
 def test_the_command_lines_settings_keep_the_template_the_same() -> None:

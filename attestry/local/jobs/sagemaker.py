@@ -71,7 +71,8 @@ def run(job: Job, root: Path, world: World) -> None:
 def describe(job: Job) -> dict[str, Any]:
     """Return what the service's Describe operation answers; times are seconds since 1970."""
     kind, request = _KINDS[job.service], job.request
-    times = {"CreationTime": job.created, "LastModifiedTime": job.ended or job.started or job.created}
+    times = {"CreationTime": job.created}
+    times |= {"LastModifiedTime": job.ended or job.started or job.created} if kind != "Transform" else {}
     times |= {f"{kind}StartTime": job.started} if job.started else {}
     times |= {f"{kind}EndTime": job.ended} if job.ended else {}
     described = {name: value for name, value in request.items() if name != "Tags"} | times

@@ -88,7 +88,7 @@ def describe(job: Job) -> dict[str, Any]:
         "updatedAt": job.ended or job.started or job.created,
         "executionRole": request["executionRoleArn"],
         "state": _STATE[job.outcome],
-        "stateDetails": job.reason,
+        "stateDetails": job.reason or f"Job run is in state {_STATE[job.outcome]}",
         "releaseLabel": _RELEASE,
         "jobDriver": request["jobDriver"],
         "tags": dict(job.tags),
