@@ -67,7 +67,7 @@ def _bundle(g: Grants) -> Statements:
 def _collect(g: Grants) -> Statements:
     return [
         *g.read_rows("KEY#*", "KEYS", "VOLUME#*"),
-        *g.write_rows("KEY#*", "OUTBOX", "VOLUME#*"),
+        *g.write_rows("KEY#*", "LAPSES", "OUTBOX", "VOLUME#*"),
         *g.write_rows("KEYS", delete=True),
         *g.write_rows("SEALED#*"),
         *g.list_versions(g.stores.store),
@@ -79,7 +79,7 @@ def _collect(g: Grants) -> Statements:
 def _console_decision(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "VERSION#*"),
-        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
+        *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.find_console_callers(),
         *g.ask_approvers(),
         *g.read_objects(g.stores.store, PACKETS),
@@ -93,7 +93,7 @@ def _decide(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("PERSON#*"),
-        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
+        *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(SIGNATURES),
         *g.audit(),
@@ -135,7 +135,7 @@ def _gate(g: Grants) -> Statements:
     answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
     return [
         *g.read_rows("FINDINGS#*", "MODEL#*", "VERSION#*"),
-        *g.write_rows("OUTBOX", "VERSION#*", "VOLUME#*"),
+        *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
         *g.attest(PACKETS),
         *g.start_pipeline(),
@@ -151,14 +151,15 @@ def _nothing(_g: Grants) -> Statements:
 
 def _operate(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
+        *g.read_rows("LAPSES", "LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.write_rows("RETIREMENTS", "ROLLOUTS", delete=True),
+        *g.write_rows("LAPSES", "RETIREMENTS", "ROLLOUTS", delete=True),
         *g.find_console_callers(),
         *g.attest(),
         *g.audit(),
         *g.invoke("deploy", "gate"),
         *g.start_pipeline(),
+        *g.notify(),
     ]
 
 
@@ -285,7 +286,7 @@ def _sign_artifact(g: Grants) -> Statements:
 
 def _sweep(g: Grants) -> Statements:
     return [
-        *g.read_rows("RETIREMENTS", "VERSION#*"),
+        *g.read_rows("LAPSES", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
         *g.read_index("MODELS", "VERSIONS#*"),
         *g.invoke("gate", "operate"),

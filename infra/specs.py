@@ -219,6 +219,7 @@ def _people() -> dict[str, Spec]:
                     "ATTESTRY_DEPLOY_FUNCTION",
                     "ATTESTRY_GATE_FUNCTION",
                     "ATTESTRY_PIPELINE_ARN",
+                    "ATTESTRY_TOPIC_ARN",
                 ),
             )
         ),

@@ -21,6 +21,7 @@ from attestry.usecases.console_caller import CallerRules
 from attestry.usecases.console_execution import Asked, ConsolePorts, run_execution
 from attestry.usecases.console_operation import OperatingPorts, operate_in_console, plan_operation
 from attestry.usecases.deploy import roll_back
+from attestry.usecases.lapse import lapse_due
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.promotion import check_promotion
@@ -31,6 +32,9 @@ from attestry.usecases.rollout_request import change_rollout
 
 RETIRE_DUE = {"action": "retire_due"}
 """What the sweep sends when the day of a scheduled retirement has come; a request through the gateway never looks like this."""
+
+LAPSE_DUE = {"action": "lapse_due"}
+"""What the sweep sends when an approval has ended, or people are to be told that it will."""
 
 logger = logging.getLogger(__name__)
 world = World()
@@ -192,6 +196,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         retired, errors = retire_due(world.meta, world.attestor, at=world.clock.now())
         (logger.error if errors else logger.info)("retirements that were due", extra={"retired": retired, "errors": errors})
         return {"retired": retired, "errors": errors}
+    if event == LAPSE_DUE:
+        configure_logging(context)
+        done = lapse_due(world.meta, world.attestor, world.notifier, at=world.clock.now())
+        (logger.error if done.errors else logger.info)("approvals that ended", extra={"lapsed": done.lapsed, "errors": done.errors})
+        return {"lapsed": list(done.lapsed), "told": done.told, "errors": list(done.errors)}
     return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
 
 

@@ -1,4 +1,4 @@
-"""Every few minutes: go on from where a crash left something between two steps, and have retired what is due."""
+"""Every few minutes: go on from where a crash left something between two steps, and have retired and lapsed what is due."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
+from attestry.usecases.lapse import due_lapses
 from attestry.usecases.revoke import due_retirements
 from attestry.usecases.sweep import sweep
 
@@ -29,6 +30,8 @@ def handler(_: dict[str, Any], context: Any) -> dict[str, int]:
     if due_retirements(world.meta, world.clock.now(), limit=1):
         # The function whose key attests retirements does it.
         world.functions.send(world.settings.operate_function, {"action": "retire_due"})
+    if due_lapses(world.meta, world.clock.now(), limit=1):
+        world.functions.send(world.settings.operate_function, {"action": "lapse_due"})
     logger.info("swept", extra=counts)
     swept = {Count.VERSIONS_SWEPT: counts["started"] + counts["restarted"] + counts["sent"], Count.VERSIONS_UNMENDED: counts["failed"]}
     count(swept, deployment=world.settings.prefix)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attestry.domain.holds import held_after
+from attestry.domain.stages import LAPSED
 
 DECISIONS = frozenset({"approval.given", "version.approved", "version.rejected"})
 ARRIVALS = frozenset({"version.deployed", "version.rolled_back"})
-DEPARTURES = frozenset({"version.killed", "version.retired"})
+DEPARTURES = frozenset({"version.killed", "version.retired", LAPSED})
 BEGINNINGS = {"version.canaried": "canary", "version.shadowed": "shadow"}
 PLACINGS = ARRIVALS | BEGINNINGS.keys()
 """Moves that put a version somewhere: after them it may be delegated to."""

@@ -46,6 +46,9 @@ class Standing(StrEnum):
     REJECTED = "REJECTED"
 
 
+LAPSED = "approval.lapsed"
+"""The move of a version whose approval has ended: back to before its approval, which can be opened again."""
+
 PIPELINE = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION, Stage.APPROVAL, Stage.DEPLOYMENT)
 SCRIPT_STAGES = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
 REDOABLE = (Stage.PROCESSING, Stage.VALIDATION)

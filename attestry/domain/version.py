@@ -160,7 +160,7 @@ class Version:
         retires_on: first day (UTC, `YYYY-MM-DD`) on which it may not be used any more; empty where none is set.
         retirement: of a version that stands RETIRED, the event's `kind`, `by`, `reason` and `at`; empty before.
         packet: the decision packet: `sha256`, `key`, `version_id`, `page_sha256` of the page that shows it, and `transition`, the number
-            of the one that opened APPROVAL; empty before.
+            of the one that opened APPROVAL, with `again` where it had been opened before; empty before.
         cause: why it was made, see `attestry.domain.cause`.
         inputs: source files that are others than the manifest names: `name`, `sha256`, `size`, `key`, `version_id`, and `by`, the person
             who brought it, empty where that is not known.
@@ -215,6 +215,11 @@ class Version:
     barred: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     terms: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def decided_under(self) -> str:
+        """Return what tells decisions of this opening of the approval from those of earlier ones; empty for the first opening."""
+        return f"#{self.opening:06d}" if self.packet.get("again") else ""
 
     @property
     def opening(self) -> int:

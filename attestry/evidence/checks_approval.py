@@ -4,6 +4,7 @@ Rules:
 
 - The policy is the manifest's, or stricter: a registry may ask for signatures where the manifest does not. It was logged
   before the evaluation and stands in the packet.
+- The approval is opened once, and again only after it has lapsed or failed; each opening has a packet and decisions of its own.
 - Every decision rests on the packet that was frozen when the approval opened, and names version digest, stage, policy,
   packet and the transition that opened it, so that it serves nowhere else.
 - Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
@@ -18,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,6 +28,7 @@ from attestry.domain.cause import is_reproduction
 from attestry.domain.conditions import Conditions, strictest
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.requirements import check_fills, missing
+from attestry.domain.stages import LAPSED
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_moves import PLACINGS, REGISTERED
 from attestry.evidence.checks_person_keys import check_key
@@ -53,28 +56,78 @@ def check_approvals(case: Case) -> str:
         if decisions or any(case.moved(kind) for kind in PLACINGS):
             raise IntegrityError("the version was decided on, or deployed, although its approval was never opened")
         return "the approval has not been opened"
-    if len(opened) != 1:
-        raise IntegrityError("the approval was opened more than once")
     judged: Mapping[str, Any] = case.records.get("VALIDATION", {}).get("criteria", {})
     policy = policy_of(case.need_manifest(), logged=judged.get("policy_sha256"))
-    packet = _check_packet(case, opened[0].entry, policy)
-    case.packet = packet.content
-    told = [_check_decision(case, move, opened[0].entry, packet, policy) for move in decisions]
-    approving = _check_turns(decisions, policy)
+    if any(m.entry.sequence < opened[0].entry.sequence for m in decisions):
+        raise IntegrityError("the version was decided on before its approval was opened, or before it was judged again")
+    told: list[dict[str, Any]] = []
+    for opening in _openings(case, [m.entry for m in opened]):
+        told += _check_opening(case, opening, policy)
     approved = case.moved("version.approved")
-    if approved and not is_met(policy, approving):
-        wanted = " and ".join(map(str, missing(policy.requirements, approving)))
-        raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
     if approved and is_reproduction(case.need_moves()[0].entry.data.get("cause") or {}):
         raise IntegrityError("the version was made to reproduce another one, and was approved all the same")
-    for move in approved:
-        _check_terms(move.entry, decisions, policy)
     if any(case.moved(kind) for kind in PLACINGS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
     _refuse_strange_signatures(case)
     case.facts |= {"approvals": told, "submitted_by": sorted(submitters_of(case))}
     names = [f"{t['person']} ({t['grade']})" for t in told if t["decision"] == "approve"]
-    return f"approved by {', '.join(names)} on packet {packet.sha256[:16]}" if approved else "not approved"
+    packet = opened[-1].entry.data["evidence"]
+    lapsed = [m.entry for m in case.moved(LAPSED)]
+    ended = "".join(f"; that approval lapsed: {e.data['reason']} ({e.place})" for e in lapsed)
+    return f"approved by {', '.join(names)} on packet {packet[:16]}{ended}" if approved else "not approved"
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """One time that the approval was opened.
+
+    Attributes:
+        entry: the move that opened it.
+        moves: the moves from there to the next opening.
+        packet: name of its packet in the bundle.
+        suffix: what the names of its signatures end in.
+    """
+
+    entry: Entry
+    moves: tuple[Attested, ...]
+    packet: str
+    suffix: str
+
+
+def _openings(case: Case, opened: Sequence[Entry]) -> list[_Opening]:
+    """Return the openings of the approval; each but the first follows the lapse or the failure of the one before."""
+    openings: list[_Opening] = []
+    for index, entry in enumerate(opened):
+        last = index == len(opened) - 1
+        if index and entry.data["from"] != {"stage": "APPROVAL", "status": "FAILED", "standing": "CANDIDATE"}:
+            raise IntegrityError("the approval was opened more than once, without having ended in between")
+        end = opened[index + 1].sequence if not last else None
+        moves = tuple(m for m in case.need_moves() if m.entry.sequence > entry.sequence and (end is None or m.entry.sequence < end))
+        packet = "version/packet.json" if last else f"version/packets/{entry.sequence:06d}.json"
+        openings.append(_Opening(entry, moves, packet, f"#{entry.sequence:06d}" if index else ""))
+    return openings
+
+
+def _check_opening(case: Case, opening: _Opening, policy: ApprovalPolicy) -> list[dict[str, Any]]:
+    """Verify packet and decisions of one opening, and return what is told of these."""
+    packet = _check_packet(case, opening, policy)
+    case.packet = packet.content
+    decisions = [m for m in opening.moves if m.entry.kind in _DECISIONS and m.entry.stage == "APPROVAL"]
+    told = [_check_decision(case, move, opening, packet, policy) for move in decisions]
+    approving = _check_turns(decisions, policy)
+    approved = [m.entry for m in opening.moves if m.entry.kind == "version.approved"]
+    if approved and not is_met(policy, approving):
+        wanted = " and ".join(map(str, missing(policy.requirements, approving)))
+        raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
+    for entry in approved:
+        _check_terms(entry, decisions, policy)
+    deployed = [m.entry for m in opening.moves if m.entry.kind in PLACINGS]
+    if deployed and (not approved or deployed[0].sequence < approved[0].sequence):
+        raise IntegrityError("the version was deployed without an approval")
+    for lapsed in (m.entry for m in opening.moves if m.entry.kind == LAPSED):
+        if not approved or lapsed.data.get("opened") != opening.entry.sequence:
+            raise IntegrityError("an approval lapsed that was not given")
+    return told
 
 
 def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[str, tuple[str, ...]]:
@@ -118,8 +171,9 @@ def submitters_of(case: Case) -> set[str]:
     return {str(person) for person in behind if person}
 
 
-def _check_packet(case: Case, opened: Entry, policy: ApprovalPolicy) -> Packet:
-    raw, index = case.need("version/packet.json"), case.need_bundle().index
+def _check_packet(case: Case, opening: _Opening, policy: ApprovalPolicy) -> Packet:
+    opened = opening.entry
+    raw, index = case.need(opening.packet), case.need_bundle().index
     if sha256_hex(raw) != opened.data["evidence"]:
         raise IntegrityError("the packet is not the one that was frozen when the approval opened")
     packet = Packet.parse(raw)
@@ -146,7 +200,8 @@ def _check_packet(case: Case, opened: Entry, policy: ApprovalPolicy) -> Packet:
     return packet
 
 
-def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, policy: ApprovalPolicy) -> dict[str, Any]:
+def _check_decision(case: Case, move: Attested, opening: _Opening, packet: Packet, policy: ApprovalPolicy) -> dict[str, Any]:
+    opened = opening.entry
     entry, data = move.entry, move.entry.data
     principal: Mapping[str, Any] = entry.event["principal"]
     _, content = read_move(move.statement)
@@ -179,7 +234,7 @@ def _check_decision(case: Case, move: Attested, opened: Entry, packet: Packet, p
     if not set(principal["roles"]) & set(policy.roles):
         raise IntegrityError(f"{where} was made in none of the roles {', '.join(policy.roles)}")
     _check_console(move, where)
-    grade = _check_signature(case, entry, packet, policy, verdict)
+    grade = _check_signature(case, entry, opening, packet, policy, verdict)
     told = {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
     return {**told, "conditions": dict(data["conditions"])} if "conditions" in data else told
 
@@ -197,7 +252,7 @@ def _check_console(move: Attested, where: str) -> None:
         raise IntegrityError(f"{where} does not name the event of CloudTrail that it rests on")
 
 
-def _check_signature(case: Case, entry: Entry, packet: Packet, policy: ApprovalPolicy, verdict: str) -> str:
+def _check_signature(case: Case, entry: Entry, opening: _Opening, packet: Packet, policy: ApprovalPolicy, verdict: str) -> str:
     person = str(entry.data["person"])
     if not entry.data["signed_by_person"]:
         if policy.signed and verdict == "approve":
@@ -206,12 +261,12 @@ def _check_signature(case: Case, entry: Entry, packet: Packet, policy: ApprovalP
     from attestry.evidence.ssh_signature import signing_key, verify_approval
 
     recorded = entry.data["signature"]
-    armored = case.need(f"signatures/{person}.sig")
+    armored = case.need(f"signatures/{person}{opening.suffix}.sig")
     if verdict != "approve" or sha256_hex(armored) != recorded["sha256"]:
-        raise IntegrityError(f"signatures/{person}.sig is not the signature that the decision names")
+        raise IntegrityError(f"signatures/{person}{opening.suffix}.sig is not the signature that the decision names")
     key = signing_key(armored)
     if key.fingerprint != recorded["fingerprint"]:
-        raise IntegrityError(f"signatures/{person}.sig is by another key than the one that was registered for {person}")
+        raise IntegrityError(f"signatures/{person}{opening.suffix}.sig is by another key than the one that was registered for {person}")
     verify_approval(armored, packet.sha256, [key.text])
     check_key(case, person, recorded, entry)
     return "signed by person"

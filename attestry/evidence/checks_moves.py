@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
 from attestry.domain.holds import HELD, RESUMED
-from attestry.domain.stages import PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
+from attestry.domain.stages import LAPSED, PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_person_keys import person_subject
 from attestry.evidence.digests import sha256_hex
@@ -64,6 +64,7 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "version.resumed": (_SAME, _SAME),
     "stage.retried": ("FAILED", _SAME),
     "stage.reopened": ("SUCCEEDED", "CANDIDATE"),
+    LAPSED: ("FAILED", "CANDIDATE"),
 }
 """Kind of a move to the status and the standing after it."""
 
@@ -83,6 +84,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.replaced": frozenset({"DEPLOYED", "ROLLBACK"}),
     "version.released": frozenset({"ROLLBACK"}),
     "stage.reopened": frozenset({"CANDIDATE"}),
+    LAPSED: frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"}),
 }
 """Kind of a move to the standings that it may begin at, where not any."""
 
@@ -197,6 +199,8 @@ def _check_order(where: str, entry: Entry, origin: Mapping[str, Any]) -> None:
         frozen = redone is Stage.PROCESSING and bool(entry.data["version_digest"])
         reached = at in PIPELINE and redone in REDOABLE and PIPELINE.index(at) >= PIPELINE.index(redone)
         allowed = reached and not frozen and redone == entry.data.get("stage")
+    elif entry.kind == LAPSED:
+        allowed = stage is Stage.APPROVAL and at is Stage.DEPLOYMENT
     elif entry.kind in PLACINGS:
         allowed = stage is Stage.DEPLOYMENT
     else:
@@ -225,7 +229,7 @@ def _check_digests(entries: list[Entry], version_digest: str) -> None:
 def _signers(case: Case) -> set[str]:
     """Return the subjects of the persons who signed with keys of their own."""
     names = case.need_bundle().names("signatures/")
-    return {person_subject(name.removeprefix("signatures/").removesuffix(".sig")) for name in names}
+    return {person_subject(name.removeprefix("signatures/").removesuffix(".sig").partition("#")[0]) for name in names}
 
 
 def _key_subject(case: Case) -> str:

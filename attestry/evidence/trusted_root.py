@@ -91,6 +91,7 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.killed": _ANY,
         "version.retired": _ANY,
         "retirement.scheduled": _ANY,
+        "approval.lapsed": _APPROVAL,
         "submission.claimed": _ANY,
         "stage.retried": _ANY - _REGISTERED,
         "version.held": _ANY,

@@ -82,7 +82,12 @@ def take_signature(
     _refuse_withdrawn(person, row, armored)
     signer = verify_approval(armored, packet_sha256, row["ssh_keys"])
     try:
-        kept = store.put_new(signature_key(version.folder, person), armored, content_type="text/plain; charset=us-ascii", retain=True)
+        kept = store.put_new(
+            signature_key(version.folder, f"{person}{version.decided_under}"),
+            armored,
+            content_type="text/plain; charset=us-ascii",
+            retain=True,
+        )
     except IntegrityError as error:
         raise ConflictError(
             f"another signature of {person} over the packet of {version.reference} is kept already; sign with the key of the first try"

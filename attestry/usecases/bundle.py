@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -30,7 +30,7 @@ from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
 from attestry.evidence.delegation import key_id, read_unverified_delegation
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
-from attestry.evidence.packet import MAX_PACKET_BYTES
+from attestry.evidence.packet import MAX_PACKET_BYTES, packet_key
 from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
@@ -182,6 +182,7 @@ class BundleMaker:
             self._add(collected, "version/model.sig", f"{version.folder}/evidence/model.sig", None)
         if packet:
             self._add(collected, "version/packet.json", str(packet["key"]), str(packet["version_id"]), MAX_PACKET_BYTES)
+            self._add_earlier_packets(collected, version, rows)
         for row in rows:
             kind, _, rest = str(row["sk"]).partition("#")
             if kind == "STAGE" and row.get("record_key"):
@@ -197,6 +198,16 @@ class BundleMaker:
         for name, body in (root_files(self._meta, self._store) or {}).items():
             collected.files[f"root/{name}"] = body
         return rows
+
+    def _add_earlier_packets(self, collected: Collected, version: Version, rows: Iterable[Item]) -> None:
+        """Add the packets of earlier openings of an approval that has lapsed or failed; what was judged again since needs none."""
+        moves = [r for r in rows if str(r["sk"]).startswith("TRANSITION#")]
+        since = max((int(m["number"]) for m in moves if m["kind"] == "stage.reopened"), default=0)
+        for move in moves:
+            opened = move["kind"] == "stage.started" and move["to"]["stage"] == "APPROVAL"
+            if opened and since < int(move["number"]) < version.opening:
+                key = packet_key(version.folder, int(move["number"]))
+                self._add(collected, f"version/packets/{int(move['number']):06d}.json", key, None, MAX_PACKET_BYTES)
 
     def _add(self, collected: Collected, name: str, key: str, version_id: str | None, limit: int = MAX_DOCUMENT_BYTES) -> None:
         """Add an object; one that is gone is left out."""

@@ -274,7 +274,7 @@ class Collector:
         facts = {name: closing[name] for name in ("last", "count", "gaps", "sealed")}
         closed = Delete(open_key(kid), When(exists=True, equals={"collected": last, "batch_last": None}))
         kept = Update(delegation_key(kid), {"closed": timestamp(at), **facts})
-        self._meta.transact([closed, kept, outbox_put(event), *take_back(self._meta, state, last)])
+        self._meta.transact([closed, kept, outbox_put(event), *take_back(self._meta, state, last, at)])
         return True
 
 

@@ -10,13 +10,17 @@ Rules:
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attestry.domain.conditions import Terms
 from attestry.domain.errors import ApprovalLapsedError, IntegrityError
+from attestry.domain.events import timestamp
 from attestry.domain.version import Version
-from attestry.ports import Item, Key, MetaStore, Put, Update, When
+from attestry.ports import Item, Key, MetaStore, Put, Update, When, Write
+
+LAPSES = "LAPSES"
+"""Partition of what is to be done when an approval ends, by the time at which it is."""
 
 PARTS = 8
 LEAST = 20
@@ -76,6 +80,38 @@ def left_of(version: Version, row: Item | None) -> int:
     return most - given
 
 
+def lapse_put(model: str, number: int, opening: int, due: str, what: str) -> Put:
+    """Return the write that has the sweep do something about an approval.
+
+    Args:
+        model: the model's name.
+        number: the version's number.
+        opening: number of the transition that opened the approval.
+        due: when, RFC 3339.
+        what: `notice`, `lapse` or `tell`.
+    """
+    row = {"model": model, "number": number, "opening": opening, "due": due, "what": what}
+    return Put(Key(LAPSES, f"{due}#{model}#{number}#{opening:06d}#{what}"), row, When())
+
+
+def begin_terms(version: Version, terms: Terms, notice_days: int, at: datetime) -> list[Put]:
+    """Return the writes that set up what the terms of an approval ask for: the count of its predictions, and its end in time.
+
+    Args:
+        version: the version, with its approval open.
+        terms: its terms.
+        notice_days: how many days before the end people are told.
+        at: the time.
+    """
+    writes = begin_volume(version, version.opening, terms)
+    if terms.until:
+        early = timestamp(max(at, datetime.fromisoformat(terms.until) - timedelta(days=notice_days)))
+        writes.append(lapse_put(version.model, version.number, version.opening, terms.until, "lapse"))
+        if notice_days:
+            writes.append(lapse_put(version.model, version.number, version.opening, early, "notice"))
+    return writes
+
+
 def begin_volume(version: Version, opening: int, terms: Terms) -> list[Put]:
     """Return the write that begins the count of an approval; none where no number is set."""
     if terms.max_predictions is None:
@@ -109,13 +145,14 @@ def give_out(meta: MetaStore, version: Version) -> tuple[int | None, list[Update
     return part, [Update(key, {"given": int(row["given"]) + part}, When(exists=True, equals=same))]
 
 
-def take_back(meta: MetaStore, state: dict[str, Any], last: int) -> list[Update]:
-    """Return the write that takes back what a key that is closed has not used.
+def take_back(meta: MetaStore, state: dict[str, Any], last: int, at: datetime) -> list[Write]:
+    """Return the writes that take back what a key that is closed has not used, and end the approval where all that it allows is made.
 
     Args:
         meta: the table.
         state: the key's row while it was open.
         last: the highest sequence number that it used.
+        at: the time.
     """
     volume = state.get("volume")
     if not volume:
@@ -126,4 +163,7 @@ def take_back(meta: MetaStore, state: dict[str, Any], last: int) -> list[Update]
         return []  # nothing is given out from a row that is gone
     same = {name: row[name] for name in ("max", "given", "used")}
     changes = {"given": int(row["given"]) - (int(volume["max"]) - last), "used": int(row["used"]) + last}
-    return [Update(key, changes, When(exists=True, equals=same))]
+    writes: list[Write] = [Update(key, changes, When(exists=True, equals=same))]
+    if changes["used"] >= int(row["max"]):
+        writes.append(lapse_put(str(state["model"]), int(state["number"]), int(volume["opening"]), timestamp(at), "lapse"))
+    return writes

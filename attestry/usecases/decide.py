@@ -34,9 +34,9 @@ from attestry.evidence.predicates import APPROVAL, Predicate
 from attestry.ports import Check, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
 from attestry.usecases.attest import Attestor
-from attestry.usecases.conditions import begin_volume
+from attestry.usecases.conditions import begin_terms
 from attestry.usecases.packet import load_packet
-from attestry.usecases.records import Move, approval_key, approving_persons, load_version, move_writes
+from attestry.usecases.records import Move, approval_key, approving_persons, decision_key, load_version, move_writes
 
 TRIES = 8
 NONE = Conditions()
@@ -220,9 +220,9 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     # of each person who is counted, one person one row, has to be there, as an approval of this digest on this packet.
     moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person}, lacks={"barred": act.person})
     there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in _COUNTED})) for row in counted]
-    writes = [*moving, Put(approval_key(version.model, version.number, act.person), _row(version, act)), *act.further]
+    writes = [*moving, Put(decision_key(version, act.person), _row(version, act)), *act.further]
     if act.terms:
-        writes += begin_volume(version, version.opening, act.terms)
+        writes += begin_terms(version, act.terms, act.policy.notice_days, act.at)
     try:
         meta.transact([*writes, *(there if complete and not rejected else [])])
     except ConditionFailedError:
@@ -268,7 +268,7 @@ def _packet_and_policy(store: ObjectStore, version: Version) -> tuple[Packet, Ap
 def _repeated(
     meta: MetaStore, version: Version, verdict: Verdict, by: Principal, signature: bytes, conditions: Conditions
 ) -> Decision | None:
-    row = meta.get(approval_key(version.model, version.number, by.person)) if by.person else None
+    row = meta.get(decision_key(version, by.person)) if by.person else None
     if row is None:
         return None
     if row["decision"] != verdict.value:

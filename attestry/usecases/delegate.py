@@ -179,6 +179,7 @@ def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
         and row["stage"] == Stage.APPROVAL.value
         and row["version_digest"] == version.version_digest
         and row["policy_digest"] == policy.digest
+        and row["evidence"] == version.packet.get("sha256", "")
         and row["person"] not in (version.submitter_person, *version.barred)
         and (row.get("signed_by_person") or not policy.signed)
     )

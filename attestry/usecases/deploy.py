@@ -306,7 +306,7 @@ def _rate_kept(pointer: Mapping[str, Any] | None, number: int) -> str | None:
 
 def _approvals(meta: MetaStore, version: Version) -> list[Item]:
     rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
-    return [r for r in rows if r["decision"] == "approve"]
+    return [r for r in rows if r["decision"] == "approve" and r.get("evidence", "") == version.packet.get("sha256", "")]
 
 
 def deployment_predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None) -> Predicate:

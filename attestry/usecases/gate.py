@@ -125,6 +125,7 @@ def _apply_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, versi
 
 def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, token: str, at: datetime) -> Version:
     frozen = freeze_packet(meta, store, version, at)
+    place = {**frozen.place, **({"again": True} if version.packet else {})}
     move = Move(
         Stage.APPROVAL,
         Status.RUNNING,
@@ -137,7 +138,7 @@ def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Vers
         {"policy_sha256": frozen.packet.content["policy_sha256"], "page_sha256": frozen.place["page_sha256"]},
     )
     try:
-        meta.transact(move_writes(version, move, attestor, {"token": token, "error": "", "packet": dict(frozen.place)}))
+        meta.transact(move_writes(version, move, attestor, {"token": token, "error": "", "packet": place}))
     except ConditionFailedError as error:
         raise ConflictError(f"{version.reference} moved while its approval was opened") from error
     return load_version(meta, version.model, version.number)

@@ -16,7 +16,7 @@ from typing import Any
 from attestry.domain.errors import NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import Standing
+from attestry.domain.stages import LAPSED, Standing
 from attestry.domain.version import Version
 from attestry.ports import Item, Update, When
 from attestry.usecases.records import pointer_key
@@ -27,6 +27,9 @@ PROMOTED = "promotion"
 
 ROLLOUTS = {Standing.CANARY: "canary", Standing.SHADOW: "shadow"}
 """Standing to the attribute of the pointer that names who has it."""
+
+
+_ACTS = {KILLED: "killed", RETIRED: "retired", PROMOTED: "promoted", LAPSED: "taken out of service"}
 
 
 def number_in(pointer: Mapping[str, Any] | None) -> int | None:
@@ -80,7 +83,7 @@ def require_deployed(pointer: Item | None, model: str, environment: str) -> Item
 def vacancy(pointer: Mapping[str, Any]) -> str:
     """Return the sentence that tells why a pointer is vacant: `X@3 was killed at ... by ...: reason`."""
     told = pointer.get("vacant") or {}
-    act = {KILLED: "killed", PROMOTED: "promoted"}.get(str(told.get("kind")), "retired")
+    act = _ACTS.get(str(told.get("kind")), "retired")
     return f"{pointer['model']}@{told.get('number')} was {act} at {told.get('at')} by {told.get('by')}: {told.get('reason')}"
 
 
@@ -90,7 +93,7 @@ def vacate(pointer: Item, version: Version, *, kind: str, by: Principal, reason:
     Args:
         pointer: the row as it was read; the write is refused if it has changed since.
         version: the version that leaves.
-        kind: `version.killed`, `version.retired`, or that it was promoted.
+        kind: `version.killed`, `version.retired`, `approval.lapsed`, or that it was promoted.
         by: who.
         reason: why.
         at: when.

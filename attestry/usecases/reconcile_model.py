@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from attestry.domain.stages import Standing
+from attestry.domain.stages import LAPSED, Standing
 from attestry.evidence.leaf import event_id, parse_event
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.capture import SET
@@ -112,11 +112,11 @@ class ModelExaminer:
             if not any(t["data"].get("environment") not in (None, environment) for t in placed if isinstance(t.get("data"), dict)):
                 yield Observed("pointer.without_event", where, "a promotion that emptied it", str(dict(told)))
             return
-        ends = [t for t in self._moves(model, number) if t.get("kind") in (KILLED, RETIRED) and isinstance(t.get("data"), dict)]
-        moved = next((t for t in ends if environment in t["data"].get("vacated", [])), None)
+        ends = [t for t in self._moves(model, number) if t.get("kind") in (KILLED, RETIRED, LAPSED) and isinstance(t.get("data"), dict)]
+        moved = next((t for t in reversed(ends) if environment in t["data"].get("vacated", [])), None)
         said = {name: told.get(name) for name in ("kind", "reason", "at")}
         if moved is None or said != {name: moved[name] for name in said}:
-            yield Observed("pointer.without_event", where, "a kill or retirement that emptied it", str(dict(told)))
+            yield Observed("pointer.without_event", where, "a kill, retirement or lapse that emptied it", str(dict(told)))
 
     def _moves(self, model: str, number: int) -> list[Item]:
         return self._meta.query(transition_key(model, number, 1).partition, prefix="TRANSITION#")

@@ -19,6 +19,7 @@ from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.holds import held_after
 from attestry.domain.replay import PLACINGS
+from attestry.domain.stages import LAPSED
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.leaf import event_id
@@ -225,18 +226,27 @@ def _decisions(version: Version, rows: _Rows) -> Iterable[Observed]:
             continue
         moved = holding.get(number)
         problem = decision_problem(version, row, moved)
-        if not problem and row["sk"] != f"APPROVAL#{row['person']}":
+        named = str(row["sk"]).removeprefix("APPROVAL#").partition("#")[0]
+        if not problem and row["sk"] not in _places_of(row):
             problem = f"is the one of {row['person']} once more"
         where = rows.where(str(row["sk"]))
-        if problem and (moved is None or moved["data"].get("person") != str(row["sk"]).removeprefix("APPROVAL#")):
+        if problem and (moved is None or moved["data"].get("person") != named):
             yield Observed("decision.without_event", where, "a transition that it was written with", f"it {problem}")
         elif problem:
             yield Observed("decision.changed", where, f"transition {number}", f"it {problem}")
         decided[str(row["sk"])] = row
     for number, moved in holding.items():
         person = moved["data"].get("person")
-        if person and "decision" in moved["data"] and f"APPROVAL#{person}" not in {str(r["sk"]) for r in rows.approvals}:
+        # A row that tells of another move, in an earlier opening, does not stand for this one.
+        there = [r for r in rows.approvals if r["sk"] in _places_of(moved["data"]) and r.get("transition") not in holding.keys() - {number}]
+        if person and "decision" in moved["data"] and not there:
             yield Observed("decision.deleted", rows.where(f"APPROVAL#{person}"), f"the decision of transition {number}", "nothing")
+
+
+def _places_of(decision: Mapping[str, Any]) -> set[str]:
+    """Return the sort keys that a decision may have: the person's, in the first opening of the approval or in the one that it names."""
+    person, opened = decision.get("person"), decision.get("opened")
+    return {f"APPROVAL#{person}", *([f"APPROVAL#{person}#{opened:06d}"] if isinstance(opened, int) else [])}
 
 
 def _head(version: Version, rows: _Rows) -> Iterable[Observed]:
@@ -261,7 +271,8 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
     last, first = transitions[-1], transitions[0]
     kinds = [str(t["kind"]) for t in transitions]
     expected: dict[str, Any] = {**last["to"], "transition": int(last["number"]), "version_digest": last["version_digest"]}
-    expected["approved"] = "version.approved" in kinds and "version.rejected" not in kinds
+    decided = [kind for kind in kinds if kind in ("version.approved", "version.rejected", LAPSED)]
+    expected["approved"] = decided[-1:] == ["version.approved"]
     retirement: dict[str, Any] = {}
     retires_on = ""
     for moved in transitions:
@@ -281,7 +292,7 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
         if cause:
             expected |= {"cause": cause, "barred": cause.get("barred", [])}
     approvals: list[Item] = [t["data"] for t in transitions if t["kind"] == "version.approved"]
-    terms = approvals[-1].get("terms", {}) if approvals else {}
+    terms = approvals[-1].get("terms", {}) if expected["approved"] else {}
     return {**expected, "retirement": retirement, "retires_on": retires_on, "held": held_after(transitions), "terms": terms}
 
 

@@ -14,6 +14,7 @@ from attestry.domain.approvals import Verdict
 from attestry.domain.errors import IntegrityError, InvalidInputError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
+from attestry.domain.stages import LAPSED
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
@@ -29,6 +30,7 @@ DECISIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Decision to the kinds of transition that it is written with."""
 
+_ENDED = (KILLED, RETIRED, LAPSED)
 _SHARED = ("reason", "principal", "at", "evidence", "version_digest")
 
 
@@ -123,8 +125,8 @@ def check_approvals(meta: MetaStore, version: Version, approvals: Sequence[Item]
     keys = {int(row["transition"]): transition_key(version.model, version.number, int(row["transition"])) for row in approvals}
     latest, leaves = _ends(version)
     transitions = meta.get_many(list({*keys.values(), *latest, *leaves}))
-    if any(key in transitions for key in leaves) or any(transitions.get(key, {}).get("kind") in (KILLED, RETIRED) for key in latest):
-        raise IntegrityError(f"{version.reference} was killed or retired, but its head does not say so")
+    if any(key in transitions for key in leaves) or any(transitions.get(key, {}).get("kind") in _ENDED for key in latest):
+        raise IntegrityError(f"{version.reference} was killed or retired, or its approval has lapsed, but its head does not say so")
     events: list[Event] = []
     for row in approvals:
         moved = transitions.get(keys[int(row["transition"])])
@@ -138,7 +140,7 @@ def check_approvals(meta: MetaStore, version: Version, approvals: Sequence[Item]
 def _ends(version: Version) -> tuple[list[Key], list[Key]]:
     """Return where the end of a version would be recorded: as its latest move or the one after it, and as an event of the ledger."""
     numbers = (version.transition, version.transition + 1)
-    ids = [event_id(kind, version.reference, number) for kind in (KILLED, RETIRED) for number in numbers]
+    ids = [event_id(kind, version.reference, number) for kind in _ENDED for number in numbers]
     return [transition_key(version.model, version.number, number) for number in numbers], [leaf_key(id_) for id_ in ids]
 
 
@@ -158,6 +160,12 @@ def decision_problem(version: Version, row: Mapping[str, Any], moved: Mapping[st
     same = same and ("console" in row) == ("console" in facts)
     if not same or any(row.get(name) != moved.get(name) for name in _SHARED) or facts.get("decision") != row.get("decision"):
         return "is not what its transition tells"
-    if row["evidence"] != version.packet.get("sha256", ""):
+    if row["evidence"] != version.packet.get("sha256", "") and not _was_before(row, version):
         return "was given on another packet than the version names"
     return ""
+
+
+def _was_before(row: Mapping[str, Any], version: Version) -> bool:
+    """Return whether a decision belongs to an earlier opening of the approval, which had another packet."""
+    opened = row.get("opened")
+    return bool(version.packet.get("again")) and isinstance(opened, int) and opened < version.opening

@@ -52,8 +52,13 @@ def stage_key(model: str, number: int, stage: Stage, attempt: int) -> Key:
     return Key(f"VERSION#{model}#{number}", f"STAGE#{stage.value}#{attempt:03d}")
 
 
+def decision_key(version: Version, person: str) -> Key:
+    """Return the key of one person's decision on a version, in the opening of its approval that it is in; a person decides once in each."""
+    return approval_key(version.model, version.number, f"{person}{version.decided_under}")
+
+
 def approval_key(model: str, number: int, person: str) -> Key:
-    """Return the key of one person's decision; a person decides once."""
+    """Return the key of one person's decision in the first opening of the approval, see `decision_key`."""
     return Key(f"VERSION#{model}#{number}", f"APPROVAL#{person}")
 
 

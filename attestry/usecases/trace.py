@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from attestry.domain.approvals import ApprovalPolicy, is_met
 from attestry.domain.cause import with_inputs
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.manifest import Manifest
+from attestry.domain.stages import LAPSED
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.canonical import canonical_bytes
@@ -34,7 +36,7 @@ from attestry.usecases.artifact_copy import copy_among, load_artifact
 from attestry.usecases.collect import find_collected
 from attestry.usecases.findings import findings_of
 from attestry.usecases.readiness import check_frozen_files
-from attestry.usecases.records import load_version, version_key
+from attestry.usecases.records import approving_persons, load_version, version_key
 from attestry.usecases.trace_document import describe
 
 MAX_DEEP_BYTES = 1024**3
@@ -325,18 +327,31 @@ def _check_transitions(version: Version, transitions: list[Item]) -> str:
 
 def _check_approval(evidence: Evidence) -> str:
     version = evidence.version
-    rows = [r for r in evidence.of_kind("APPROVAL#") if r["decision"] == "approve"]
-    if not rows or not version.approved:
-        raise NotFoundError(f"{version.reference} has no approval")
+    rows = [r for r in _in_force(evidence) if r["decision"] == "approve"]
+    if not rows:
+        raise NotFoundError(f"{version.reference} has no approval" + ("" if evidence.delegation is None else " that was in force"))
     for row in rows:
         if row["version_digest"] != version.version_digest:
             raise IntegrityError(f"the approval of {row['person']} is for another version digest")
-        if row["person"] in (version.submitter_person, *version.barred):
+        if row["person"] == version.submitter_person:
             raise IntegrityError(f"{row['person']} submitted the candidate and approved it")
-    policy = version.approval_policy
-    if not policy["automatic"] and len(rows) < int(policy["count"]):
-        raise IntegrityError(f"the policy asks for {policy['count']} approvals; there are {len(rows)}")
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    if not is_met(policy, approving_persons(rows)):
+        raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(rows)} that fill a place of it")
     return f"approved by {', '.join(str(r['person']) for r in rows)} for this version digest"
+
+
+def _in_force(evidence: Evidence) -> list[Item]:
+    """Return the decisions of the approval that was in force when the prediction's key was delegated to; without one, of today."""
+    grant = evidence.delegation.grant if evidence.delegation else None
+    until = timestamp(datetime.fromtimestamp(grant.issued + 1, UTC)) if grant else ""
+    ends = [t for t in evidence.of_kind("TRANSITION#") if t["kind"] in ("version.approved", LAPSED) and (not until or str(t["at"]) < until)]
+    if not ends:
+        return evidence.of_kind("APPROVAL#") if evidence.version.approved else []
+    if ends[-1]["kind"] == LAPSED:
+        return []
+    opened = (ends[-1].get("data") or {}).get("opened")
+    return [r for r in evidence.of_kind("APPROVAL#") if r.get("opened") == opened]
 
 
 def _check_findings(meta: MetaStore, version: Version) -> str:

@@ -9,11 +9,20 @@ import pytest
 
 from attestry.domain.approvals import Verdict
 from attestry.domain.conditions import Conditions, Terms
+from attestry.evidence.bundle import read_bundle
+from attestry.ports import Update
 from attestry.usecases import decide as decide_module
 from attestry.usecases import delegate as delegate_module
 from attestry.usecases import predict as predict_module
 from attestry.usecases.decide import decide_approval
-from tests.evidence_world import ERIN, GRACE, EvidenceWorld
+from attestry.usecases.gate import open_approval
+from attestry.usecases.lapse import lapse_due
+from attestry.usecases.ledger_bytes import LedgerBytes
+from attestry.usecases.reconcile_model import ModelExaminer
+from attestry.usecases.reconcile_version import VersionExaminer
+from attestry.usecases.records import version_key
+from attestry.usecases.trace import trace_prediction
+from tests.evidence_world import ERIN, GRACE, EvidenceWorld, rewrite
 from tests.versions import session
 
 VICTOR = session("validator", "victor", person="victor")
@@ -163,3 +172,101 @@ def conditioned(values: tuple[str, ...] = ("1.5",)) -> EvidenceWorld:
     )
     world.swap()
     return world
+
+
+@pytest.fixture(scope="module")
+def lapsed() -> tuple[EvidenceWorld, str, str]:
+    world = waiting({"roles": ["approver"]}, valid_days=1)
+    world.approve(ERIN)
+    world.swap()
+    first = world.predict()
+    world.clock.at += timedelta(days=1)
+    done = lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, at=world.clock.now())
+    assert (done.lapsed, done.errors) == (("tumour-diagnosis@1",), ())
+    world.seal()
+    world.meta.transact([Update(version_key("tumour-diagnosis", 1), {"attempt": 2})])
+    flow, version = world.flow, world.head
+    ports = (world.meta, flow.attestors["gate"], world.store, flow.pipeline, flow.notifier)
+    open_approval(*ports, model=version.model, number=1, token="again", at=world.clock.now())
+    world.approve(ERIN)
+    world.swap()
+    second = world.predict()
+    world.seal()
+    return world, first, second
+
+
+class TestLapse:
+    """A version that was approved for a day, deployed, lapsed, approved again and deployed again."""
+
+    def test_predictions_of_both_approvals_are_proven_afterwards(self, lapsed):
+        world, first, second = lapsed
+        for prediction in (first, second):
+            verification = world.verify(world.bundle(prediction))
+            assert verification.verdict == "PROVEN", verification.reason
+        told = next(s.detail for s in verification.steps if s.name == "approvals")
+        assert "that approval lapsed: the approval of tumour-diagnosis@1 ended at" in told
+
+    def test_every_decision_of_both_openings_is_told(self, lapsed):
+        world, _, second = lapsed
+        facts = world.verify(world.bundle(second)).facts["approvals"]
+        assert [(f["person"], f["grade"]) for f in facts] == [("erin", "signed by person")] * 2
+
+    def test_without_the_packet_of_the_first_opening_nothing_is_proven(self, lapsed):
+        world, first, _ = lapsed
+        bundle = world.bundle(first)
+        (name,) = [n for n in read_bundle(bundle).files if n.startswith("version/packets/")]
+        verification = world.verify(rewrite(bundle, {name: None}))
+        assert verification.verdict != "PROVEN"
+        assert f"{name} is not in the bundle" in str([s.detail for s in verification.steps])
+
+    def test_a_signature_of_the_first_opening_does_not_pass_for_one_of_the_second(self, lapsed):
+        world, _, second = lapsed
+        bundle = world.bundle(second)
+        files = read_bundle(bundle).files
+        (again,) = [n for n in files if n.startswith("signatures/erin#")]
+        assert world.verify(rewrite(bundle, {again: files["signatures/erin.sig"]})).verdict == "BROKEN"
+
+    def test_reconciliation_finds_nothing_amiss(self, lapsed):
+        world, *_ = lapsed
+        ledger = LedgerBytes(world.meta, world.store)
+        observed = VersionExaminer(world.meta, world.store, ledger).examine("tumour-diagnosis", 1)
+        assert observed == []
+        assert ModelExaminer(world.meta, ledger).examine("tumour-diagnosis") == []
+
+    def test_a_decision_of_the_second_opening_that_was_deleted_is_found(self, lapsed):
+        world, *_ = lapsed
+        (key,) = [k for k in world.meta.rows if k.sort.startswith("APPROVAL#erin#")]
+        row = world.meta.rows.pop(key)
+        observed = VersionExaminer(world.meta, world.store, LedgerBytes(world.meta, world.store)).examine("tumour-diagnosis", 1)
+        world.meta.rows[key] = row
+        assert [o.what for o in observed] == ["decision.deleted"]
+
+    def test_the_trace_of_a_prediction_names_the_approval_that_was_in_force(self, lapsed):
+        world, first, second = lapsed
+        for prediction in (first, second):
+            document = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der)
+            assert document["verdict"] == "SIGNED-UNANCHORED", document["steps"]
+
+
+def test_while_the_place_is_vacant_the_model_is_found_as_the_registry_left_it():
+    world = waiting({"roles": ["approver"]}, valid_days=1)
+    world.approve(ERIN)
+    world.swap()
+    world.clock.at += timedelta(days=1)
+    lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, at=world.clock.now())
+    world.sequence()
+    ledger = LedgerBytes(world.meta, world.store)
+    assert ModelExaminer(world.meta, ledger).examine("tumour-diagnosis") == []
+    assert VersionExaminer(world.meta, world.store, ledger).examine("tumour-diagnosis", 1) == []
+    assert verdict_of(world)[0] == "PROVEN"
+
+
+def test_a_lapse_by_a_function_that_may_not_make_it_breaks_the_proof():
+    world = waiting({"roles": ["approver"]}, valid_days=1)
+    world.approve(ERIN)
+    world.swap()
+    world.clock.at += timedelta(days=1)
+    lapse_due(world.meta, world.flow.attestors["decide"], world.flow.notifier, at=world.clock.now())
+    verdict, reason = verdict_of(world)
+    assert verdict == "BROKEN"
+    assert "decide may not sign approval.lapsed" in reason
