@@ -59,10 +59,12 @@ def open_approval(
         ways: how people approve in the AWS console; None for not at all.
 
     Raises:
-        ConflictError: the version is not at its approval.
+        ConflictError: the version is not at its approval, or out of use.
         IntegrityError: what the packet is made of, or what lies in its place, is not what was recorded.
     """
     version = load_version(meta, model, number)
+    if version.standing is Standing.RETIRED:
+        raise ConflictError(f"{version.reference} was {version.out_of_use}; its pipeline ends here")
     if attempt is not None and attempt < version.attempt:
         pipeline.resume(token, _answer(version))
         return

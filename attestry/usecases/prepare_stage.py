@@ -186,7 +186,10 @@ class StagePreparer:
 
     def _begin(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution, at: datetime) -> Version:
         if self._has_begun(version, stage, attempt):
-            return load_version(self._meta, version.model, version.number)
+            head = load_version(self._meta, version.model, version.number)
+            if head.stage is stage and head.status is Status.RUNNING:
+                return head
+            raise ConflictError(f"attempt {attempt} of {stage} has ended: {head.reference} is in {head.stage} {head.status}")
         if not may_begin(stage, version.stage, version.status):
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")
         planned = plan_stage(version, manifest, attempt, stage, execution, self._sandbox)

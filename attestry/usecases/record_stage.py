@@ -119,6 +119,7 @@ class StageRecorder:
             `{"outcome", "error"}`; the outcome HELD says that the stage did not begin, since somebody holds the version.
 
         Raises:
+            ConflictError: the stage is said to have succeeded, and has not begun.
             UnavailableError: a service failed; the pipeline tries again.
         """
         version = load_version(self._meta, model, number)
@@ -303,9 +304,11 @@ class StageRecorder:
 
     def _record_unbegun(self, version: Version, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
         """Record that the pipeline failed before the stage could begin, for example because an environment did not build."""
-        error = shorten(failure_of(result.run, result.evaluation, result.error) or "the stage did not begin", MAX_ERROR)
+        error = shorten(failure_of(result.run, result.evaluation, result.error), MAX_ERROR)
         if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
             return {"outcome": version.status.value, "error": version.error}
+        if not error:
+            raise ConflictError(f"{stage.value} of {version.reference} has not begun in this attempt, so it cannot have ended")
         if version.held:
             return {"outcome": HELD, "error": ""}
         failed_stage = stage_to_fail(version, stage)

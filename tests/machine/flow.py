@@ -1,0 +1,92 @@
+"""The pipeline's steps over ports of one's choice, each function signing with a key of its own."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from attestry.evidence.trusted_root import MAY_SIGN
+from attestry.ports import Key, MetaStore, ObjectStore, Put, Signer
+from attestry.usecases.attest import Attestor
+from attestry.usecases.prepare_stage import StagePreparer
+from attestry.usecases.record_stage import StageRecorder
+from attestry.usecases.records import login_key
+from attestry.usecases.register import Registrar
+from attestry.usecases.stage_plan import Sandbox
+from tests.evidence_world import TickingClock
+from tests.fakes import LocalSigner, MemoryMetaStore
+from tests.flow import LOCK, PLATFORM, Flow, example_manifest, example_source
+
+Rows = Mapping[Key, Mapping[str, Any]]
+LOGINS = {
+    "dana": "dana",
+    "dana2": "dana",
+    "erin": "erin",
+    "grace": "grace",
+    "vera": "vera",
+    "henry": "henry",
+    "judy": "judy",
+    "alex": "alex",
+}
+"""Login to person: one human has two of them."""
+
+
+class MachineFlow(Flow):
+    """Flow whose ports can be others than those in memory.
+
+    Attributes:
+        signers: by function.
+        attestors: by function.
+        delegator: signs delegations.
+    """
+
+    model = "tumour-diagnosis"
+
+    def __init__(self) -> None:
+        super().__init__(clock=TickingClock())
+        signers = {function: LocalSigner(f"local:{function}") for function in (*MAY_SIGN, "delegate", "sign_artifact")}
+        self.wire(self.meta, self.store, self.scratch, signers)
+
+    def wire(self, meta: MetaStore, store: ObjectStore, scratch: ObjectStore, signers: Mapping[str, Signer]) -> None:
+        """Take other ports."""
+        self.meta, self.store, self.scratch = meta, store, scratch  # type: ignore[assignment]
+        self.signers = dict(signers)
+        self.delegator, self.artifact_signer = signers["delegate"], signers["sign_artifact"]  # type: ignore[assignment]
+        self.attestors = {function: Attestor(signers[function], store) for function in MAY_SIGN}
+        self.attestor = self.attestors["gate"]
+        self.registrar = Registrar(meta, self.attestors["register"], store, self.pipeline, self.notifier, PLATFORM)
+        sandbox = Sandbox(2048, 10240, "arm64", "arn:aws:lambda:eu-central-1:123456789012:function:attestry-sandbox")
+        lock = LOCK + b"\n# evaluation\n"
+        self.preparer = StagePreparer(meta, self.attestors["prepare_stage"], store, scratch, sandbox, evaluation_lock=lock)
+        self.recorder = StageRecorder(meta, self.attestors["record_stage"], store, scratch, self.notifier, sign_artifact=self.sign_artifact)
+        for login, person in LOGINS.items():
+            if meta.get(login_key(login)) is None:
+                meta.transact([Put(login_key(login), {"person": person, "login": login})])
+
+    def rows(self) -> Rows:
+        """Every row of the table."""
+        assert isinstance(self.meta, MemoryMetaStore)
+        return dict(self.meta.rows)
+
+    def manifest(self, number: int, edit: Callable[[dict[str, Any]], None]) -> bytes:
+        """A manifest that no other number has."""
+        mapping = copy.deepcopy(_complete())
+        mapping["model"]["name"] = self.model
+        mapping["training"]["hyperparameters"]["C"] = number / 100
+        edit(mapping)
+        return json.dumps(mapping).encode()
+
+
+@cache
+def source() -> bytes:
+    """The source archive of all versions."""
+    return example_source()
+
+
+@cache
+def _complete() -> dict[str, Any]:
+    complete: dict[str, Any] = json.loads(example_manifest(source()))
+    return complete

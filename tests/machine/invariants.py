@@ -1,0 +1,144 @@
+"""What must hold after every command, whoever gave it, read from the rows of the table and the objects that they name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from attestry.domain.approvals import ApprovalPolicy, is_met
+from attestry.domain.commands import State, reachable
+from attestry.domain.replay import compare_approvals, compare_pointers, compare_version, replay
+from attestry.domain.stages import Standing
+from attestry.domain.version import Version
+from attestry.evidence.case import Entry
+from attestry.evidence.checks_moves import _check_chain
+from attestry.evidence.digests import sha256_hex
+from attestry.evidence.dsse import read_envelope, verify_envelope
+from attestry.evidence.predicates import check_attestation
+from attestry.evidence.statement import Statement
+from attestry.evidence.trusted_root import require_may_sign
+from attestry.ports import Key
+from attestry.usecases.deploy import check_frozen_files
+from attestry.usecases.recorded import event_of_transition, waiting_key
+from attestry.usecases.records import OUTBOX, model_key, pointer_key
+from tests.machine.flow import MachineFlow, Rows
+
+STATES = frozenset(reachable())
+APPROVED = frozenset({Standing.APPROVED, Standing.DEPLOYED, Standing.ROLLBACK})
+ENDS = ("version.killed", "version.retired")
+
+
+class Watch:
+    """Checks the invariants of one model; what was checked once and cannot change is not checked again."""
+
+    def __init__(self, flow: MachineFlow) -> None:
+        self._flow = flow
+        self._model = flow.model
+        self._keys = {sha256_hex(s.public_key_der()): (name, s.public_key_der()) for name, s in flow.signers.items()}
+        self._attested: set[tuple[int, int]] = set()
+        self._frozen: dict[int, tuple[Any, ...]] = {}
+
+    def check(self, rows: Rows) -> None:
+        """Check everything that rows tell."""
+        heads = {n: Version.from_item(row) for n, row in _heads(rows, self._model).items()}
+        events = [json.loads(row["event"]) for key, row in _sorted(rows) if key.partition == OUTBOX]
+        self._numbers(rows, heads)
+        self._places(rows, heads, events)
+        index = replay(events)
+        for number, version in heads.items():
+            own = [(k.sort, r) for k, r in _sorted(rows) if k.partition == f"VERSION#{self._model}#{number}"]
+            moves, approvals = ([r for sort, r in own if sort.startswith(prefix)] for prefix in ("TRANSITION#", "APPROVAL#"))
+            self._moves(rows, version, moves, events)
+            self._stays(version)
+            check_approvals(version, approvals)
+            assert compare_version(index, version.reference, version.to_item(), moves) == []
+            assert compare_approvals(index, version.reference, approvals) == []
+        pointers = [r for k, r in rows.items() if k.partition == model_key(self._model).partition and k.sort.startswith("POINTER#")]
+        assert compare_pointers(index, self._model, pointers) == []
+
+    def check_objects(self, rows: Rows) -> None:
+        """Check that what is frozen lies there as it was recorded."""
+        for row in _heads(rows, self._model).values():
+            version = Version.from_item(row)
+            if version.version_digest:
+                check_frozen_files(self._flow.store, version)
+
+    def _numbers(self, rows: Rows, heads: Mapping[int, Version]) -> None:
+        """Invariant 1: numbers are counted up, and each is one candidate's."""
+        assert sorted(heads) == list(range(1, len(heads) + 1))
+        if heads:
+            assert rows[model_key(self._model)]["next"] == len(heads) + 1
+            assert len({v.candidate for v in heads.values()}) == len(heads)
+
+    def _places(self, rows: Rows, heads: Mapping[int, Version], events: list[dict[str, Any]]) -> None:
+        """Invariant 4: at most one stands deployed, none only before the first deployment or after its end; the rollback target is kept."""
+        pointer = rows.get(pointer_key(self._model, "production"))
+        stand = {s: [n for n, v in heads.items() if v.standing is s] for s in (Standing.DEPLOYED, Standing.ROLLBACK)}
+        deployed = [n for n in [(pointer or {}).get("number")] if n is not None]
+        assert stand[Standing.DEPLOYED] == deployed
+        assert stand[Standing.ROLLBACK] == [n for n in [(pointer or {}).get("previous")] if n is not None]
+        if pointer is None:
+            assert not [e for e in events if e["kind"] in ("version.deployed", "version.rolled_back")]
+        elif not deployed:
+            assert pointer["vacant"]["kind"] in ENDS
+            assert heads[int(pointer["vacant"]["number"])].standing is Standing.RETIRED
+
+    def _moves(self, rows: Rows, version: Version, moves: list[Mapping[str, Any]], events: list[dict[str, Any]]) -> None:
+        """Invariant 3: moves without a gap, each with its event, each attested by a function that may; none passes over a stage."""
+        state = State(version.stage, version.status, version.standing, bool(version.held))
+        assert state in STATES, f"no table knows of {state}"
+        assert [int(m["number"]) for m in moves] == list(range(1, version.transition + 1))
+        told = [event_of_transition(version.model, version.number, move) for move in moves]
+        assert all(rows[waiting_key(event)]["event"] == event.canonical_bytes() for event in told)
+        assert len(told) == sum(e["subject"] == version.reference for e in events)
+        for before, after in pairwise(moves):
+            assert after["from"] == before["to"]
+            assert after["at"] >= before["at"]
+        parsed = [json.loads(event.canonical_bytes()) for event in told]
+        _check_chain([Entry(e, "", None, str(e["at"])) for e in parsed], gaps=False)
+        for move, event in zip(moves, parsed, strict=True):
+            if (version.number, int(move["number"])) not in self._attested:
+                self._attestation(version, move, event)
+                self._attested.add((version.number, int(move["number"])))
+
+    def _attestation(self, version: Version, move: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        place = move["attestation"]
+        raw = self._flow.store.read(place["key"], place["version_id"], max_bytes=1 << 20)
+        assert sha256_hex(raw) == place["sha256"] == event["data"]["attestation"]
+        function, public_key = self._keys[read_envelope(raw).keyid]
+        require_may_sign(function, str(move["kind"]), str(move["to"]["stage"]))
+        check_attestation(Statement.parse(verify_envelope(raw, public_key)), event, candidate=version.candidate)
+
+    def _stays(self, version: Version) -> None:
+        """Invariant 1: what is frozen never changes."""
+        if version.version_digest:
+            frozen = (version.version_digest, version.folder, version.frozen, version.artifact)
+            assert self._frozen.setdefault(version.number, frozen) == frozen
+
+
+def check_approvals(version: Version, rows: list[Mapping[str, Any]]) -> None:
+    """Invariant 2: what is approved, whatever became of it, has the approvals that its policy asks for, by others than the submitter."""
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    for row in rows:
+        assert row["person"] not in (None, version.submitter_person), "the submitter has decided"
+    if version.standing not in APPROVED:
+        assert not version.approved or version.standing is Standing.RETIRED
+        return
+    named = (version.version_digest, version.packet["sha256"], policy.digest)
+    counted = [r for r in rows if r["decision"] == "approve" and (r["version_digest"], r["evidence"], r["policy_digest"]) == named]
+    assert version.approved
+    assert version.submitter_person is not None
+    assert is_met(policy, {str(r["person"]): tuple(r["principal"]["roles"]) for r in counted})
+    assert counted, "somebody, or the policy, stands behind every approval"
+    assert not [r for r in rows if r["decision"] == "reject"]
+
+
+def _heads(rows: Rows, model: str) -> dict[int, Mapping[str, Any]]:
+    partition = f"VERSION#{model}#"
+    return {int(k.partition.removeprefix(partition)): r for k, r in rows.items() if k.partition.startswith(partition) and k.sort == "HEAD"}
+
+
+def _sorted(rows: Rows) -> list[tuple[Key, Mapping[str, Any]]]:
+    return sorted(rows.items(), key=lambda r: (r[0].partition, r[0].sort))
