@@ -59,7 +59,7 @@ MEANING: Mapping[Command, str] = {
     Command.HOLD: "somebody holds the version",
     Command.RELEASE: "somebody ends its hold",
     Command.DEPLOY: "somebody has it put in place; START, SUCCEED and FAIL of DEPLOYMENT follow",
-    Command.ROLLBACK: "somebody has this version put back in place",
+    Command.ROLLBACK: "somebody has this version put back in place, where another one was deployed before",
     Command.DEPLOY_ANOTHER: "another version of the model takes the place in the environment",
     Command.KILL: "somebody kills it",
     Command.RETIRE: "somebody retires it, without saying that it may stand deployed",
@@ -322,10 +322,12 @@ def _deploy(state: State) -> Outcome:
 def _rollback(state: State) -> Outcome:
     if state.standing is Standing.DEPLOYED:
         return _nothing(state, "it stands there")
-    if state.standing is not Standing.ROLLBACK:
-        return _refused(state, "it is not kept for rollback")
+    if _is_retired(state):
+        return _refused(state, _RETIRED)
     if state.held:
         return _refused(state, _HELD)
+    if state.standing not in DEPLOYABLE:
+        return _refused(state, f"it is not approved; {_SKIP}")
     return _moves(state, "", stage=Stage.DEPLOYMENT, status=Status.SUCCEEDED, standing=Standing.DEPLOYED)
 
 

@@ -16,12 +16,13 @@ from attestry.domain.stages import PIPELINE, Stage, Standing, Status, stage_afte
 from attestry.domain.version import Version
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.delegate import delegate_signing
-from attestry.usecases.deploy import begin_deployment, check_frozen_files, fail_deployment, roll_back, swap_pointer
+from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
 from attestry.usecases.executions import start_next_attempt
 from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.manual import Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.pointer import number_in
+from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import approval_key, load_version, person_of, pointer_key, stage_key
 from attestry.usecases.register import Registration, UploadedManifest

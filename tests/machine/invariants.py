@@ -20,7 +20,7 @@ from attestry.evidence.predicates import check_attestation
 from attestry.evidence.statement import Statement
 from attestry.evidence.trusted_root import require_may_sign
 from attestry.ports import Key
-from attestry.usecases.deploy import check_frozen_files
+from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.recorded import event_of_transition, waiting_key
 from attestry.usecases.records import OUTBOX, model_key, pointer_key
 from tests.machine.flow import MachineFlow, Rows

@@ -11,7 +11,7 @@ from attestry.domain.commands import Command, Effect, State, outcome, path_to, r
 from attestry.domain.errors import AttestryError
 from attestry.domain.stages import Stage, Standing, Status, may_begin
 from tests.fakes import MemoryMetaStore, MemoryObjectStore
-from tests.machine.commander import Commander
+from tests.machine.commander import PIPELINE_PRINCIPAL, Commander
 from tests.machine.flow import MachineFlow
 from tests.machine.invariants import Watch
 from tests.unit import transitions_page
@@ -24,7 +24,7 @@ def one_approver(mapping: dict[str, Any]) -> None:
 
 
 class Prepared:
-    """A registry in which version 1 has just been registered, and 2 and 3 are approved; any moment can be gone back to."""
+    """A registry in which version 1 has just been registered, 2 is deployed and 3 approved; any moment can be gone back to."""
 
     def __init__(self) -> None:
         self.commander = commander = Commander(MachineFlow())
@@ -33,6 +33,7 @@ class Prepared:
         for number in (2, 3):
             for command in PASSED:
                 commander.give(command, number)
+        commander.swap(2, PIPELINE_PRINCIPAL)
         self.moment = self.keep()
 
     def keep(self) -> tuple[Any, ...]:
