@@ -23,6 +23,7 @@ from infra.stores import UPLOADS, Stores
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
+_CONFLICT = "POST /v1/models/{model}/conflicts"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
 _HOLDS = tuple(f"POST /v1/models/{{model}}/versions/{{number}}/{act}" for act in ("hold", "release"))
@@ -38,8 +39,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _REDO,
         _TRANSITION,
     ),
-    "validator": (_DECISION, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
-    "approver": (_DECISION, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
+    "validator": (_DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
+    "approver": (_DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
@@ -55,6 +56,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
     "consumer": ("POST /v1/models/{model}/predictions",),
     "auditor": ("GET /v1/people", _REPLAY),
     "admin": (
+        _CONFLICT,
         "GET /v1/people",
         "POST /v1/people",
         "POST /v1/policies",

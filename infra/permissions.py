@@ -78,7 +78,8 @@ def _collect(g: Grants) -> Statements:
 
 def _console_decision(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "VERSION#*"),
+        *g.read_rows("CONFLICT#*", "LOGIN#*", "PERSON#*", "VERSION#*"),
+        *g.check_rows("CONFLICT#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.find_console_callers(),
         *g.ask_approvers(),
@@ -91,9 +92,9 @@ def _console_decision(g: Grants) -> Statements:
 
 def _decide(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "PERSON#*", "VERSION#*"),
+        *g.read_rows("CONFLICT#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("PERSON#*"),
-        *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
+        *g.write_rows("CONFLICT#*", "LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(SIGNATURES),
         *g.audit(),
@@ -134,7 +135,7 @@ def _evaluate(g: Grants) -> Statements:
 def _gate(g: Grants) -> Statements:
     answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
     return [
-        *g.read_rows("FINDINGS#*", "MODEL#*", "VERSION#*"),
+        *g.read_rows("CONFLICT#*", "FINDINGS#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
         *g.attest(PACKETS),

@@ -9,7 +9,9 @@ from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
 from attestry.domain.conditions import read_conditions
+from attestry.domain.errors import InvalidInputError
 from attestry.domain.operations import Operation, require_role
+from attestry.usecases.conflicts import conflicts_of, declare_conflict
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.records import person_of
 
@@ -58,11 +60,32 @@ def decide(request: Request) -> dict[str, Any]:
     }
 
 
+def declare(request: Request) -> dict[str, Any]:
+    """Record that the caller, or for an admin somebody else, has a conflict of interest on a model, or has it no more."""
+    body = request.body("reason", "person", "withdraw")
+    person, withdraw = body.get("person") or "", body.get("withdraw", False)
+    if not isinstance(person, str) or not isinstance(withdraw, bool):
+        raise InvalidInputError.of("person", "type", "person is the ID of a person, withdraw is true or false")
+    by = person_of(world.meta, caller(request, world.settings))
+    reason, at = read_reason(body.get("reason")), world.clock.now()
+    done = declare_conflict(world.meta, request.text("model"), person=person, reason=reason, by=by, at=at, withdraw=withdraw)
+    return vars(done)
+
+
+def show_conflicts(request: Request) -> dict[str, Any]:
+    """List what is declared on a model."""
+    return {"conflicts": [vars(d) for d in conflicts_of(world.meta, request.text("model"))]}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
     return serve(
         event,
         context,
-        {"POST /v1/models/{model}/versions/{number}/decision": decide},
+        {
+            "POST /v1/models/{model}/versions/{number}/decision": decide,
+            "POST /v1/models/{model}/conflicts": declare,
+            "GET /v1/models/{model}/conflicts": show_conflicts,
+        },
         on_denied=lambda request, error: world.audit.denied(request, error),
     )

@@ -55,6 +55,25 @@ def _register_decisions(app: typer.Typer) -> None:
         """Reject a version that waits for approval; that is final."""
         _decide(cli, version, "reject", reason, packet, None)
 
+    @verb(app, roles=("approver", "validator", "admin"))
+    def conflict(
+        cli: Cli,
+        model: ModelArgument,
+        reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; without it, what is declared is listed.")] = None,
+        person: Annotated[str, typer.Option("--person", metavar="PERSON", help="Whose; for admins. By default, your own.")] = "",
+        withdraw: Annotated[bool, typer.Option("--withdraw", help="It is no more; for admins, and never one's own.")] = False,
+    ) -> None:
+        """Declare a conflict of interest on a model: who has one decides on none of its versions."""
+        if reason is None:
+            cli.show({"conflicts": cli.client.conflicts(model)}, lambda a: "\n".join(map(_conflict, a["conflicts"])) or "none is declared")
+            return
+        cli.show(cli.client.declare_conflict(model, reason, person=person, withdraw=withdraw), _conflict)
+
+
+def _conflict(row: dict[str, Any]) -> str:
+    what = "has a conflict of interest" if row["active"] else "has no conflict of interest any more"
+    return f"{row['person']} {what} on {row['model']}: {row['reason']} ({row['by']}, {row['at']})"
+
 
 def _register_operations(app: typer.Typer) -> None:
     @verb(app, roles=("deployer",))

@@ -153,6 +153,14 @@ class RegistryClient:
         seen = {name: value for name, value in given if value}
         return self._post(f"{_version(model, number)}/decision", {"decision": decision, "reason": reason, **seen})
 
+    def declare_conflict(self, model: str, reason: str, *, person: str = "", withdraw: bool = False) -> Any:
+        """Record a conflict of interest of the caller's on a model; an admin names another person, or withdraws one."""
+        return self._post(f"/v1/models/{_part(model)}/conflicts", {"reason": reason, "person": person, "withdraw": withdraw})
+
+    def conflicts(self, model: str) -> list[dict[str, Any]]:
+        """Return the conflicts of interest that were declared on a model, what was withdrawn included."""
+        return _rows(self._get(f"/v1/models/{_part(model)}/conflicts"), "conflicts")
+
     def deploy(self, model: str, number: int, reason: str) -> Any:
         """Begin to put an approved version in place."""
         return self._post(f"{_version(model, number)}/deployment", {"reason": reason})

@@ -10,6 +10,8 @@ Rules:
 - Each approval is by another person, in a role that the policy names, and none by who submitted the candidate. Each
   fills a place that the policy had open when it was given, and together they fill all (`attestry.domain.requirements`). A
   decision of a person is recorded by a function that takes decisions of people, one of the policy by the gate alone.
+- Nobody decides whom the packet lists with a conflict of interest, nor, where the policy asks for independence, who wrote
+  the code by the person's ID or login; the registry holds the author against their name and other logins as well.
 - Under what the version may serve is computed anew from the conditions of all approvals and the policy, the strictest of each.
 - A decision from the AWS console names CloudTrail's event by ID and digest; one from elsewhere names none.
 - An approver's own signature, by a key that was theirs then, makes it `signed by person`; else it is `recorded by registry`.
@@ -26,6 +28,7 @@ from typing import Any, Final
 from attestry.domain.approvals import ApprovalPolicy, is_met
 from attestry.domain.cause import is_reproduction
 from attestry.domain.conditions import Conditions, strictest
+from attestry.domain.conflicts import ConflictOfInterestError, check_independent, check_no_conflict
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.requirements import check_fills, missing
 from attestry.domain.stages import LAPSED
@@ -231,12 +234,24 @@ def _check_decision(case: Case, move: Attested, opening: _Opening, packet: Packe
         raise IntegrityError(f"{where} was not taken from that person")
     if data["person"] in submitters_of(case):
         raise IntegrityError(f"{data['person']} submitted the candidate and decided on it")
+    _check_interest(packet, policy, principal, where)
     if not set(principal["roles"]) & set(policy.roles):
         raise IntegrityError(f"{where} was made in none of the roles {', '.join(policy.roles)}")
     _check_console(move, where)
     grade = _check_signature(case, entry, opening, packet, policy, verdict)
     told = {"person": data["person"], "decision": verdict, "grade": grade, "leaf": entry.index, "at": entry.at, "reason": data["reason"]}
     return {**told, "conditions": dict(data["conditions"])} if "conditions" in data else told
+
+
+def _check_interest(packet: Packet, policy: ApprovalPolicy, principal: Mapping[str, Any], where: str) -> None:
+    """Check that a decision is not by somebody who had a conflict of interest by the packet, or wrote the code where that counts."""
+    person = str(principal["person"])
+    try:
+        check_no_conflict(packet.content.get("conflicts", []), person)
+        if policy.independent:
+            check_independent(str(packet.content["lineage"]["code"]["author"]), person, (str(principal["login"]),))
+    except ConflictOfInterestError as error:
+        raise IntegrityError(f"{where}: {error.message}") from error
 
 
 def _check_console(move: Attested, where: str) -> None:

@@ -46,10 +46,10 @@ FIELDS: Final[Mapping[str, type]] = {
 }
 """Field of a packet to the type of its value; `compared_with` is empty where no version was deployed."""
 
-OPTIONAL: Final[Mapping[str, type]] = {"cause": dict}
-"""Field that packets of former times do not have: why the version was made."""
+OPTIONAL: Final[Mapping[str, type]] = {"cause": dict, "conflicts": list}
+"""Fields that a packet may lack: why the version was made (former ones), and who has a conflict of interest (where nobody has)."""
 
-AT_OPENING: Final = ("opened", "compared_with", "differences", "findings")
+AT_OPENING: Final = ("opened", "compared_with", "differences", "findings", "conflicts")
 """Fields that tell of the moment; the others follow from the version and cannot differ between two tries."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, Verdict, check_in_turn, check_may_decide, check_signed, is_met
 from attestry.domain.conditions import Conditions, Terms, ends_at, fit_conditions, strictest
+from attestry.domain.conflicts import check_independent, check_no_conflict
 from attestry.domain.errors import (
     ConditionFailedError,
     ConflictError,
@@ -35,8 +36,9 @@ from attestry.ports import Check, Item, Key, MetaStore, ObjectStore, Put, When, 
 from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import begin_terms
+from attestry.usecases.conflicts import conflicts_of, require_none
 from attestry.usecases.packet import load_packet
-from attestry.usecases.records import Move, approval_key, approving_persons, decision_key, load_version, move_writes
+from attestry.usecases.records import Move, approval_key, approving_persons, decision_key, load_version, move_writes, person_key
 
 TRIES = 8
 NONE = Conditions()
@@ -143,6 +145,7 @@ def decide_approval(
         ApprovalOrderError: others have to approve first.
         HeldError: the version is held; it can be rejected, but not approved.
         SelfApprovalError, UnprovenIdentityError, ForbiddenError: see `check_may_decide`.
+        ConflictOfInterestError: the person has declared one, wrote the code, or approved the version before, where the policy minds.
         UnsignedApprovalError: the policy asks for the person's own signature.
         InvalidInputError, IntegrityError: see `attestry.evidence.ssh_signature.verify_approval`.
         NotFoundError: no such version.
@@ -162,9 +165,10 @@ def decide_approval(
             version.require_not_held("is not approved")
             check_signed(version, person, reason=reason, signed=bool(signature))
         packet, policy = _packet_and_policy(store, version)
+        further = _check_interest(meta, version, packet, policy, by, person)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
         fitted = fit_conditions(conditions, version.schema, at)
-        act = _Act(verdict, person, by, reason, at, packet, policy, own, checks, console, fitted)
+        act = _Act(verdict, person, by, reason, at, packet, policy, own, (*further, *checks), console, fitted)
         counted = counted_approvals(meta, version)
         approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:
@@ -177,11 +181,41 @@ def decide_approval(
             approving = {**approving, person: by.roles}
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
         if verdict is Verdict.APPROVE:
+            if complete:
+                act = replace(act, further=(*act.further, *_require_no_conflicts(meta, version, set(approving) - {person})))
             terms = _terms(version, act, counted)
             act = replace(act, terms=terms) if complete else act
         if _commit(meta, attestor, version, act, counted, complete=complete):
             return _outcome(load_version(meta, model, number), policy, approving, complete=complete, signed=own is not None)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
+
+
+def _check_interest(
+    meta: MetaStore, version: Version, packet: Packet, policy: ApprovalPolicy, by: Principal, person: str
+) -> tuple[Write, ...]:
+    """Refuse who has a conflict of interest, and return the condition that none is declared when the decision is written.
+
+    Raises:
+        ConflictOfInterestError: the person has one.
+    """
+    check_no_conflict(packet.content.get("conflicts", []), person)
+    check_no_conflict([vars(d) for d in conflicts_of(meta, version.model) if d.active], person)
+    if policy.independent:
+        row = meta.get(person_key(person)) or {}
+        author = str(packet.content["lineage"]["code"]["author"])
+        check_independent(author, person, (by.login, str(row.get("name") or ""), *map(str, row.get("logins") or ())))
+    return tuple(require_none(version.model, {person}))
+
+
+def _require_no_conflicts(meta: MetaStore, version: Version, persons: set[str]) -> list[Check]:
+    """Return the conditions that nobody who approved before has a conflict by now.
+
+    Raises:
+        ConflictOfInterestError: somebody has; the approval cannot be completed with theirs.
+    """
+    for person in persons:
+        check_no_conflict([vars(d) for d in conflicts_of(meta, version.model) if d.active], person)
+    return require_none(version.model, persons)
 
 
 def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, *, at: datetime) -> Version:

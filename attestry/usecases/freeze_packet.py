@@ -21,6 +21,7 @@ from attestry.evidence.packet import FORMAT, MAX_PACKET_BYTES, Packet, packet_ke
 from attestry.evidence.packet_page import render_page
 from attestry.ports import MetaStore, ObjectStore
 from attestry.usecases.browse import compare_versions
+from attestry.usecases.conflicts import conflicts_at_opening
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.pointer import number_in
 from attestry.usecases.records import load_version, pointer_key, version_key
@@ -54,7 +55,9 @@ def freeze_packet(meta: MetaStore, store: ObjectStore, version: Version, at: dat
         IntegrityError: at the packet's place lies something that is not a packet of this opening.
     """
     transition = version.transition + 1
-    packet = Packet.make(_collect(meta, store, version, transition, at))
+    collected = _collect(meta, store, version, transition, at)
+    conflicts = conflicts_at_opening(meta, version, fresh_eyes=ApprovalPolicy.from_item(version.approval_policy).fresh_eyes)
+    packet = Packet.make({**collected, **({"conflicts": conflicts} if conflicts else {})})
     key = packet_key(version.folder, transition)
     there = store.stat(key)
     if there is not None:

@@ -64,6 +64,16 @@ def test_an_approval_carries_the_conditions_of_its_options_and_the_answer_tells_
     assert sent(api)[0]["conditions"] == wanted
 
 
+def test_a_conflict_is_declared_and_without_a_reason_what_is_declared_is_listed(api: ApiDouble, run: Run) -> None:
+    row = {"model": "credit-risk", "person": "erin", "active": True, "reason": "mine", "by": "erin", "at": "2026-01-02T00:00:00Z"}
+    api.answer("POST /v1/models/credit-risk/conflicts", row)
+    told = "erin has a conflict of interest on credit-risk: mine (erin, 2026-01-02T00:00:00Z)"
+    assert run("conflict", "credit-risk", "--reason", "mine").stdout.strip().replace("\n", " ") == told
+    assert sent(api) == [{"reason": "mine", "person": "", "withdraw": False}]
+    api.answer("GET /v1/models/credit-risk/conflicts", {"conflicts": [{**row, "active": False}]})
+    assert "has no conflict of interest any more" in run("conflict", "credit-risk").stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize("segment", ["region", "=EU", "region="])
 def test_a_segment_without_name_or_value_is_refused_before_anything_is_sent(api: ApiDouble, run: Run, segment: str) -> None:
     serve_packet(api)

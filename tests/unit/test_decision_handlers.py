@@ -56,6 +56,18 @@ def send_decision(body: dict[str, Any], **who: Any) -> tuple[int, Any]:
     return call(decide, f"POST {PATH}/decision", {"decision": "approve", "reason": "reviewed", **body}, **who)
 
 
+def test_a_conflict_is_declared_listed_and_stops_the_decision(approvals: ApprovalWorld) -> None:
+    approvals.waiting()
+    route = "/v1/models/{model}/conflicts"
+    status, answer = call(decide, f"POST {route}", {"reason": "my own company"})
+    assert (status, answer["person"], answer["active"]) == (200, "erin", True)
+    assert [c["person"] for c in call(decide, f"GET {route}")[1]["conflicts"]] == ["erin"]
+    status, answer = call(decide, f"POST {PATH}/decision", {"decision": "approve", "reason": "fine"})
+    assert (status, answer["error"]["code"]) == (403, "conflict_of_interest")
+    assert call(decide, f"POST {route}", {"reason": "x", "person": "dana"})[0] == 403
+    assert call(decide, f"POST {route}", {"reason": "x", "person": 7})[1]["error"]["field"] == "person"
+
+
 def test_conditions_come_from_the_body_and_a_wrong_one_is_refused_by_its_field(approvals: ApprovalWorld) -> None:
     approvals.waiting(policy=ApprovalPolicy(False, ("approver",), 2))
     add_logins(approvals.meta, frank="frank")
