@@ -11,7 +11,6 @@ from attestry.domain.errors import IntegrityError
 from attestry.domain.policies import Policy, read_document, read_since
 from attestry.usecases import browse
 from attestry.usecases.audit_reading import list_batches, show_batch
-from attestry.usecases.compliance import review_deployed
 from attestry.usecases.findings import list_findings
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
@@ -113,8 +112,10 @@ def lineage(request: Request) -> dict[str, Any]:
 
 
 def compliance(request: Request) -> dict[str, Any]:
-    """Review the lineage of what is deployed."""
-    return review_deployed(world.meta, world.store, after=request.query_text("after", ""))
+    """Review the lineage and the evidence of what is deployed."""
+    from attestry.usecases.compliance import review_deployed  # with the verifier's libraries, as above
+
+    return review_deployed(world.meta, world.store, world.clock.now(), after=request.query_text("after", ""))
 
 
 def findings(request: Request) -> dict[str, Any]:

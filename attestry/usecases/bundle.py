@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
@@ -67,7 +68,7 @@ class MadeBundle:
 
 
 class BundleMaker:
-    """Makes bundles.
+    """Makes bundles: those of one request, which share the root of trust and what is read of the ledger.
 
     Args:
         meta: the table.
@@ -78,6 +79,11 @@ class BundleMaker:
         self._meta = meta
         self._store = store
         self._events = EventCollector(meta, store)
+
+    @cached_property
+    def root(self) -> Mapping[str, bytes]:
+        """Return the files of the published root of trust, name to bytes; empty where none is published."""
+        return root_files(self._meta, self._store) or {}
 
     def of_version(self, model: str, number: int, at: datetime) -> MadeBundle:
         """Return the bundle of a version.
@@ -195,7 +201,7 @@ class BundleMaker:
                 attestation = row["attestation"]
                 name = f"attestations/{attestation['sha256']}.json"
                 self._add(collected, name, str(attestation["key"]), str(attestation["version_id"]))
-        for name, body in (root_files(self._meta, self._store) or {}).items():
+        for name, body in self.root.items():
             collected.files[f"root/{name}"] = body
         return rows
 

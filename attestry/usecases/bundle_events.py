@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from attestry.domain.errors import InvalidInputError, NotFoundError
 from attestry.domain.version import Version
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.checks_moves import MOVES
@@ -60,7 +61,9 @@ class EventCollector:
 
     def __init__(self, meta: MetaStore, store: ObjectStore) -> None:
         self._meta = meta
-        self._store = store
+        self._reader = LedgerReader(store)
+        # Tiles and entry bundles are named by what is in them, so one collector reads each of them once for all that it collects.
+        self._read_tile = lru_cache(maxsize=256)(self._reader.read_tile)
 
     def add(self, collected: Collected, sought: Sequence[Sought]) -> None:
         """Add the leaves of events with their proofs, and the events that still wait in the outbox."""
@@ -74,19 +77,20 @@ class EventCollector:
                 collected.pending += 1
         if not places:
             return
-        reader = LedgerReader(self._store)
         # Read after the places: the live checkpoint covers every leaf that has an index row.
-        checkpoint, note = reader.checkpoint()
-        read_tile = lru_cache(maxsize=256)(reader.read_tile)
+        checkpoint, note = self._reader.checkpoint()
         proofs: dict[str, list[str]] = {}
         for index in sorted(places.values()):
-            raw = reader.leaf(index, checkpoint.size)
-            leaf = Leaf.parse(raw)
+            try:
+                raw = self._reader.leaf(index, checkpoint.size)
+                leaf = Leaf.parse(raw)
+            except (InvalidInputError, NotFoundError):
+                continue
             if places.get(leaf.event_id) != index:
                 continue  # an index row that the ledger does not bear out: somebody wrote it by hand
             collected.files[f"ledger/leaves/{index:012d}.json"] = raw
             collected.events[leaf.event_id] = leaf.event
-            proofs[str(index)] = [h.hex() for h in inclusion_proof(read_tile, index, checkpoint.size)]
+            proofs[str(index)] = [h.hex() for h in inclusion_proof(self._read_tile, index, checkpoint.size)]
         collected.files["ledger/checkpoint"] = note
         collected.files["ledger/proofs.json"] = canonical_bytes({"size": checkpoint.size, "proofs": proofs})
 

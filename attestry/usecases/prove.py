@@ -1,4 +1,4 @@
-"""Prove: what an auditor's verifier would find about a prediction, found here and put beside its trace.
+"""Prove: what an auditor's verifier would find about a prediction or a version, found here; a prediction's is put beside its trace.
 
 The bundle of the prediction is made and verified by the very code that verifies it offline, under the registry's own published root. What
 that proves it proves to who believes the registry; who does not takes the bundle and verifies it under a pin of their own.
@@ -28,6 +28,22 @@ def prove_prediction(meta: MetaStore, store: ObjectStore, prediction_id: str, at
     """
     made = BundleMaker(meta, store).of_prediction(prediction_id, at)
     return verify_bundle(made.data, pin=(root_files(meta, store) or {}).get(FIRST_ROOT))
+
+
+def prove_version(maker: BundleMaker, model: str, number: int, at: datetime) -> Verification:
+    """Return what the verifier finds about a version.
+
+    Args:
+        maker: makes the bundle; for several versions the same one, which reads root and shared parts of the ledger once.
+        model: the model's name.
+        number: the version's number.
+        at: the time.
+
+    Raises:
+        NotFoundError: no such version.
+    """
+    made = maker.of_version(model, number, at)
+    return verify_bundle(made.data, pin=maker.root.get(FIRST_ROOT))
 
 
 def add_proof(trace: Mapping[str, Any], verification: Verification) -> dict[str, Any]:
