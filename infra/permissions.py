@@ -237,7 +237,7 @@ def _reconcile(g: Grants) -> Statements:
         *g.read_rows(*EVERY_ROW),
         *g.read_index("FINDINGS", "MODELS", "PEOPLE", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
-        *g.read_objects(g.stores.store, "ledger/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
+        *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),
         iam.PolicyStatement(actions=["cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics"], resources=["*"]),
     ]

@@ -1,7 +1,7 @@
 """Reconcile: compare table, ledger and store, a unit of work at a time; whatever was done by hand becomes a finding.
 
-Units, in this order: the registry itself; the ledger in parts of 256 leaves; the predictions of the last days; and of each model the model,
-its versions, and of each version the keys that signed for it.
+Units, in this order: the registry itself; the ledger in parts of 256 leaves; the predictions of the last days; the root of trust; of each
+model the model, its versions, and of each version the keys that signed for it; and the persons.
 
 Rules:
 - A run goes on where the last one stopped, for as long as it may; the row RECONCILE/CURSOR says where. After the last unit it begins anew.
@@ -26,7 +26,9 @@ from attestry.usecases.findings import Observed, Scope, settle
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.reconcile_ledger import LedgerExaminer
 from attestry.usecases.reconcile_model import ModelExaminer
+from attestry.usecases.reconcile_people import PeopleExaminer
 from attestry.usecases.reconcile_predictions import GatewayCounts, KeyExaminer, count_day, examine_day
+from attestry.usecases.reconcile_root import RootExaminer
 from attestry.usecases.reconcile_version import VersionExaminer
 from attestry.usecases.records import MODELS, model_key
 
@@ -39,6 +41,8 @@ LOOKS: Final = 5
 
 DAY_ENDS: Final = timedelta(hours=3)
 _DAYS_UNIT = "2/predictions"
+_ROOT_UNIT = "2/root"
+_PEOPLE_UNIT = "4/people"
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ class Reconciler:
         self._models = ModelExaminer(meta, ledger)
         self._versions = VersionExaminer(meta, store, ledger)
         self._keys = KeyExaminer(meta, store, ledger)
+        self._people = PeopleExaminer(meta, ledger)
+        self._root = RootExaminer(meta, store, ledger)
 
     def run(self, *, seconds: float = 600.0) -> Reconciled:
         """Go on with the round until it is through or the time is up.
@@ -144,6 +150,7 @@ class Reconciler:
         for part in range(self._ledger.parts()):
             yield _Unit(Scope(f"1/ledger/{part:09d}"), lambda part=part: self._ledger.examine_part(part))  # type: ignore[misc]
         yield _Unit(Scope(_DAYS_UNIT), self._count_days)
+        yield _Unit(Scope(_ROOT_UNIT), self._root.examine)
         for row in self._meta.list_collection(MODELS):
             model = str(row["model"])
             name = f"3/{model}#"  # sorts before whatever a longer name goes on with
@@ -151,6 +158,7 @@ class Reconciler:
                 continue
             yield _Unit(Scope(f"{name}000000000", model), lambda model=model: self._models.examine(model))  # type: ignore[misc]
             yield from self._of_model(model, name)
+        yield _Unit(Scope(_PEOPLE_UNIT), self._people.examine)
 
     def _of_model(self, model: str, name: str) -> Iterator[_Unit]:
         head = self._meta.get(model_key(model))

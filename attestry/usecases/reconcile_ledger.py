@@ -19,7 +19,8 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
-from attestry.usecases.records import OUTBOX, model_key, version_key
+from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
+from attestry.usecases.root import ROOT_KEY
 from attestry.usecases.sign import delegation_key
 
 CONFLICTS: Final = "CONFLICT"
@@ -133,6 +134,10 @@ class LedgerExaminer:
                 keys[version_key(model, int(number))] = "version.gone"
             elif leaf.event["kind"] == "key.delegated":
                 keys[delegation_key(str(data["kid"]))] = "delegation.deleted"
+            elif leaf.event["kind"] == "person.changed":
+                keys[person_key(str(leaf.event["subject"]).removeprefix("person/"))] = "person.gone"
+            elif leaf.event["kind"] == "root.published":
+                keys[ROOT_KEY] = "root.gone"
         rows = self._rows(list(keys))
         gone_models = {k.partition.removeprefix("MODEL#") for k, what in keys.items() if what == "model.gone" and k not in rows}
         for key, what in keys.items():

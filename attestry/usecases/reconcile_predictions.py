@@ -25,7 +25,7 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.collect import MAX_READ_BYTES
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
-from attestry.usecases.reconcile_version import compare_objects
+from attestry.usecases.reconcile_objects import compare_objects
 from attestry.usecases.sign import delegation_key, predictions_folder
 
 NOT_AVAILABLE: Final = "not available"

@@ -4,6 +4,7 @@ Rules:
 - A transition is made into its event again; the event has to be, byte for byte, in the ledger or on its way there.
 - The head is what the transitions, as far as they hold, make of it, and what the records that they rest on say.
 - A decision, and the record of a run, has the transition that it was written with, and the other way round.
+- A decision was made by a login of the person; data, environment and lineage rows are as they were recorded.
 - Each object that a row names lies on top, in its recorded S3 version; below `frozen/` there is nothing else.
 - What rests on a row that is itself found wrong is not judged again: one edit is one finding.
 """
@@ -29,6 +30,9 @@ from attestry.usecases.artifact_copy import MAX_COPY_BYTES, SORT, copy_among, lo
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.pointer import KILLED, RETIRED
+from attestry.usecases.reconcile_inputs import examine_inputs
+from attestry.usecases.reconcile_objects import compare_objects
+from attestry.usecases.reconcile_people import examine_deciders
 from attestry.usecases.recorded import decision_problem, event_digest, event_of_transition
 from attestry.usecases.records import version_key
 
@@ -89,6 +93,10 @@ class VersionExaminer:
         if whole:
             observed += list(_head(version, rows))
             observed += list(self._files(version, rows))
+        if not observed:
+            observed += list(examine_deciders(self._meta, rows.partition, rows.approvals))
+            if any(t["kind"] == "stage.succeeded" and t["to"]["stage"] == "PROCESSING" for t in rows.holding):
+                observed += list(examine_inputs(self._meta, self._store, version))
         return observed
 
     def _read(self, model: str, number: int) -> _Rows:
@@ -164,32 +172,6 @@ class VersionExaminer:
         if listed != recorded:
             differing = sorted(path for path in listed.keys() | recorded.keys() if listed.get(path) != recorded.get(path))
             yield Observed("head.frozen", where, "the files of the artifact manifest", f"others: {', '.join(differing)}")
-
-
-def compare_objects(store: ObjectStore, prefix: str, recorded: Mapping[str, str], *, closed: bool = False) -> Iterable[Observed]:
-    """Yield which objects do not lie on top in their recorded S3 version.
-
-    Args:
-        store: the model store.
-        prefix: what they lie below.
-        recorded: object key to version ID.
-        closed: whether there may be nothing else.
-    """
-    latest: dict[str, tuple[str, bool]] = {}
-    there: set[tuple[str, str]] = set()
-    for entry in store.list_versions(prefix):
-        if entry.is_latest:
-            latest[entry.key] = (entry.version_id, entry.is_delete_marker)
-        there.add((entry.key, entry.version_id))
-    for key, version_id in sorted(recorded.items()):
-        on_top, marker = latest.get(key, ("", False))
-        if (key, version_id) not in there or marker:
-            yield Observed("object.deleted", key, f"version {version_id}", "a delete marker" if marker else f"version {on_top or 'none'}")
-        elif on_top != version_id:
-            yield Observed("object.overwritten", key, f"version {version_id}", f"version {on_top}")
-    if closed:
-        for key in sorted(latest.keys() - recorded.keys()):
-            yield Observed("object.added", key, "nothing", f"version {latest[key][0]}")
 
 
 def _stage_rows(rows: _Rows) -> Iterable[Observed]:

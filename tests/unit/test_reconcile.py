@@ -14,17 +14,22 @@ from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.evidence.leaf import event_id
+from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import Delete, Key, Put, Update, When
 from attestry.usecases.artifact_copy import artifact_key
 from attestry.usecases.capture import set_capture_rate
 from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
+from attestry.usecases.people import add_person, withdraw_keys
 from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
 from attestry.usecases.recorded import event_digest, event_of_transition
-from attestry.usecases.records import approval_key, model_key, pointer_key, transition_key, version_key
+from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
+from attestry.usecases.root import ROOT_KEY
 from lambdas import reconcile as reconcile_function
-from tests.evidence_world import DEPLOYER, EvidenceWorld
+from tests.evidence_world import ADMIN, DEPLOYER, EvidenceWorld
 from tests.root_of_trust import REGISTRY
+from tests.ssh_keys import SshPerson
+from tests.versions import session
 
 MODEL = "tumour-diagnosis"
 HEAD, POINTER = version_key(MODEL, 1), pointer_key(MODEL, "production")
@@ -138,6 +143,11 @@ def forge_index(world: EvidenceWorld) -> None:
     world.meta._apply([Put(leaf_key(event.event_id), {"index": 0, "sha256": event_digest(event), "logged": "x"})])
 
 
+def insert_person(world: EvidenceWorld) -> None:
+    row = {**world.meta.rows[person_key("grace")], "person": "mallory", "gsi_sk": "mallory", "logins": ["mallory"]}
+    world.meta._apply([Put(person_key("mallory"), {k: v for k, v in row.items() if k not in ("pk", "sk")})])
+
+
 EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("standing", lambda w: edit(w, HEAD, standing="APPROVED"), ["head.standing", "pointer.moved"]),
     ("status", lambda w: edit(w, HEAD, status="RUNNING"), ["head.status"]),
@@ -194,7 +204,7 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("delegation changed", lambda w: edit(w, delegation(w), capture_rate="0"), ["delegation.changed"]),
     ("delegation deleted", lambda w: drop(w, delegation(w)), ["delegation.deleted"]),
     ("index row changed", lambda w: edit(w, leaf_row(w), sha256="0" * 64), ["index.changed"]),
-    ("index row deleted", lambda w: drop(w, leaf_row(w)), ["index.deleted"]),
+    ("index row deleted", lambda w: drop(w, leaf_row(w)), ["index.deleted", "person.without_event"]),
     (
         "checkpoint forged",
         lambda w: w.store.put(LIVE, w.store.versions[LIVE][-1].body.replace(b"\n\n", b"\nx\n\n", 1)),
@@ -202,8 +212,40 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ),
     ("head of the ledger set back", lambda w: edit(w, COMMIT, size=3), ["checkpoint.row_changed"]),
     ("ledger's leaves changed", lambda w: w.store.tamper(object_key(w, "ledger/tile/0/"), b"\0" * 32), ["ledger.changed"]),
+    ("source data overwritten", lambda w: overwrite(w, "datasets/"), ["object.overwritten"]),
+    ("source data deleted", lambda w: w.store.delete(object_key(w, "datasets/")), ["object.deleted"]),
+    ("prepared data overwritten", lambda w: overwrite(w, "/data/train/"), ["object.overwritten"]),
+    ("environment overwritten", lambda w: overwrite(w, "/environment.zip"), ["object.overwritten"]),
+    ("lineage row changed", lambda w: edit(w, edge(w), role="nothing"), ["lineage.changed"]),
+    ("lineage row deleted", lambda w: drop(w, edge(w)), ["lineage.deleted"]),
+    ("login of another", lambda w: edit(w, login_key("erin"), person="mallory"), ["login.changed"]),
+    ("login deleted", lambda w: drop(w, login_key("grace")), ["login.deleted"]),
+    ("SSH key of another", lambda w: edit(w, ssh_row(w), person="mallory"), ["ssh_key.changed"]),
+    ("SSH key deleted", lambda w: drop(w, ssh_row(w)), ["ssh_key.deleted"]),
+    ("login added to a person", lambda w: edit(w, person_key("grace"), logins=["grace", "mallory"]), ["person.changed"]),
+    ("SSH key added to a person", lambda w: edit(w, person_key("grace"), ssh_keys=[SshPerson("m").public]), ["person.changed"]),
+    ("person set back", lambda w: edit(w, person_key("grace"), rev=0, changed=[]), ["person.changed"]),
+    ("person deleted", lambda w: drop(w, person_key("grace")), ["person.gone"]),
+    ("person inserted", insert_person, ["person.without_event"]),
+    ("root's row changed", lambda w: edit(w, ROOT_KEY, files=other_root(w)), ["root.changed"]),
+    ("root's row deleted", lambda w: drop(w, ROOT_KEY), ["root.gone"]),
+    ("root metadata overwritten", lambda w: w.store.put("root/1.targets.json", b"{}"), ["object.overwritten"]),
+    ("root metadata deleted", lambda w: w.store.delete("root/timestamp.json"), ["object.deleted"]),
     ("outbox event set aside", lambda w: w.meta._apply([Put(Key("CONFLICT", "x#1"), {"reason": "other bytes"})]), ["outbox.conflict"]),
 ]
+
+
+def edge(world: EvidenceWorld) -> Key:
+    return min((k for k in world.meta.rows if k.partition.startswith("EDGE#")), key=lambda k: (k.partition, k.sort))
+
+
+def ssh_row(world: EvidenceWorld) -> Key:
+    return min((k for k in world.meta.rows if k.partition.startswith("SSHKEY#")), key=lambda k: k.partition)
+
+
+def other_root(world: EvidenceWorld) -> dict[str, bytes]:
+    files: dict[str, bytes] = world.meta.rows[ROOT_KEY]["files"]
+    return {**files, "trusted_root.json": files["trusted_root.json"].replace(b'"demo":false', b'"demo":true ')}
 
 
 def delegation(world: EvidenceWorld) -> Key:
@@ -211,7 +253,7 @@ def delegation(world: EvidenceWorld) -> Key:
 
 
 def leaf_row(world: EvidenceWorld) -> Key:
-    """The index row of an event that no other unit looks up."""
+    """The index row of the one event about a person."""
     return leaf_key(event_id("person.changed", "person/grace", 1))
 
 
@@ -441,7 +483,7 @@ def test_units_of_models_whose_names_begin_alike_are_all_looked_at(world: Eviden
         if done.finished:
             break
     # The last unit ends the round.
-    assert [n for n in names if n.endswith("#000000000")] == [f"3/{n}#000000000" for n in ("a", MODEL, f"{MODEL}-b")]
+    assert [n for n in names if n.endswith("#000000000")] == [f"3/{n}#000000000" for n in ("a", MODEL, f"{MODEL}-b", f"{MODEL}0")]
     assert units == reconcile(world).units
 
 
@@ -461,3 +503,41 @@ def test_the_function_reconciles_counts_and_says_what_it_opened(
     reconcile_function.verifiers.cache_clear()
     assert (answer["opened"], answer["finished"], answer["errors"]) == (1, True, [])
     assert '"FindingsOpened":[1.0]' in capsys.readouterr().out.replace(" ", "")
+
+
+def test_a_decision_by_a_login_that_was_planted_for_a_person_is_found() -> None:
+    """An administrator maps a second login of one human to another person, and decides by it."""
+    world = EvidenceWorld()
+    world.validate()
+    world.open()
+    world.meta._apply([Put(login_key("dana-2"), {"person": "erin", "login": "dana-2"})])
+    world.approve(session("approver", "dana-2", person="erin"), signed=False)
+    world.sequence()
+    reconcile(world)
+    assert found(world) == ["decision.login"]
+
+
+def test_what_happens_to_persons_and_root_in_order_is_no_finding() -> None:
+    world = make_world()
+    add_person(world.meta, "heidi", ["heidi"], name="Heidi", by=ADMIN, at=world.clock.now())
+    add_person(world.meta, "heidi", ["heidi-2"], name="", by=ADMIN, at=world.clock.now(), ssh_keys=[SshPerson("heidi").public])
+    fingerprint = SshKey.parse(SshPerson("heidi").public).fingerprint
+    reconcile(world)
+    assert found(world) == [], "while the events wait"
+    withdraw_keys(world.meta, "heidi", [fingerprint], reason="lost", by=ADMIN, at=world.clock.now())
+    world.sequence()
+    world.rotate_keys()
+    reconcile(world, verifiers=world.log_keys)
+    world.sequence()
+    reconcile(world, verifiers=world.log_keys)
+    assert found(world) == []
+
+
+def test_a_root_that_was_set_back_to_an_earlier_publication_is_found() -> None:
+    world = make_world()
+    earlier = copy.deepcopy(world.meta.rows[ROOT_KEY])
+    world.rotate_keys()
+    world.sequence()
+    world.meta.rows[ROOT_KEY] = earlier
+    reconcile(world, verifiers=world.log_keys)
+    assert found(world) == ["root.set_back"]
