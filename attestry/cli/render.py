@@ -146,6 +146,9 @@ def _approvals(row: Mapping[str, Any]) -> Table:
     for decision in row.get("approvals", []):
         cells = (_text(decision.get(k)) for k in ("person", "decision", "at", "reason"))
         proof = "signed by person" if decision.get("signed_by_person") else "recorded by registry"
+        if console := decision.get("console"):
+            mfa = "with MFA" if console["mfa"] else "without MFA"
+            proof += f", AWS console {mfa}, CloudTrail event {console['event_id']} (SHA-256 {_short(console['event_sha256'])})"
         table.add_row(*cells, _short(decision.get("evidence")), proof)
     return table
 

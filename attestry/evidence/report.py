@@ -258,6 +258,8 @@ def _approval(s: Sources) -> str:
     for n, at, e in s.moves_of("approval.given", "version.approved", "version.rejected", stage="APPROVAL"):
         data = e["data"]
         grade = "signed by person" if data.get("signed_by_person") else "recorded by registry"
+        if console := data.get("console"):
+            grade += f"; AWS console, CloudTrail event {plain(console['event_id'])}, SHA-256 `{plain(console['event_sha256'])}`"
         roles = ", ".join(plain(r) for r in e["principal"]["roles"])
         decisions.append((_who(e), roles or "policy", plain(data.get("decision")), plain(data["reason"]), _place(n, at), grade))
     packets = sorted({str(e["data"]["evidence"]) for _, _, e in s.moves_of("stage.started", stage="APPROVAL")})
