@@ -165,7 +165,7 @@ class Demo:
     def _cut_over(self) -> str:
         states = self._stack.session("erin").client("stepfunctions")
         with Answers(self._client("frank-consumer"), self._rows) as answers:
-            start = {"model": MODEL, "version": 2, "decision": "approve", "reason": "better on every metric; decided in the console"}
+            start = {"action": "approve", "model": MODEL, "version": 2, "reason": "better on every metric; decided in the console"}
             execution = states.start_execution(stateMachineArn=self._decision_arn(), input=json.dumps(start))["executionArn"]
             self._await(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "RegistryDecision has not ended")
             described = states.describe_execution(executionArn=execution)
@@ -182,8 +182,10 @@ class Demo:
         expect(
             approval["person"] == "erin" and "CloudTrail" in approval["principal"]["method"], f"the approval names {approval['principal']}"
         )
+        event = approval["console"]["event_sha256"]
+        expect(approval["principal"]["method"].endswith(event), "the approval does not name CloudTrail's event by its digest")
         before, after = answers.versions.count(1), answers.versions.count(2)
-        return f"approved by {approval['person']} (identity from CloudTrail); {before} predictions by version 1, then {after} by version 2"
+        return f"approved by {approval['person']} (identity from CloudTrail, event {event[:12]}…); {before} predictions by version 1, then {after} by version 2"
 
     def _roll_back(self) -> str:
         frank = self._client("frank")

@@ -126,7 +126,11 @@ def run_execution(
     record: CallRecord | None = None
     confirmed = False
     try:
-        described = _describe(ports.executions, asked)
+        described = ports.executions.describe(asked.execution_arn)
+        if described is None:
+            # What Step Functions describes lags a little behind what it starts.
+            return dict(WAIT)
+        _check_given_on(described, asked)
         done = ports.meta.get(act_key(asked.execution_arn))
         if done is not None and done.get("outcome"):
             return dict(done["outcome"])
@@ -171,13 +175,11 @@ def _act(
     return act(ConsoleAct(request, by, record, console_facts(record, asked.execution_arn), planned, again, at))
 
 
-def _describe(executions: Executions, asked: Asked) -> ExecutionDescription:
-    described = executions.describe(asked.execution_arn)
-    if described is None or described.arn != asked.execution_arn:
-        raise ForbiddenError("Step Functions knows no such execution")
+def _check_given_on(described: ExecutionDescription, asked: Asked) -> None:
+    if described.arn != asked.execution_arn:
+        raise ForbiddenError("Step Functions describes another execution")
     if canonical_bytes(_input(described)) != canonical_bytes(asked.body):
         raise ForbiddenError("the execution was started with another input than the one it gives on")
-    return described
 
 
 def _input(described: ExecutionDescription) -> Any:
