@@ -185,7 +185,8 @@ class Demo:
         event = approval["console"]["event_sha256"]
         expect(approval["principal"]["method"].endswith(event), "the approval does not name CloudTrail's event by its digest")
         before, after = answers.versions.count(1), answers.versions.count(2)
-        return f"approved by {approval['person']} (identity from CloudTrail, event {event[:12]}…); {before} predictions by version 1, then {after} by version 2"
+        told = f"approved by {approval['person']} (CloudTrail event {event[:12]}…)"
+        return f"{told}; {before} predictions by version 1, then {after} by version 2"
 
     def _roll_back(self) -> str:
         frank = self._client("frank")
