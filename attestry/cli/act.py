@@ -82,10 +82,14 @@ def _register_operations(app: typer.Typer) -> None:
         version: VersionArgument,
         reason: ReasonOption,
         wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is in place.")] = True,
+        strategy: Annotated[
+            str | None,
+            typer.Option("--strategy", metavar="NAME", help="`all-at-once`, whatever the manifest says; by default, what it says."),
+        ] = None,
     ) -> None:
-        """Put an approved version in place."""
+        """Put an approved version in place, or begin its rollout."""
         reference = read_reference(version)
-        answer = cli.client.deploy(reference.model, reference.number, reason)
+        answer = cli.client.deploy(reference.model, reference.number, reason, strategy=strategy)
         if not wait:
             cli.show(answer, lambda _: f"{reference} is being deployed")
             return
@@ -98,10 +102,17 @@ def _register_operations(app: typer.Typer) -> None:
         cli.end(ExitCode.OK if followed.is_good else ExitCode.FAILED)
 
     @verb(app, roles=("deployer",))
-    def rollback(cli: Cli, model: ModelArgument, reason: ReasonOption) -> None:
-        """Put the version before the deployed one back in place."""
-        deployed: dict[str, Any] = next((d for d in cli.client.model(model).get("deployed", []) if d["environment"] == "production"), {})
-        answer = cli.client.rollback(model, reason, to=deployed.get("previous"))
+    def rollback(
+        cli: Cli,
+        model: ModelArgument,
+        reason: ReasonOption,
+        to: Annotated[
+            int | None, typer.Option("--to", metavar="NUMBER", help="The version; by default, the one that is kept for rollback.")
+        ] = None,
+        environment: Annotated[str, typer.Option("--environment", metavar="NAME", help="Where.")] = "production",
+    ) -> None:
+        """Put the version before the deployed one, or another approved one, back in place; asked for twice, it needs --to."""
+        answer = cli.client.rollback(model, reason, to=to, environment=environment)
         cli.show(answer, lambda a: f"{model}@{a['version']} is {a['standing']}")
 
     @verb(app, roles=("scientist", "deployer"))
@@ -131,15 +142,20 @@ def _register_predict(app: typer.Typer) -> None:
         wait: Annotated[
             float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait while the version loads.")
         ] = LOADING_SECONDS,
+        environment: Annotated[str, typer.Option("--environment", metavar="NAME", help="Where; by default in production.")] = "",
+        routing_key: Annotated[
+            str, typer.Option("--routing-key", metavar="TEXT", help="Requests of the same key go to a canary or not alike.")
+        ] = "",
     ) -> None:
-        """Ask the deployed version; the answer carries its prediction ID and receipt."""
+        """Ask the deployed version, or its canary; the answer names which, and carries its prediction ID and receipt."""
         from attestry.cli import render
 
         name, at, _ = model.partition("@")
         if at:
             raise typer.BadParameter(f"only the version that stands deployed predicts, so give the model alone: attestry predict {name}")
         cli.patience_seconds = wait
-        cli.show(cli.client.predict(model, read_instances(file, instance or [])), render.prediction)
+        instances = read_instances(file, instance or [])
+        cli.show(cli.client.predict(model, instances, environment=environment, routing_key=routing_key), render.prediction)
 
 
 def read_instances(file: Path | None, texts: list[str]) -> list[Any]:

@@ -16,7 +16,21 @@ from attestry.cli.context import JsonOption, ProfileOption
 def make_app() -> typer.Typer:
     """Return the command line with all its verbs."""
     # The verbs register themselves; each imports what it needs when it runs.
-    from attestry.cli import act, candidates, embedded, evidence, ledger, lineage, operate_verbs, packet, people, policy, read, root
+    from attestry.cli import (
+        act,
+        candidates,
+        embedded,
+        evidence,
+        ledger,
+        lineage,
+        operate_verbs,
+        packet,
+        people,
+        policy,
+        read,
+        rollout,
+        root,
+    )
 
     app = typer.Typer(
         name="attestry",
@@ -29,7 +43,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_keep_shared_options)
-    for module in (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, people, policy, root):
+    for module in (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, people, policy, rollout, root):
         module.register(app)
     return app
 

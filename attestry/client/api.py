@@ -161,19 +161,32 @@ class RegistryClient:
         """Return the conflicts of interest that were declared on a model, what was withdrawn included."""
         return _rows(self._get(f"/v1/models/{_part(model)}/conflicts"), "conflicts")
 
-    def deploy(self, model: str, number: int, reason: str) -> Any:
-        """Begin to put an approved version in place."""
-        return self._post(f"{_version(model, number)}/deployment", {"reason": reason})
+    def deploy(self, model: str, number: int, reason: str, *, strategy: str | None = None) -> Any:
+        """Begin to put an approved version in place, by its manifest's strategy or `all-at-once`."""
+        return self._post(f"{_version(model, number)}/deployment", {"reason": reason, **_given(strategy=strategy)})
 
-    def rollback(self, model: str, reason: str, *, to: int | None = None) -> Any:
-        """Put the previous version back in place.
+    def promote(self, model: str, number: int, to: str, reason: str) -> Any:
+        """Begin to put a version in place in the environment after the one where it stands deployed."""
+        return self._post(f"{_version(model, number)}/promotion", {"to": to, "reason": reason})
+
+    def rollout(self, model: str, *, environment: str = "production") -> Any:
+        """Return what stands beside the deployed version: `canary` and `shadow`, each empty or with what was seen of it."""
+        return self._get(f"/v1/models/{_part(model)}/rollout", {"environment": environment})
+
+    def change_rollout(self, model: str, action: str, reason: str, *, environment: str = "production") -> Any:
+        """Advance, halt or finish the rollout of an environment."""
+        return self._post(f"/v1/models/{_part(model)}/rollout", {"action": action, "reason": reason, "environment": environment})
+
+    def rollback(self, model: str, reason: str, *, to: int | None = None, environment: str | None = None) -> Any:
+        """Put the version that is kept for rollback, or another approved one, back in place.
 
         Args:
             model: the model's name.
             reason: why.
-            to: number of that version. Without it the request must not be sent twice: the second would roll the first one back.
+            to: number of that version. Without it the registry refuses a rollback right after a rollback.
+            environment: where; by default in production.
         """
-        return self._post(f"/v1/models/{_part(model)}/rollback", {"reason": reason, **({"to": to} if to is not None else {})})
+        return self._post(f"/v1/models/{_part(model)}/rollback", {"reason": reason, **_given(to=to, environment=environment)})
 
     def retry(self, model: str, number: int, reason: str) -> Any:
         """Try a failed version again."""
@@ -232,9 +245,17 @@ class RegistryClient:
         """Set the share of predictions, 0 to 1, whose payload is kept for what is deployed."""
         return self._post(f"/v1/models/{_part(model)}/capture", {"rate": rate, "reason": reason, "environment": environment})
 
-    def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Any:
-        """Return predictions with their ID and receipt; waits while the version loads."""
-        return self._post(f"/v1/models/{_part(model)}/predictions", {"instances": list(instances)})
+    def predict(self, model: str, instances: Sequence[Mapping[str, Any]], *, environment: str = "", routing_key: str = "") -> Any:
+        """Return predictions with their ID and receipt; waits while the version loads.
+
+        Args:
+            model: the model's name.
+            instances: what is asked for.
+            environment: where; by default in production.
+            routing_key: requests with the same key go to a canary or not alike; by default each goes by chance.
+        """
+        query = {name: value for name, value in (("environment", environment), ("routing_key", routing_key)) if value}
+        return self._post(f"/v1/models/{_part(model)}/predictions", {"instances": list(instances)}, query)
 
     def trace(self, prediction_id: str, *, deep: bool = False) -> Any:
         """Return the trace document of a prediction; `deep` has every file hashed again."""
@@ -360,8 +381,8 @@ class RegistryClient:
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self.call("GET", path, query=query)
 
-    def _post(self, path: str, body: Any) -> Any:
-        return self.call("POST", path, body=body)
+    def _post(self, path: str, body: Any, query: Mapping[str, Any] | None = None) -> Any:
+        return self.call("POST", path, query=query, body=body)
 
     def _signed(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any) -> AWSRequest:
         url = f"{self.api_url}{path}" + (f"?{urlencode(query)}" if query else "")

@@ -102,3 +102,49 @@ def test_no_findings_end_well(api: ApiDouble, run: Run) -> None:
     api.answer("GET /v1/findings", {"findings": []})
     done = run("findings", "credit-risk")
     assert (done.exit_code, done.stdout.strip()) == (0, "no open findings")
+
+
+def test_rollout_tells_what_stands_beside_the_deployed_version(api: ApiDouble, run: Run) -> None:
+    plan = {"steps": [5, 50], "minutes": 60}
+    failure = {"at": "2026-01-02T03:04:05Z", "why": "predict_fn raised"}
+    canary = {"number": 3, "share": 5, "since": "then", "plan": plan, "answered": 12, "failed": 1, "p95_ms": 40, "failures": [failure]}
+    counts = {"compared": 2, "instances": 4, "agreed": 3, "numeric": 4, "failed": 1, "skipped": 0, "difference": "0.5"}
+    shadow = {"number": 4, "begun": "then", "plan": plan, "comparison": counts, "last_error": "boom"}
+    answer = {"model": "credit-risk", "environment": "production", "deployed": 2, "canary": canary, "shadow": shadow}
+    api.answer("GET /v1/models/credit-risk/rollout", answer)
+    told = " ".join(run("rollout", "credit-risk").stdout.split())
+    assert "credit-risk@2 stands DEPLOYED in production" in told
+    assert "credit-risk@3 stands CANARY: 5 percent of the requests (steps 5, 50)" in told
+    assert "12 predictions, 1 failures; 95 percent took up to 40 ms" in told
+    assert "predict_fn raised" in told
+    assert "2 requests compared: 3 of 4 predictions agree; 1 failed numbers differ by 0.125 on average" in told
+    api.answer("GET /v1/models/credit-risk/rollout", {**answer, "deployed": None, "canary": {}, "shadow": {}})
+    told = " ".join(run("rollout", "credit-risk").stdout.split())
+    assert told == "nothing is deployed in production nothing is rolled out beside it"
+
+
+def test_a_rollout_is_changed_with_a_reason(api: ApiDouble, run: Run) -> None:
+    api.answer("POST /v1/models/credit-risk/rollout", {"model": "credit-risk", "version": 3, "standing": "APPROVED"})
+    assert run("rollout", "credit-risk", "halt").exit_code == 2
+    done = run("rollout", "credit-risk", "halt", "--reason", "too many refusals", "--environment", "staging")
+    assert done.stdout.strip() == "credit-risk@3 is APPROVED in staging"
+    assert api.asked[-1].body == {"action": "halt", "reason": "too many refusals", "environment": "staging"}
+
+
+def test_a_promotion_names_the_next_environment(api: ApiDouble, run: Run) -> None:
+    api.answer("POST /v1/models/credit-risk/versions/3/promotion", {"model": "credit-risk", "version": 3}, 202)
+    done = run("promote", "credit-risk@3", "--to", "production", "--reason", "fine in staging")
+    assert done.stdout.strip() == "credit-risk@3 is being promoted to production"
+    assert api.asked[-1].body == {"to": "production", "reason": "fine in staging"}
+
+
+def test_a_rollback_leads_to_a_version_of_ones_choice(api: ApiDouble, run: Run) -> None:
+    api.answer("POST /v1/models/credit-risk/rollback", {"version": 1, "standing": "DEPLOYED"})
+    assert run("rollback", "credit-risk", "--to", "1", "--reason", "worse").exit_code == 0
+    assert api.asked[-1].body == {"reason": "worse", "to": 1, "environment": "production"}
+
+
+def test_a_deployment_may_leave_out_the_rollout(api: ApiDouble, run: Run) -> None:
+    api.answer("POST /v1/models/credit-risk/versions/3/deployment", {}, 202)
+    assert run("deploy", "credit-risk@3", "--reason", "now", "--strategy", "all-at-once", "--no-wait").exit_code == 0
+    assert api.asked[-1].body == {"reason": "now", "strategy": "all-at-once"}

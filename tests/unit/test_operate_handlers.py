@@ -10,15 +10,22 @@ import pytest
 
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
+from attestry.domain.rollout import Plan
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.usecases.deploy import swap_pointer
 from attestry.usecases.records import load_version, pointer_key
+from attestry.usecases.rollout import begin_rollout
 from lambdas import operate, sweep
 from tests.fakes import FixedClock, MemoryFunctions, MemoryMetaStore, MemoryPipeline
 from tests.versions import AT, ATTESTOR, ERIN, add_logins, make_approved, make_version
 
 MODEL = "credit-risk"
-SETTINGS = {"ATTESTRY_ACCOUNT": "123456789012", "ATTESTRY_GATE_FUNCTION": "gate", "ATTESTRY_OPERATE_FUNCTION": "operate"}
+SETTINGS = {
+    "ATTESTRY_ACCOUNT": "123456789012",
+    "ATTESTRY_DEPLOY_FUNCTION": "deploy",
+    "ATTESTRY_GATE_FUNCTION": "gate",
+    "ATTESTRY_OPERATE_FUNCTION": "operate",
+}
 
 
 @pytest.fixture
@@ -134,3 +141,58 @@ def test_the_sweep_has_retired_what_is_due(world: World) -> None:
     sweep.handler({}, None)
     world.functions.deliver()  # type: ignore[attr-defined]
     assert load_version(world.meta, MODEL, 1).standing is Standing.RETIRED
+
+
+ROLLOUT = "/v1/models/{model}/rollout"
+
+
+def canaried(world: World) -> None:
+    deployed(world, 1)
+    make_approved(world.meta, 2, strategy=Plan("canary", (5, 50), 10, 0).to_item())
+    begin_rollout(world.meta, ATTESTOR, MODEL, 2, environment="production", by=ERIN, reason="approved", at=AT)
+
+
+def test_a_rollout_is_advanced_halted_and_finished_through_the_api(world: World) -> None:
+    canaried(world)
+    assert post(ROLLOUT, {"action": "advance", "reason": "fine"})[1]["standing"] == "CANARY"
+    assert world.meta.rows[pointer_key(MODEL, "production")]["canary"]["share"] == 50
+    assert post(ROLLOUT, {"action": "finish", "reason": "fine"})[1]["standing"] == "DEPLOYED"
+    status, answer = post(ROLLOUT, {"action": "halt", "reason": "late"})
+    assert (status, answer["error"]["message"]) == (404, "credit-risk has no canary or shadow in production")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"action": "skip", "reason": "r"}, "action"),
+        ({"action": "halt"}, "reason"),
+        ({"action": "halt", "reason": "r", "environment": 1}, "environment"),
+    ],
+)
+def test_a_rollout_is_changed_only_as_the_rules_have_it(world: World, body: dict[str, Any], field: str) -> None:
+    canaried(world)
+    status, answer = post(ROLLOUT, body)
+    assert (status, answer["error"]["details"]["problems"][0]["field"] if "details" in answer["error"] else field) == (400, field)
+    assert load_version(world.meta, MODEL, 2).standing is Standing.CANARY
+
+
+@pytest.mark.parametrize("role", ["consumer", "scientist", "approver"])
+def test_only_a_deployer_changes_a_rollout(world: World, role: str) -> None:
+    canaried(world)
+    assert post(ROLLOUT, {"action": "finish", "reason": "mine"}, role=role)[0] == 403
+    assert load_version(world.meta, MODEL, 2).standing is Standing.CANARY
+
+
+PROMOTION = f"{VERSION}/promotion"
+
+
+def test_a_promotion_goes_to_the_next_environment_and_leaves_none_out(world: World) -> None:
+    make_approved(world.meta, 1, deployment_environment="staging", promotes_to=("uat", "production"))
+    assert post(PROMOTION, {"to": "uat", "reason": "fine"})[0] == 409  # it does not stand deployed in staging
+    facts: Any = {"environment": "staging", "capture_rate": "1", "by": ERIN, "reason": "first", "at": AT}
+    swap_pointer(world.meta, ATTESTOR, MODEL, 1, **facts)
+    status, answer = post(PROMOTION, {"to": "production", "reason": "quick"})
+    assert (status, answer["error"]["message"].endswith("the next one is uat")) == (409, True)
+    assert post(PROMOTION, {"to": "uat", "reason": "fine"})[0] == 202
+    ((name, message),) = world.functions.sent
+    assert (name, message["environment"], message["version"]) == ("deploy", "uat", 1)
