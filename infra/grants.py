@@ -27,7 +27,6 @@ WITHOUT_RESOURCE: Mapping[str, str] = {
     "states:SendTaskSuccess": "a task token names the execution; the action has no resource type",
     "states:SendTaskFailure": "a task token names the execution; the action has no resource type",
     "cloudtrail:LookupEvents": "the event history has no resource type",
-    "cloudwatch:DescribeAlarms": "asked for by names that manifests give; a list of alarms has no narrower resource",
     "cloudwatch:GetMetricData": "metrics have no resource type",
     "cloudwatch:GetMetricStatistics": "metrics have no resource type",
     "ec2:CreateNetworkInterface": "Lambda makes the interface before it has an ARN; denied to the function's own code",

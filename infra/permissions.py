@@ -116,7 +116,10 @@ def _deploy(g: Grants) -> Statements:
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("ROLLOUTS", delete=True),
         *g.read_index("VERSION_KEYS#*"),
-        iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=["*"]),
+        iam.PolicyStatement(
+            actions=["cloudwatch:DescribeAlarms"],
+            resources=[f"arn:{Aws.PARTITION}:cloudwatch:{Aws.REGION}:{Aws.ACCOUNT_ID}:alarm:*"],
+        ),
         *g.read_objects(g.stores.store, "environments/*", FROZEN),
         *g.attest(),
         *g.list_versions(g.stores.store),

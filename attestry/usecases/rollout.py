@@ -7,8 +7,8 @@ Rules:
 - A canary that is halted goes back to APPROVED, in DEPLOYMENT FAILED with the reason: callers stay on the deployed version, and the version
   can be tried again. It is not rejected; that only approvers can do.
 - A shadow never puts itself in place: when its time is over it stands APPROVED, and somebody deploys it.
-- What comes into an environment for the first time comes at once: there is nobody to share with. Where the place is vacant since what stood
-  there was killed or retired, a canary or shadow is refused, so that nobody puts in place what was to be tried first.
+- What comes into an environment for the first time, or after a promotion, comes at once: there is nobody to share with. Where the place is
+  vacant since what stood there was killed or retired, a canary or shadow is refused, so that nobody puts in place what was to be tried first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attestry.ports import Item, MetaStore, Update, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
 from attestry.usecases.deploy import Deployment, approvers_of, deployment_predicate, leave_elsewhere, require_deployable, swap_pointer
-from attestry.usecases.pointer import ROLLOUTS, kept_in, number_in, rollout_in, vacancy
+from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, number_in, rollout_in, vacancy
 from attestry.usecases.records import Move, load_version, move_writes, pointer_key
 from attestry.usecases.rollout_places import forget_rollouts, keep_rollout, leave_writes
 
@@ -68,9 +68,15 @@ def plan_of(version: Version, strategy: str | None = None) -> Plan:
 
 
 def is_at_once(meta: MetaStore, version: Version, plan: Plan, environment: str) -> bool:
-    """Return whether a version comes into place at once: so planned, the first one there, or one that has stood there before."""
+    """Return whether a version comes into place at once.
+
+    It does when that is planned, when it is the first one there, when the one before has gone on to the next environment, and when it has
+    stood there before.
+    """
     pointer = meta.get(pointer_key(version.model, environment))
-    return plan.strategy == ALL_AT_ONCE or pointer is None or version.number in (number_in(pointer), kept_in(pointer))
+    if plan.strategy == ALL_AT_ONCE or pointer is None or version.number in (number_in(pointer), kept_in(pointer)):
+        return True
+    return number_in(pointer) is None and pointer["vacant"]["kind"] == PROMOTED
 
 
 def begin_rollout(

@@ -272,8 +272,8 @@ def objects_of(template: Template, name: str, action: str) -> set[str]:
     return {str(r).split("/", 1)[1] for s in statements for r in listed(s["Resource"]) if "/" in str(r)}
 
 
-def test_predict_writes_receipts_and_audits_and_no_other_row(template: Template) -> None:
-    assert written_rows(template, "predict") == {"AUDIT", "KEY#*"}
+def test_predict_writes_receipts_audits_and_what_canaries_and_shadows_need_and_no_other_row(template: Template) -> None:
+    assert written_rows(template, "predict") == {"AUDIT", "CANARY#*", "KEY#*", "SHADOW#*", "SHADOWED#*"}
 
 
 @pytest.mark.parametrize("name", ["registry", "bundle"])
@@ -518,7 +518,7 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
 def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> None:
     kinds = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
     policies = [properties["PolicyDocument"] for kind in kinds for properties in template.of_type(kind).values()]
-    assert len(policies) == 12
+    assert len(policies) == 13
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])
 

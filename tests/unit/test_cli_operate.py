@@ -118,7 +118,11 @@ def test_rollout_tells_what_stands_beside_the_deployed_version(api: ApiDouble, r
     assert "12 predictions, 1 failures; 95 percent took up to 40 ms" in told
     assert "predict_fn raised" in told
     assert "2 requests compared: 3 of 4 predictions agree; 1 failed numbers differ by 0.125 on average" in told
-    api.answer("GET /v1/models/credit-risk/rollout", {**answer, "deployed": None, "canary": {}, "shadow": {}})
+
+
+def test_rollout_says_when_there_is_none(api: ApiDouble, run: Run) -> None:
+    answer = {"model": "credit-risk", "environment": "production", "deployed": None, "canary": {}, "shadow": {}}
+    api.answer("GET /v1/models/credit-risk/rollout", answer)
     told = " ".join(run("rollout", "credit-risk").stdout.split())
     assert told == "nothing is deployed in production nothing is rolled out beside it"
 

@@ -191,6 +191,8 @@ def test_a_promotion_leaves_the_environment_before(meta: MemoryMetaStore) -> Non
     assert "number" not in pointer(meta, "staging")
     assert pointer(meta, "staging")["vacant"]["kind"] == "promotion"
     assert load_version(meta, MODEL, 4).deployment_environment == "production"
+    following = load_version(meta, MODEL, 2)
+    assert is_at_once(meta, following, plan_of(following), "staging")
     assert_ledger_agrees(meta)
 
 
