@@ -8,7 +8,7 @@ Rules:
   can be tried again. It is not rejected; that only approvers can do.
 - A shadow never puts itself in place: when its time is over it stands APPROVED, and somebody deploys it.
 - What comes into an environment for the first time, or after a promotion, comes at once: there is nobody to share with. Where the place is
-  vacant since what stood there was killed or retired, a canary or shadow is refused, so that nobody puts in place what was to be tried first.
+  vacant since what stood there was killed or retired, a canary or shadow is refused: nobody puts in place what was to be tried first.
 """
 
 from __future__ import annotations
