@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
+# Bytecode goes into .venv and nowhere else: no folder of the project holds any, and nothing is compiled twice (uv installs sources alone).
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/bytecode
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-long lint types unit embedded synth bench verifier lock clean up down

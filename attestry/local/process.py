@@ -35,6 +35,7 @@ _ALLOWED = (
     "http_proxy",
     "https_proxy",
     "LD_LIBRARY_PATH",
+    "PYTHONPYCACHEPREFIX",
 )
 _ALLOWED_PREFIXES = ("LC_", "PIP_")
 _START_SECONDS = 60.0
