@@ -139,7 +139,19 @@ def run(child: Child, watch: Watch, log: BoundedLog, *, sparing: Collection[int]
         log: takes its output.
         sparing: processes below this one that do not belong to the child.
     """
-    process, reader = start(child)
+    return attend(*start(child), watch, log, sparing=sparing)
+
+
+def attend(process: subprocess.Popen[bytes], reader: int, watch: Watch, log: BoundedLog, *, sparing: Collection[int] = ()) -> Ending:
+    """Stay with a process that leads a session of its own until it has ended; nothing that it started outlives it.
+
+    Args:
+        process: the process.
+        reader: descriptor that its output arrives on, not blocking; closed at the end.
+        watch: when to end it.
+        log: takes its output.
+        sparing: processes below this one that do not belong to it.
+    """
     try:
         stopped = _wait(process, reader, watch, log, sparing)
     finally:

@@ -16,6 +16,7 @@ from attestry.sandbox.paths import check_distinct, check_relative_path
 
 MAX_JOB_BYTES = 8 << 20
 MODES = ("script", "predict")
+SCRIPT_SUFFIXES = (".py", ".R", ".r")
 _CHANNEL = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,126}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -27,7 +28,7 @@ class Input:
 
     Attributes:
         path: relative path that it gets, or the name of the archive.
-        url: presigned GET.
+        url: presigned GET; empty for a file that a service has mounted.
         size: bytes.
         sha256: hex.
     """
@@ -57,7 +58,7 @@ class Job:
         timeout_seconds: wall clock limit of the script.
         max_output_bytes: limit of each output folder, before compression.
         max_log_bytes: limit of the log.
-        environment: zip with the packages.
+        environment: zip with the packages; None in a container, which brings its own.
         source: tar.gz with the source, without a leading folder.
         entry_point: path of the script within the source.
         arguments: hyperparameters, in order.
@@ -72,7 +73,7 @@ class Job:
     timeout_seconds: float
     max_output_bytes: int
     max_log_bytes: int
-    environment: Input
+    environment: Input | None
     source: Input
     entry_point: str
     arguments: Mapping[str, Any]
@@ -82,17 +83,36 @@ class Job:
 
 
 def read_job(document: Mapping[str, Any]) -> Job:
-    """Return the job of a document.
+    """Return the job of a document for the sandbox.
 
     Raises:
         BadJobError: a field is missing or has the wrong form; the message names it.
     """
+    environment = read_input("environment", _mapping(document, "environment"), "environment.zip")
+    return _read(document, environment, mounted=False, entry_point=read_entry_point(document))
+
+
+def read_container_job(document: Mapping[str, Any], *, mounted: bool) -> Job:
+    """Return the job of a document for a container, which brings its own packages and may bring R.
+
+    Args:
+        document: the document.
+        mounted: whether a service has laid the inputs out, so that they have no URLs.
+
+    Raises:
+        BadJobError: a field is missing or has the wrong form; the message names it.
+    """
+    suffixes = (".py",) if document.get("mode") == "predict" else SCRIPT_SUFFIXES
+    return _read(document, None, mounted=mounted, entry_point=read_entry_point(document, suffixes))
+
+
+def _read(document: Mapping[str, Any], environment: Input | None, *, mounted: bool, entry_point: str) -> Job:
     if document.get("format") != 1:
         raise BadJobError("format: only 1 is known")
     mode = _text(document, "mode")
     if mode not in MODES:
         raise BadJobError(f"mode: one of {', '.join(MODES)}")
-    channels = {name: _files(f"channels.{name}", files) for name, files in _mapping(document, "channels").items()}
+    channels = {name: _files(f"channels.{name}", files, mounted) for name, files in _mapping(document, "channels").items()}
     for name in channels:
         if not _CHANNEL.fullmatch(name):
             raise BadJobError(f"channels: {name!r} is not a channel name (lower case letters, digits and _)")
@@ -108,34 +128,34 @@ def read_job(document: Mapping[str, Any]) -> Job:
         timeout_seconds=_positive(document, "timeout_seconds"),
         max_output_bytes=int(_positive(document, "max_output_bytes")),
         max_log_bytes=int(_positive(document, "max_log_bytes")),
-        environment=read_input("environment", _mapping(document, "environment"), "environment.zip"),
-        source=read_input("source", _mapping(document, "source"), "source.tar.gz"),
-        entry_point=read_entry_point(document),
+        environment=environment,
+        source=read_input("source", _mapping(document, "source"), "source.tar.gz", mounted=mounted),
+        entry_point=entry_point,
         arguments=arguments,
         channels=channels,
-        model=_files("model", document.get("model", [])),
+        model=_files("model", document.get("model", []), mounted),
         outputs={name: _upload(name, value) for name, value in _mapping(document, "outputs").items()},
     )
 
 
-def read_entry_point(document: Mapping[str, Any]) -> str:
+def read_entry_point(document: Mapping[str, Any], suffixes: tuple[str, ...] = (".py",)) -> str:
     """Return the path of the script.
 
     Raises:
-        BadJobError: it is not a relative path of a Python file.
+        BadJobError: it is not a relative path of a Python file, or of one that ends as `suffixes` say.
     """
     path = _text(document, "entry_point")
     try:
         check_relative_path(path)
     except UnsafeArchiveError as error:
         raise BadJobError(f"entry_point: {error}") from error
-    if not path.endswith(".py"):
-        raise BadJobError(f"entry_point: {path!r} is not a Python file")
+    if not path.endswith(suffixes):
+        raise BadJobError(f"entry_point: {path!r} is not a Python file{' or an R file' if len(suffixes) > 1 else ''}")
     return path
 
 
-def read_input(field: str, value: Any, path: str | None = None) -> Input:
-    """Return one input; its path is `path` or, without it, that of the document.
+def read_input(field: str, value: Any, path: str | None = None, *, mounted: bool = False) -> Input:
+    """Return one input; its path is `path` or, without it, that of the document. One that is mounted has no URL.
 
     Raises:
         BadJobError: it breaks the format.
@@ -144,7 +164,7 @@ def read_input(field: str, value: Any, path: str | None = None) -> Input:
         raise BadJobError(f"{field}: not an object")
     try:
         name = check_relative_path(path if path is not None else _text(value, "path"))
-        url = _text(value, "url")
+        url = "" if mounted else _text(value, "url")
     except (UnsafeArchiveError, BadJobError) as error:
         raise BadJobError(f"{field}: {error}") from error
     size, sha256 = value.get("size"), value.get("sha256")
@@ -155,10 +175,10 @@ def read_input(field: str, value: Any, path: str | None = None) -> Input:
     return Input(name, url, size, sha256)
 
 
-def _files(field: str, value: Any) -> tuple[Input, ...]:
+def _files(field: str, value: Any, mounted: bool) -> tuple[Input, ...]:
     if not isinstance(value, list):
         raise BadJobError(f"{field}: not a list")
-    files = tuple(read_input(f"{field}[{index}]", item) for index, item in enumerate(value))
+    files = tuple(read_input(f"{field}[{index}]", item, mounted=mounted) for index, item in enumerate(value))
     try:
         check_distinct(file.path for file in files)
     except UnsafeArchiveError as error:

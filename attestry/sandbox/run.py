@@ -8,28 +8,26 @@ answered here is believed by the registry where it can be computed from the outp
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attestry.sandbox import confine
 from attestry.sandbox.child import Child, Ending, Watch, run
-from attestry.sandbox.collect import pack_folder
 from attestry.sandbox.contract import Folders, base_environment, script_arguments, script_environment
 from attestry.sandbox.environments import EnvironmentCache
-from attestry.sandbox.errors import LeftoverProcessError, OutputError, SandboxError, UploadError
+from attestry.sandbox.errors import BadJobError, LeftoverProcessError, SandboxError, UploadError
 from attestry.sandbox.fetch import fetch_document, fetch_file
 from attestry.sandbox.job import MAX_JOB_BYTES, Input, Job, read_job
 from attestry.sandbox.log import BoundedLog
 from attestry.sandbox.machine import cpu_count, describe_machine, gpu_count, total_memory_mib
+from attestry.sandbox.outcome import Result, judge
+from attestry.sandbox.outputs import upload_log, upload_outputs
 from attestry.sandbox.processes import end_descendants
 from attestry.sandbox.unpack import remove_tree, unpack_tar
-from attestry.sandbox.upload import upload_file
 from attestry.sandbox.workspace import Workspace, has_machine_of_its_own, remove_foreign_entries
 
 Answer = dict[str, Any]
@@ -39,27 +37,6 @@ RESERVE_SECONDS = 20.0
 WORKER_MIB = 192
 """Memory that this process itself may need, of what the function has."""
 PROCESSES_PER_FUNCTION = 512
-REQUIRED_OUTPUT = {"TRAINING": "model", "PROCESSING": "output", "VALIDATION": "output"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job came to.
-
-    Attributes:
-        outcome: SUCCEEDED, FAILED or TIMED_OUT.
-        exit_code: of the script, negative for a signal; None if it was not started.
-        error: a sentence, empty on success.
-    """
-
-    outcome: str
-    exit_code: int | None
-    error: str
-
-    def also_failed(self, error: str) -> Result:
-        """Return the result after one more thing went wrong."""
-        outcome = "FAILED" if self.outcome == "SUCCEEDED" else self.outcome
-        return Result(outcome, self.exit_code, f"{self.error}; {error}" if self.error else error)
 
 
 class Sandbox:
@@ -134,7 +111,7 @@ class Sandbox:
             if result.error:
                 log.write(f"\n[attestry: {result.error}]\n".encode())
             try:
-                _upload_log(job, folders, log)
+                upload_log(job, folders, log)
             except UploadError as fault:
                 result = result.also_failed(str(fault))
         finally:
@@ -142,15 +119,17 @@ class Sandbox:
         return result
 
     def _run_in(self, job: Job, folders: Folders, log: BoundedLog, deadline: float) -> Result:
+        if job.environment is None:
+            raise BadJobError("environment: missing")
         packages = self._environments.get(job.environment)
         _fetch_inputs(job, folders)
         ending, seconds = self._run_script(job, folders, packages, log, deadline)
-        result = _judge(ending, seconds, self._memory_mib, log)
+        result = judge(ending, log, seconds=seconds, memory_mib=max(64, self._memory_mib - WORKER_MIB))
         if foreign := self._remove_foreign():
             result = result.also_failed(f"the script wrote outside its folders: {', '.join(foreign[:5])}")
         if result.outcome == "SUCCEEDED":
             try:
-                _upload_outputs(job, folders)
+                upload_outputs(job, folders)
             except SandboxError as fault:
                 result = result.also_failed(str(fault))
         return result
@@ -212,57 +191,6 @@ def _fetch_inputs(job: Job, folders: Folders) -> None:
 def _fetch_all(files: tuple[Input, ...], folder: Path) -> None:
     for file in files:
         fetch_file(file, folder / file.path)
-
-
-def _judge(ending: Ending, seconds: float, memory_mib: int, log: BoundedLog) -> Result:
-    code = ending.exit_code
-    if ending.stopped == "time":
-        return Result("TIMED_OUT", code, f"the script ran past its limit of {seconds:.0f} s and was ended")
-    error = ""
-    if ending.stopped == "memory":
-        error = f"the script needed more than its memory, {max(64, memory_mib - WORKER_MIB)} MiB, and was ended"
-    elif ending.stopped == "disk":
-        error = "the script wrote more than its folders may hold and was ended"
-    elif not ending.clean:
-        error = "the script left processes that could not be ended"
-    elif code < 0:
-        error = f"the script was ended by {_signal_name(-code)}"
-    elif code:
-        error = f"the script ended with exit code {code}: {log.last_line() or 'it printed nothing'}"
-    return Result("FAILED" if error else "SUCCEEDED", code, error)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = str(number)
-    return f"signal {name}{' (out of memory?)' if number == signal.SIGKILL else ''}"
-
-
-def _upload_outputs(job: Job, folders: Folders) -> None:
-    required = REQUIRED_OUTPUT.get(job.stage, "output")
-    packed: list[tuple[str, Path]] = []
-    for name in ("model", "output") if job.mode == "script" else ("output",):
-        folder: Path = getattr(folders, name)
-        count = pack_folder(folder, folders.archives / f"{name}.tar.gz", max_bytes=job.max_output_bytes)
-        if name == required and not count:
-            raise OutputError(f"the script left nothing in {'SM_MODEL_DIR' if name == 'model' else 'SM_OUTPUT_DATA_DIR'}")
-        if name == required and name not in job.outputs:
-            raise OutputError(f"the job names no place for the {name}")
-        if count and name in job.outputs:
-            packed.append((name, folders.archives / f"{name}.tar.gz"))
-    # All are packed before the first goes up, so a bad one leaves nothing of the others behind.
-    for name, archive in packed:
-        upload_file(archive, job.outputs[name], name=name)
-
-
-def _upload_log(job: Job, folders: Folders, log: BoundedLog) -> None:
-    if "log" not in job.outputs:
-        return
-    file = folders.archives / "log.txt"
-    file.write_bytes(log.content())
-    upload_file(file, job.outputs["log"], name="log")
 
 
 def _now() -> str:
