@@ -132,6 +132,8 @@ def _evaluate(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, "environments/*", LABELS, HOLDOUT_PREDICTIONS),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.write_objects(g.stores.scratch, "jobs/*/evaluated/*"),
+        # Spark leaves prepared data as objects, not as one archive.
+        *(g.list_versions(g.stores.scratch) if "emr-serverless" in g.config.executors else []),
     ]
 
 
@@ -195,7 +197,8 @@ def _prepare_stage(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "registered/*", FROZEN, TRAINING, HOLDOUT),
         *g.write_objects(g.stores.store, "datasets/*", "environments/*", retain=True),
         *g.attest(),
-        *g.read_objects(g.stores.scratch, "jobs/*/job.json"),
+        # Inputs that a crashed try has laid out for a job are compared, not written again.
+        *g.read_objects(g.stores.scratch, "jobs/*/job.json", "jobs/*/in/*"),
         *g.write_objects(g.stores.scratch, "jobs/*"),
     ]
     if g.config.data_buckets:

@@ -38,4 +38,6 @@ def _preparer() -> StagePreparer:
     lock = files("attestry.evaluation").joinpath("requirements.lock").read_bytes()
     names = [n for n in settings.environment.get("ATTESTRY_DATA_BUCKETS", "").split(",") if n]
     buckets = {name: S3ObjectStore(world.clients.s3, name) for name in names}
-    return StagePreparer(world.meta, world.attestor, world.store, world.scratch, sandbox, evaluation_lock=lock, data_buckets=buckets)
+    return StagePreparer(
+        world.meta, world.attestor, world.store, world.scratch, sandbox, evaluation_lock=lock, jobs=settings.jobs, data_buckets=buckets
+    )

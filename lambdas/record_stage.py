@@ -8,8 +8,9 @@ from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.domain.stages import Stage
-from attestry.usecases.record_stage import StageRecorder, StageResult
+from attestry.usecases.record_stage import StageRecorder
 from attestry.usecases.sign_artifact import ArtifactSignature, request_artifact_signature
+from attestry.usecases.stage_result import StageResult
 
 SIGN_SECONDS = 120
 """How long the signing function may take; it lists a folder and reads one document."""

@@ -31,5 +31,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         naming,
         signed_tiers=world.settings.signed_approval_tiers,
         sandbox_memory_mib=world.settings.number("ATTESTRY_SANDBOX_MEMORY_MIB", 0) or None,
+        jobs=world.settings.jobs,
     )
     return registrar.register(upload, world.clock.now()).to_dict()

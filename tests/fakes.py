@@ -212,6 +212,8 @@ class MemoryObjectStore(_Faulty):
         super().__init__(faults)
         self.versions: dict[str, list[_Stored]] = {}
         self.forms: dict[str, tuple[str, int]] = {}
+        self.address = "memory://bucket/"
+        """Where presigned URLs lead; a test may serve them elsewhere."""
         self._lock = threading.Lock()
 
     def put_new(
@@ -270,7 +272,7 @@ class MemoryObjectStore(_Faulty):
         return iter(self._call("list_versions", entries))
 
     def presign_get(self, key: str, version_id: str | None, *, seconds: int) -> str:
-        return f"memory://bucket/{quote(key)}?op=get&version={version_id or ''}&seconds={seconds}"
+        return f"{self.address}{quote(key)}?op=get&version={version_id or ''}&seconds={seconds}"
 
     def presign_put_new(self, key: str, *, sha256: str, size: int, seconds: int) -> tuple[str, dict[str, str]]:
         url = f"memory://bucket/{quote(key)}?op=put&sha256={sha256}&size={size}&seconds={seconds}"
@@ -279,7 +281,7 @@ class MemoryObjectStore(_Faulty):
     def presign_post(self, key: str, *, max_bytes: int, seconds: int) -> dict[str, Any]:
         form = uuid.uuid4().hex
         self.forms[form] = (key, max_bytes)
-        return {"url": "memory://bucket/", "fields": {"key": key, "form": form}}
+        return {"url": self.address, "fields": {"key": key, "form": form}}
 
     def fetch(self, url: str) -> bytes:
         """Return what a GET of a presigned URL answers."""

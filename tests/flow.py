@@ -32,13 +32,14 @@ from attestry.usecases.gate import open_approval
 from attestry.usecases.new_version import Defaults
 from attestry.usecases.predict import Predictor
 from attestry.usecases.prepare_stage import StagePreparer
-from attestry.usecases.record_stage import StageRecorder, StageResult
+from attestry.usecases.record_stage import StageRecorder
 from attestry.usecases.records import load_version, login_key
 from attestry.usecases.refresh import Refresher
 from attestry.usecases.register import Registrar, Registration, UploadedManifest
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 from attestry.usecases.sign_artifact import ArtifactSignature, sign_artifact
 from attestry.usecases.stage_plan import Execution, Sandbox
+from attestry.usecases.stage_result import StageResult
 from attestry.usecases.trace import trace_prediction
 from attestry.usecases.upload import grant_upload, read_files
 from tests.fakes import Faults, FixedClock, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
@@ -167,7 +168,7 @@ class Flow:
         attempt: int = 1,
     ) -> StageResult:
         """Leave in scratch what the sandbox and the evaluation leave."""
-        prefix = f"jobs/{version.execution_id}/{stage.value}/{attempt}/"
+        prefix = f"jobs/{version.model}/{version.execution_id}/{stage.value}/{attempt}/"
         self.scratch.put(f"{prefix}log.txt", b"the script's log\n")
         summary: dict[str, Any] | None = None
         if stage is Stage.TRAINING:

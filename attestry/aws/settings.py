@@ -9,9 +9,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attestry.aws.errors import ConfigurationError
+from attestry.domain.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from attestry.domain.jobs import JobSettings
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,20 @@ class Settings:
         if not isinstance(value, list):
             raise ConfigurationError(f"{name} is a JSON list")
         return value
+
+    @property
+    def jobs(self) -> JobSettings:
+        """Return what the deployment says about jobs of other services: ATTESTRY_JOBS, a JSON object; without it, there are none."""
+        # Here alone: most functions start without it, the signing path above all.
+        from attestry.domain.jobs import JobSettings
+
+        try:
+            told = json.loads(self.environment.get("ATTESTRY_JOBS") or "{}")
+            return JobSettings.from_item(told if told.get("bucket") else {**told, "bucket": self.environment.get("ATTESTRY_SCRATCH", "")})
+        except (ValueError, AttributeError) as error:
+            raise ConfigurationError("ATTESTRY_JOBS is a JSON object") from error
+        except InvalidInputError as error:
+            raise ConfigurationError(f"ATTESTRY_JOBS: {error.message}") from error
 
     @property
     def gate_function(self) -> str:

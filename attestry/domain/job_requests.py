@@ -17,6 +17,9 @@ from attestry.domain.jobs import JobRequest, JobSettings, JobSpec, Service, serv
 from attestry.domain.stages import Stage
 
 JOB_CHANNEL = "attestry-job"
+MODEL_CHANNEL = "attestry-model"
+"""Where a frozen model lies for a stage that predicts with it."""
+
 SHIM = "shim.zip"
 SPARK_ENTRY = "spark_entry.py"
 PROCESSING_ROOT = "/opt/ml/processing"

@@ -174,6 +174,20 @@ class JobSpec:
             "attestry:candidate": self.candidate,
         }
 
+    def planned(self, executor: str, settings: JobSettings) -> dict[str, Any]:
+        """Return what the plan of the stage says about the job before it runs, JSON values."""
+        service = service_of(executor, self.place.stage)
+        sagemaker = executor == "sagemaker"
+        return {
+            "service": service.value,
+            "name": self.place.job_name,
+            "container": self.container,
+            "role": "" if service is Service.BATCH else settings.role_of(self.place.model),
+            "network_isolation": sagemaker and (settings.network_isolation or self.place.stage is not Stage.PROCESSING),
+            "subnets": list(settings.subnets) if sagemaker else [],
+            "kms_key": settings.kms_key,
+        }
+
 
 @dataclass(frozen=True)
 class JobRequest:

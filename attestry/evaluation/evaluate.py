@@ -20,7 +20,8 @@ def evaluate(event: Mapping[str, Any], store: ObjectStore, scratch: ObjectStore)
 
     Args:
         event: `stage`, `prefix` (scratch prefix that ends with `evaluated/`), and for PROCESSING `output_key`, `label_column` and
-            optionally `channels` (`{"training", "holdout"}`: folders within the output), for VALIDATION `predictions_key`, `labels`,
+            optionally `channels` (`{"training", "holdout"}`: folders within the output) and `output_prefix` (where Spark left the
+            output as objects, instead of an archive), for VALIDATION `predictions_key`, `labels`,
             `metrics`, `columns`.
         store: the model store; read for the labels only.
         scratch: the scratch bucket.

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.compute
@@ -59,7 +59,11 @@ def evaluate_processing(event: Mapping[str, Any], _store: ObjectStore, scratch: 
     prefix, label = str(event["prefix"]), str(event["label_column"])
     channels = event.get("channels") or {}
     train_name, holdout_name = str(channels.get("training", "train")), str(channels.get("holdout", "holdout"))
-    ignored = _unpack(scratch, str(event["output_key"]), folder, (train_name, holdout_name))
+    channels_there = (train_name, holdout_name)
+    if event.get("output_prefix"):
+        ignored = _collect(scratch, str(event["output_prefix"]), folder, channels_there)
+    else:
+        ignored = _unpack(scratch, str(event["output_key"]), folder, channels_there)
     train, holdout = _read_set(folder, train_name), _read_set(folder, holdout_name)
     _check_same_columns(train, holdout)
     _check_columns(train, label)
@@ -88,6 +92,41 @@ def summarise(train: PreparedSet, holdout: PreparedSet, label: str) -> dict[str,
     }
 
 
+def _collect(scratch: ObjectStore, prefix: str, folder: Path, channels: Sequence[str]) -> list[str]:
+    """Write the Parquet files that Spark left as objects below a folder, and return the paths of all other objects.
+
+    Raises:
+        InvalidInputError: they are too many, or too large together.
+    """
+    ignored, left = [], LIMITS.max_bytes
+    listed = [v for v in scratch.list_versions(prefix) if v.is_latest and not v.is_delete_marker]
+    if len(listed) > LIMITS.max_files:
+        raise InvalidInputError.of("SM_OUTPUT_DATA_DIR", "entries", f"the output has more than {LIMITS.max_files} files")
+    for entry in sorted(listed, key=lambda v: v.key):
+        path = entry.key.removeprefix(prefix)
+        if not _is_data(path, channels):
+            ignored.append(path)
+            continue
+        left -= entry.size
+        if left < 0:
+            raise InvalidInputError.of("SM_OUTPUT_DATA_DIR", "unpacked_size", f"the prepared data are larger than {LIMITS.max_bytes} bytes")
+        with scratch.open(entry.key, entry.version_id) as stream:
+            _save(stream, folder / path)
+    return ignored
+
+
+def _is_data(path: str, channels: Sequence[str]) -> bool:
+    channel, _, name = path.partition("/")
+    return channel in channels and "/" not in name and name.endswith(".parquet")
+
+
+def _save(stream: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with target.open("xb") as sink:
+        while chunk := stream.read(1 << 20):
+            sink.write(chunk)
+
+
 def _unpack(scratch: ObjectStore, key: str, folder: Path, channels: Sequence[str]) -> list[str]:
     """Write the Parquet files of the channels below a folder and return the paths of all other files."""
     ignored = []
@@ -97,15 +136,10 @@ def _unpack(scratch: ObjectStore, key: str, folder: Path, channels: Sequence[str
         raise InvalidInputError.of("SM_OUTPUT_DATA_DIR", "present", "the processing script left no output") from error
     with stream:
         for member in iterate_archive(stream, LIMITS, field="SM_OUTPUT_DATA_DIR"):
-            channel, _, name = member.path.partition("/")
-            if channel not in channels or "/" in name or not name.endswith(".parquet"):
+            if _is_data(member.path, channels):
+                _save(member.stream, folder / member.path)
+            else:
                 ignored.append(member.path)
-                continue
-            target = folder / channel / name
-            target.parent.mkdir(exist_ok=True)
-            with target.open("xb") as sink:
-                while chunk := member.stream.read(1 << 20):
-                    sink.write(chunk)
     return ignored
 
 

@@ -32,7 +32,7 @@ from attestry.evidence.verdict import MissingError
 
 _SCRIPT_STAGES: Final = ("PROCESSING", "TRAINING", "VALIDATION")
 _ENDS: Final = ("stage.succeeded", "stage.failed", "version.rejected")
-_RESULTS: Final = frozenset({"outcome", "error", "started", "ended", "outputs", "log", "claimed"})
+_RESULTS: Final = frozenset({"outcome", "error", "started", "ended", "outputs", "log", "claimed", "ran"})
 """Fields of a stage's record that its plan does not have."""
 
 _FACTS: Final = {
@@ -210,8 +210,28 @@ def _check_inputs(case: Case, record: Mapping[str, Any]) -> None:
         wrong.append("script")
     if wrong:
         raise IntegrityError(f"{stage} ran with another {wrong[0]} than the manifest says")
+    _check_job(record, str(settings.get("container") or manifest.environment.container or ""))
     if case.artifact is not None:
         _check_data(case.artifact, stage, record)
+
+
+def _check_job(record: Mapping[str, Any], container: str) -> None:
+    """Check that a stage which ran as a job of another service was that job, in the manifest's image."""
+    stage, planned, ran = record["stage"], record.get("job"), record.get("ran")
+    if (planned is None) is not (record["executor"] == "lambda") or (planned is None and ran is not None):
+        raise IntegrityError(f"{stage} names a job that its executor does not have, or lacks the one that it has")
+    if planned is None:
+        return
+    if planned["container"] != container:
+        raise IntegrityError(f"{stage} ran in another container than the manifest says")
+    if record["outcome"] != "SUCCEEDED" and ran is None:
+        return
+    told = {} if ran is None else ran
+    digest = container.partition("@sha256:")[2]
+    if told.get("job_name") != planned["name"] or told.get("service") != planned["service"]:
+        raise IntegrityError(f"{stage} was run by another job than the plan names")
+    if told.get("container_digest") not in ("", digest):
+        raise IntegrityError(f"{stage} was run from another image than the manifest names")
 
 
 def _check_data(artifact: ArtifactManifest, stage: str, record: Mapping[str, Any]) -> None:

@@ -193,7 +193,6 @@ def _training(s: Sources) -> str:
     for stage in ("PROCESSING", "TRAINING", "VALIDATION"):
         r = s.record(stage)
         if r:
-            resources = r["resources"]["configured"]
             rows.append(
                 (
                     stage,
@@ -201,7 +200,7 @@ def _training(s: Sources) -> str:
                     plain(r["started"]),
                     plain(r["ended"]),
                     plain(r["outcome"]),
-                    f"{plain(r['executor'])}, {plain(resources.get('memory_mib'))} MiB, {plain(resources.get('vcpu'))} vCPU",
+                    f"{plain(r['executor'])}, {_machine(r)}",
                     plain(r["attempt"]),
                 )
             )
@@ -212,6 +211,15 @@ def _training(s: Sources) -> str:
     if failed:
         body += "\n\nAttempts that failed before:\n\n" + table(("stage", "logged", "why"), failed)
     return section("How it was trained", body, "version/records/", "attestations/ (SLSA provenance)")
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    ran = record.get("ran")
+    if ran:
+        machines = f"{plain(ran['instance_count'] or '')} {plain(ran['instance_type'])}".strip()
+        return ", ".join(part for part in (machines, f"{plain(ran['billable_seconds'])} s billed", plain(ran["job_arn"])) if part)
+    resources = record["resources"]["configured"]
+    return f"{plain(resources.get('memory_mib'))} MiB, {plain(resources.get('vcpu'))} vCPU"
 
 
 def _judgement(s: Sources) -> str:

@@ -1,7 +1,8 @@
 """What the attestation of a stage says, taken from the stage's record and nothing else.
 
 - PROCESSING and TRAINING: SLSA provenance v1 (https://slsa.dev/spec/v1.0/provenance). `externalParameters` are what the submitter chose,
-  `internalParameters` what the registry added; `resolvedDependencies` are all that went in; the stage's record and log are byproducts.
+  `internalParameters` what the registry added; `resolvedDependencies` are all that went in; the stage's record and log are byproducts. Of a
+  stage that ran as a job of another service, `attestry_job` is what that service tells of the job.
 - VALIDATION: in-toto test-result v0.1. `configuration` names the gates as they were committed before the evaluation, the hold-out and its
   labels; the tests are the gates.
 
@@ -41,12 +42,7 @@ def provenance_of(record: Mapping[str, Any], record_sha256: str, record_key: str
             parameters: record["parameters"],
             "resources": record["resources"]["requested"],
         },
-        "internalParameters": {
-            "attempt": record["attempt"],
-            "resources": record["resources"]["configured"],
-            "python": record["environment"]["python"],
-            "platform": record["environment"]["platform"],
-        },
+        "internalParameters": {"attempt": record["attempt"], **_internal(record)},
         "resolvedDependencies": _dependencies(record),
     }
     details = {
@@ -58,6 +54,8 @@ def provenance_of(record: Mapping[str, Any], record_sha256: str, record_key: str
         },
         "byproducts": _byproducts(record, record_sha256, record_key),
     }
+    if "ran" in record:
+        details["attestry_job"] = dict(record["ran"])
     return Predicate(PROVENANCE, {"buildDefinition": definition, "runDetails": details})
 
 
@@ -90,8 +88,17 @@ def judgement_of(record: Mapping[str, Any]) -> Predicate:
             "attestry_outputs": {o["name"]: o["digest"] for o in record["outputs"]},
             # Records of former times do not have these.
             **{f"attestry_{name}": record[name] for name in ("compared_holdout", "comparisons", "evaluated_with") if name in record},
+            **({"attestry_job": dict(record["ran"])} if "ran" in record else {}),
         },
     )
+
+
+def _internal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the registry added: the sandbox and its interpreter, or the job, whose image brings an interpreter of its own."""
+    if "job" in record:
+        return {"job": dict(record["job"])}
+    environment = record["environment"]
+    return {"resources": record["resources"]["configured"], "python": environment["python"], "platform": environment["platform"]}
 
 
 def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,7 +116,8 @@ def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if code["dirty_diff_sha256"]:
         found.append(_resource("uncommitted changes", code["dirty_diff_sha256"]))
     found += [_dataset(d) for d in record["inputs"]]
-    found += [_resource("environment", environment["archive_sha256"]), _resource("lock file", environment["lock_sha256"])]
+    if "job" not in record:
+        found += [_resource("environment", environment["archive_sha256"]), _resource("lock file", environment["lock_sha256"])]
     if container:
         _, _, digest = str(container).partition("@sha256:")
         found.append({"name": "container", "uri": f"oci://{container}", "digest": {"sha256": digest}})

@@ -41,6 +41,7 @@ from attestry.sandbox.processes import send
 from attestry.sandbox.unpack import unpack_tar
 
 JOB_CHANNEL = "attestry-job"
+MODEL_CHANNEL = "attestry-model"
 MAX_REASON_BYTES = 1000
 """SageMaker shows the first 1,024 characters of what a job says about its end."""
 
@@ -117,7 +118,7 @@ class MountedPlace:
         self._kind, self._root = kind, root
         if kind == "processing":
             base = root / "processing"
-            models = base / "input" / "model"
+            models = base / "input" / MODEL_CHANNEL
             self.folders: Folders = MountedFolders(work, base / "input", models if models.is_dir() else work / "model", work / "output")
             self._log, self._reason = base / "log" / "log.txt", root / "output" / "message"
         else:

@@ -66,8 +66,12 @@ class Freezer:
         """Keep one evaluated file in the version's folder."""
         return self._copy(f"{self._prefix}evaluated/{evaluated}", f"{self.version.folder}/{relative}", evaluated)
 
-    def freeze_model(self, manifest: Manifest) -> FrozenModel:
+    def freeze_model(self, manifest: Manifest, archive: str) -> FrozenModel:
         """Freeze what the training script wrote together with manifest, source and lock file, and close the folder.
+
+        Args:
+            manifest: the version's manifest.
+            archive: key of the archive in scratch that holds the content of SM_MODEL_DIR.
 
         Raises:
             InvalidInputError: the archive breaks a rule, or holds no file or too many.
@@ -76,7 +80,7 @@ class Freezer:
         version, folder = self.version, self._free_folder(manifest)
         registered = [ref for ref in (version.manifest, version.source, version.lock, version.diff) if ref is not None]
         files = [self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in registered]
-        with self._scratch.open(f"{self._prefix}model.tar.gz") as stream:
+        with self._scratch.open(archive) as stream:
             files += list(self._model_files(stream, folder))
         if not any(f.path.startswith("model/") for f in files):
             raise InvalidInputError.of("SM_MODEL_DIR", "model_present", "the training script wrote no file below SM_MODEL_DIR")

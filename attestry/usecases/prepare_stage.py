@@ -1,7 +1,8 @@
-"""Prepare a stage: bring its inputs to where nobody can change them, record what is going to run, and write the job for the sandbox.
+"""Prepare a stage: bring its inputs to where nobody can change them, record what is going to run, and write the job that runs it.
 
-The sandbox gets URLs that read exactly the recorded bytes and URLs that write its outputs, and no other right. TRAINING is given the
-training set alone; VALIDATION is given hold-out features without labels.
+On `lambda` the sandbox gets URLs that read exactly the recorded bytes and URLs that write its outputs, and no other right. TRAINING gets
+the training set alone; VALIDATION gets hold-out features without labels. On the other executors the answer holds the request that starts
+the job; see `attestry.usecases.jobs`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from attestry.domain.environments import environment_id
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, StageFailedError
 from attestry.domain.events import timestamp
+from attestry.domain.jobs import JobSettings, Service, archive_key
 from attestry.domain.manifest import Manifest
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import PIPELINE, Stage, Standing, Status, may_begin
@@ -23,30 +25,18 @@ from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import digest_stream, sha256_hex
 from attestry.ports import MetaStore, ObjectStore, Put
 from attestry.usecases.attest import Attestor
+from attestry.usecases.jobs import StageRun
 from attestry.usecases.judge import find_champion
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
 from attestry.usecases.stage_plan import (
     Execution,
     Sandbox,
-    arguments_of,
     criteria_facts,
     environment_of,
-    inputs_of,
     plan_stage,
     settings_of,
 )
-
-JOB_URL_SECONDS = 15 * 60
-OUTPUT_NAMES = {Stage.PROCESSING: "output", Stage.TRAINING: "model", Stage.VALIDATION: "output"}
-MAX_OUTPUT_BYTES = 4 * 1024**3
-MAX_LOG_BYTES = 1024 * 1024
-MAX_TIMEOUT_SECONDS = 840
-
-
-def job_prefix(version: Version, stage: Stage, attempt: int) -> str:
-    """Return the scratch prefix of one run of a stage."""
-    return f"jobs/{version.execution_id}/{stage.value}/{attempt}/"
 
 
 class StagePreparer:
@@ -61,6 +51,7 @@ class StagePreparer:
         sandbox: Sandbox,
         *,
         evaluation_lock: bytes,
+        jobs: JobSettings | None = None,
         data_buckets: Mapping[str, ObjectStore] | None = None,
     ) -> None:
         """Take the ports.
@@ -72,6 +63,7 @@ class StagePreparer:
             scratch: the scratch bucket.
             sandbox: configuration of the sandbox function.
             evaluation_lock: lock file of the registry's own evaluation environment.
+            jobs: what the deployment says about jobs of other services; without it, there are none.
             data_buckets: buckets that manifests may name by `s3://`.
         """
         self._meta = meta
@@ -80,6 +72,7 @@ class StagePreparer:
         self._scratch = scratch
         self._sandbox = sandbox
         self._evaluation_lock = evaluation_lock
+        self._jobs = jobs or JobSettings()
         self._data_buckets = dict(data_buckets or {})
 
     def plan_environments(self, model: str, number: int) -> list[dict[str, str]]:
@@ -111,18 +104,15 @@ class StagePreparer:
             return {"skip": False, "held": True}
         manifest = load_manifest(self._store, version)
         version = self._place_inputs(version, manifest, stage)
-        version = self._begin(version, manifest, attempt, stage, execution, at)
-        settings = settings_of(manifest, stage)
-        prefix = job_prefix(version, stage, attempt)
-        job = self._job(version, manifest, stage, attempt, prefix)
-        self._scratch.put(prefix + "job.json", json.dumps(job).encode(), content_type="application/json")
-        return {
-            "skip": False,
-            "executor": settings.executor,
-            "timeout_seconds": job["timeout_seconds"],
-            "job_url": self._scratch.presign_get(prefix + "job.json", None, seconds=JOB_URL_SECONDS),
-            "evaluate": self._evaluation(version, manifest, stage, prefix),
-        }
+        run = StageRun(self._store, self._scratch, version, manifest, stage, attempt, self._jobs)
+        planned = run.planned()
+        version = self._begin(version, manifest, attempt, stage, execution, at, planned)
+        answer: dict[str, Any] = {"skip": False, "executor": settings_of(manifest, stage).executor, "timeout_seconds": run.timeout_seconds}
+        evaluate = self._evaluation(version, manifest, stage, run.prefix, planned)
+        if planned is None:
+            return answer | {"job_url": run.write_sandbox_job(), "evaluate": evaluate}
+        request = run.write_job()
+        return answer | {"service": request.service.value, "request": request.task_arguments(), "job_url": "", "evaluate": evaluate}
 
     def _place_inputs(self, version: Version, manifest: Manifest, stage: Stage) -> Version:
         """Return the version with the inputs of the stage among its references; nothing is written to the table yet."""
@@ -184,7 +174,16 @@ class StagePreparer:
     def _has_begun(self, version: Version, stage: Stage, attempt: int) -> bool:
         return self._meta.get(stage_key(version.model, version.number, stage, attempt)) is not None
 
-    def _begin(self, version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution, at: datetime) -> Version:
+    def _begin(
+        self,
+        version: Version,
+        manifest: Manifest,
+        attempt: int,
+        stage: Stage,
+        execution: Execution,
+        at: datetime,
+        job: Mapping[str, Any] | None,
+    ) -> Version:
         if self._has_begun(version, stage, attempt):
             head = load_version(self._meta, version.model, version.number)
             if head.stage is stage and head.status is Status.RUNNING:
@@ -192,7 +191,7 @@ class StagePreparer:
             raise ConflictError(f"attempt {attempt} of {stage} has ended: {head.reference} is in {head.stage} {head.status}")
         if not may_begin(stage, version.stage, version.status):
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")
-        planned = plan_stage(version, manifest, attempt, stage, execution, self._sandbox)
+        planned = plan_stage(version, manifest, attempt, stage, execution, self._sandbox, job)
         plan = canonical_bytes(planned)
         plan_sha256 = sha256_hex(plan)
         row = {
@@ -223,43 +222,9 @@ class StagePreparer:
             raise ConflictError(f"{version.reference} was moved by somebody else while {stage} began") from error
         return load_version(self._meta, version.model, version.number)
 
-    def _job(self, version: Version, manifest: Manifest, stage: Stage, attempt: int, prefix: str) -> dict[str, Any]:
-        settings = settings_of(manifest, stage)
-        timeout = min(settings.resources.timeout_seconds, MAX_TIMEOUT_SECONDS)
-        lasting = timeout + JOB_URL_SECONDS
-        environment = environment_of(version).archive
-        if environment is None:
-            raise StageFailedError("the environment was not built")
-        output = OUTPUT_NAMES[stage]
-        return {
-            "format": 1,
-            "job": f"{version.execution_id}/{stage.value}/{attempt}",
-            "stage": stage.value,
-            "mode": "predict" if stage is Stage.VALIDATION else "script",
-            "timeout_seconds": timeout,
-            "max_output_bytes": MAX_OUTPUT_BYTES,
-            "max_log_bytes": MAX_LOG_BYTES,
-            "environment": self._url(environment, lasting),
-            "source": self._url(version.source, lasting),
-            "entry_point": settings.script,
-            "arguments": dict(arguments_of(settings)),
-            "channels": {_channel(manifest, d): [self._url(f, lasting) for f in d.files] for d in _merged(inputs_of(version, stage))},
-            "model": [
-                self._url(replace(f, path=f.path.removeprefix("model/")), lasting) for f in version.frozen if f.path.startswith("model/")
-            ]
-            if stage is Stage.VALIDATION
-            else [],
-            "outputs": {
-                output: self._scratch.presign_post(f"{prefix}{output}.tar.gz", max_bytes=MAX_OUTPUT_BYTES, seconds=lasting),
-                "log": self._scratch.presign_post(f"{prefix}log.txt", max_bytes=MAX_LOG_BYTES + 4096, seconds=lasting),
-            },
-        }
-
-    def _url(self, file: FileRef, seconds: int) -> dict[str, Any]:
-        url = self._store.presign_get(file.key, file.version_id, seconds=seconds)
-        return {"path": file.path, "url": url, "sha256": file.sha256, "size": file.size}
-
-    def _evaluation(self, version: Version, manifest: Manifest, stage: Stage, prefix: str) -> dict[str, Any] | None:
+    def _evaluation(
+        self, version: Version, manifest: Manifest, stage: Stage, prefix: str, job: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
         if stage is Stage.TRAINING:
             return None
         environment = environment_of(version)
@@ -269,21 +234,24 @@ class StagePreparer:
                 environment_id(lock_sha256, environment.python, environment.platform), lock_sha256, environment.python, environment.platform
             )
         )
-        common = {
+        common: dict[str, Any] = {
             "stage": stage.value,
             "prefix": f"{prefix}evaluated/",
             "environment": {"id": own.id, "archive_sha256": own.archive.sha256 if own.archive else ""},
         }
+        left = archive_key(prefix, job["service"] if job else "", job["name"] if job else "", "output")
+        if job and job["service"] == Service.EMR_SERVERLESS:
+            common["output_prefix"] = f"{prefix}out/output/"
         if stage is Stage.PROCESSING:
             channels = {"training": manifest.data.training.channel, "holdout": manifest.data.holdout.channel}
-            return {**common, "output_key": f"{prefix}output.tar.gz", "label_column": manifest.data.label.column, "channels": channels}
+            return {**common, "output_key": left, "label_column": manifest.data.label.column, "channels": channels}
         labels = version.dataset("holdout-labels").files[0]
         champion = find_champion(self._meta, self._store, version, manifest)
         compared = {g.metric: g.confidence for g in manifest.gates.no_worse_than_deployed if g.confidence is not None}
         return {
             **common,
             **({"champion": champion.to_item(), "compare": compared} if champion else {}),
-            "predictions_key": f"{prefix}output.tar.gz",
+            "predictions_key": left,
             "labels": labels.to_item(),
             "metrics": [{"name": m.name, "alias": m.key, "parameters": _plain(m.parameters)} for m in manifest.validation.metrics],
             "columns": {"prediction": manifest.validation.columns.prediction, "score": manifest.validation.columns.score},
@@ -296,17 +264,6 @@ def _is_done(version: Version, stage: Stage) -> bool:
     reached = PIPELINE.index(version.stage)
     wanted = PIPELINE.index(stage)
     return reached > wanted or (reached == wanted and version.status is Status.SUCCEEDED)
-
-
-def _merged(inputs: list[DataSet]) -> list[DataSet]:
-    """Return the source files as one channel; prepared sets as they are."""
-    if inputs and inputs[0].name.startswith("source/"):
-        return [DataSet("source", "", tuple(f for d in inputs for f in d.files))]
-    return inputs
-
-
-def _channel(manifest: Manifest, dataset: DataSet) -> str:
-    return {"source": "source", "training": manifest.data.training.channel, "holdout": manifest.data.holdout.channel}[dataset.name]
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import shorten, timestamp
+from attestry.domain.job_facts import JobFacts
+from attestry.domain.jobs import archive_key, job_prefix
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import DataSet, FileRef, Version, encode
@@ -26,33 +28,17 @@ from attestry.ports import MetaStore, Notifier, ObjectStore, Put, Update, When
 from attestry.usecases.artifact_copy import copy_puts
 from attestry.usecases.attest import Attestor
 from attestry.usecases.freeze import Freezer
+from attestry.usecases.job_result import read_job, read_log, with_own_reason
 from attestry.usecases.judge import judge_gates
 from attestry.usecases.lineage import edge_puts
 from attestry.usecases.manifests import load_manifest
-from attestry.usecases.prepare_stage import MAX_LOG_BYTES, job_prefix
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
 from attestry.usecases.sign_artifact import ArtifactSignature
 from attestry.usecases.stage_failure import MAX_ERROR, failure_of, stage_to_fail
+from attestry.usecases.stage_result import StageResult
 
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
 HELD = "HELD"
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What the pipeline passes on from the run.
-
-    Attributes:
-        run: the sandbox's answer; None when it was never reached.
-        evaluation: the evaluation's answer; None where the stage has none.
-        error: what the pipeline caught, or None.
-        entered: when the run began, as Step Functions tells it.
-    """
-
-    run: Mapping[str, Any] | None
-    evaluation: Mapping[str, Any] | None
-    error: Mapping[str, Any] | None
-    entered: str
 
 
 @dataclass(frozen=True)
@@ -134,24 +120,34 @@ class StageRecorder:
             return self._record_unbegun(version, stage, result, at)
         if row["status"] != Status.RUNNING.value:
             return {"outcome": row["status"], "error": row.get("error", "")}
-        log = self._keep_log(version, stage, attempt)
+        planned = json.loads(row["plan"]).get("job")
+        raw = read_log(self._scratch, _prefix(version, stage, attempt), planned)
+        log = self._keep_log(version, stage, attempt, raw)
+        ran: JobFacts | None = None
         try:
-            recorded = self._take(version, stage, attempt, result)
+            ran = with_own_reason(read_job(result.run, planned), raw) if planned and result.error is None else None
+            recorded = self._take(version, stage, attempt, result, planned, ran)
         except (InvalidInputError, IntegrityError, NotFoundError, ConflictError) as error:
             recorded = Recorded(Status.FAILED, error.message)
+        if ran is not None:
+            recorded = replace(recorded, facts={**recorded.facts, "ran": ran.to_item()})
         recorded = replace(recorded, error=shorten(recorded.error, MAX_ERROR))
         self._write(version, stage, attempt, row, recorded, result, log, at)
         return {"outcome": recorded.outcome.value, "error": recorded.error}
 
-    def _take(self, version: Version, stage: Stage, attempt: int, result: StageResult) -> Recorded:
-        failure = failure_of(result.run, result.evaluation, result.error)
+    def _take(
+        self, version: Version, stage: Stage, attempt: int, result: StageResult, planned: Mapping[str, Any] | None, ran: JobFacts | None
+    ) -> Recorded:
+        failure = failure_of(result, ran)
         if failure:
             return Recorded(Status.FAILED, failure)
-        freezer = Freezer(self._store, self._scratch, version, job_prefix(version, stage, attempt))
+        prefix = _prefix(version, stage, attempt)
+        freezer = Freezer(self._store, self._scratch, version, prefix)
         if stage is Stage.PROCESSING:
             return self._take_data(freezer, attempt, result)
         if stage is Stage.TRAINING:
-            return self._take_model(freezer, version)
+            service, name = (planned["service"], planned["name"]) if planned else ("", "")
+            return self._take_model(freezer, version, archive_key(prefix, service, name, "model"))
         return self._take_validation(freezer, version, attempt, result)
 
     def _take_data(self, freezer: Freezer, attempt: int, result: StageResult) -> Recorded:
@@ -164,8 +160,8 @@ class StageRecorder:
         outputs = tuple({"name": d.name, "digest": d.digest, "files": [f.to_item() for f in d.files]} for d in datasets)
         return Recorded(Status.SUCCEEDED, outputs=outputs, changes=changes, facts={"data": _without_floats(summary)})
 
-    def _take_model(self, freezer: Freezer, version: Version) -> Recorded:
-        frozen = freezer.freeze_model(load_manifest(self._store, version))
+    def _take_model(self, freezer: Freezer, version: Version, archive: str) -> Recorded:
+        frozen = freezer.freeze_model(load_manifest(self._store, version), archive)
         changes = {
             "frozen": [f.to_item() for f in frozen.files],
             "artifact": frozen.artifact.to_item(),
@@ -211,11 +207,9 @@ class StageRecorder:
         summary: dict[str, Any] = json.loads(self._scratch.read(key, max_bytes=MAX_SUMMARY_BYTES))
         return summary
 
-    def _keep_log(self, version: Version, stage: Stage, attempt: int) -> FileRef | None:
+    def _keep_log(self, version: Version, stage: Stage, attempt: int, raw: bytes | None) -> FileRef | None:
         key = f"{version.folder}/stages/{stage.value}/{attempt}/log.txt"
-        try:
-            raw = self._scratch.read(f"{job_prefix(version, stage, attempt)}log.txt", max_bytes=MAX_LOG_BYTES + 4096)
-        except (NotFoundError, InvalidInputError):
+        if raw is None:
             return None
         try:
             kept = self._store.put_new(key, raw, content_type="text/plain; charset=utf-8")
@@ -304,7 +298,7 @@ class StageRecorder:
 
     def _record_unbegun(self, version: Version, stage: Stage, result: StageResult, at: datetime) -> dict[str, str]:
         """Record that the pipeline failed before the stage could begin, for example because an environment did not build."""
-        error = shorten(failure_of(result.run, result.evaluation, result.error), MAX_ERROR)
+        error = shorten(failure_of(result, None), MAX_ERROR)
         if version.status in (Status.FAILED, Status.REJECTED) or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED):
             return {"outcome": version.status.value, "error": version.error}
         if not error:
@@ -327,9 +321,14 @@ class StageRecorder:
         return {"outcome": Status.FAILED.value, "error": error}
 
 
+def _prefix(version: Version, stage: Stage, attempt: int) -> str:
+    return job_prefix(version.model, version.execution_id, stage, attempt)
+
+
 def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log: FileRef | None, at: datetime) -> dict[str, Any]:
     run = result.run or {}
-    claimed = {k: run.get(k) for k in ("exit_code", "started", "ended", "machine", "outcome")}
+    # What a job's service tells is among the facts; of a job nothing is claimed.
+    claimed = {k: run.get(k) for k in ("exit_code", "started", "ended", "machine", "outcome") if "service" not in run}
     return {
         **json.loads(row["plan"]),
         "outcome": recorded.outcome.value,

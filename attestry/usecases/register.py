@@ -15,6 +15,7 @@ from typing import Any
 from attestry.domain.cause import REGISTRATION, Cause, CauseKind
 from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, NotFoundError, Problem
 from attestry.domain.events import timestamp
+from attestry.domain.jobs import JobSettings
 from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
 from attestry.domain.names import FolderNaming
 from attestry.domain.principal import Principal
@@ -23,6 +24,7 @@ from attestry.evidence.digests import sha256_hex
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.executions import start_attempt
+from attestry.usecases.executors import check_executors
 from attestry.usecases.manifests import load_registered_mapping
 from attestry.usecases.new_version import Candidate, Defaults, first_head, version_writes
 from attestry.usecases.policies import check_policies, policies_in_force
@@ -32,7 +34,6 @@ from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
 TRIES = 24
-EXECUTORS = ("lambda",)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Registrar:
         naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION,
         signed_tiers: frozenset[str] = frozenset(),
         sandbox_memory_mib: int | None = None,
+        jobs: JobSettings | None = None,
     ) -> None:
         """Take the ports.
 
@@ -123,9 +125,11 @@ class Registrar:
             platform: Python version and platform tag that the environments are built for.
             naming: what follows the number in the names of the versions' folders.
             signed_tiers: risk tiers whose approvals need the approvers' own signatures, whatever the manifest says.
-            sandbox_memory_mib: memory that a script has here, in MiB; None where the registrar is not told.
+            sandbox_memory_mib: memory that a script has here on `lambda`, in MiB; None where the registrar is not told.
+            jobs: what the deployment says about jobs of other services; without it, there are none.
         """
         self._sandbox_memory_mib = sandbox_memory_mib
+        self._jobs = jobs or JobSettings()
         self._signed_tiers = signed_tiers
         self._defaults = Defaults(platform, naming, signed_tiers)
         self._meta = meta
@@ -177,7 +181,7 @@ class Registrar:
     def _keep_files(self, upload: UploadedManifest, document: ManifestDocument) -> SourceFiles:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
-        _check_executors(manifest)
+        check_executors(document, self._jobs)
         _check_memory(document, self._sandbox_memory_mib)
         _check_signed(manifest, self._signed_tiers)
         source = check_source(self._store, upload.folder, manifest)
@@ -295,27 +299,12 @@ def _creation_writes(
     ]
 
 
-def _check_executors(manifest: Manifest) -> None:
-    """Refuse what this registry would have to run elsewhere than the manifest says."""
-    named = {
-        "processing": manifest.processing.executor,
-        "training": manifest.training.executor,
-        "validation": manifest.validation.executor,
-    }
-    problems = [
-        Problem(f"{stage}.executor", "available", f"this registry runs stages on {' and '.join(EXECUTORS)}, not on {executor}")
-        for stage, executor in named.items()
-        if executor not in EXECUTORS
-    ]
-    if problems:
-        raise InvalidInputError(problems)
-
-
 def _check_memory(document: ManifestDocument, available: int | None) -> None:
     """Refuse a stage that asks for more memory than a script is given here; one that asks for nothing takes what there is."""
     if available is None:
         return
-    asked = {stage: document.mapping[stage].get("resources", {}).get("memory_mib", 0) for stage in ("processing", "training", "validation")}
+    here = [stage for stage in ("processing", "training", "validation") if document.mapping[stage].get("executor", "lambda") == "lambda"]
+    asked = {stage: document.mapping[stage].get("resources", {}).get("memory_mib", 0) for stage in here}
     problems = [
         document.problem(
             f"{stage}.resources.memory_mib", "available", f"asks for {memory} MiB; this registry gives a script {available} MiB"

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from attestry.domain.job_facts import JobFacts
 from attestry.domain.stages import PIPELINE, Stage, Status, stage_after
 from attestry.domain.version import Version
+from attestry.usecases.stage_result import StageResult
 
 MAX_ERROR = 2000
 """What an error may take in a record, in bytes of JSON."""
@@ -27,18 +29,28 @@ def stage_to_fail(version: Version, stage: Stage) -> Stage | None:
     return following if following is not None and PIPELINE.index(stage) <= PIPELINE.index(following) else None
 
 
-def failure_of(run: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -> str:
-    """Return why a stage failed, or an empty text; for the arguments see `attestry.usecases.record_stage.StageResult`."""
-    if error is not None:
-        return _caught(error)
-    run = run or {}
+def failure_of(result: StageResult, ran: JobFacts | None) -> str:
+    """Return why a stage failed, or an empty text.
+
+    Args:
+        result: what the pipeline passes on.
+        ran: facts of the job that ran it; None for the sandbox.
+    """
+    if result.error is not None:
+        return _caught(result.error)
+    if failure := _sandbox_failure(result.run or {}) if ran is None else ran.failure:
+        return failure[:MAX_ERROR]
+    if result.evaluation is not None and result.evaluation.get("outcome") != "SUCCEEDED":
+        return str(result.evaluation.get("error") or "the outputs could not be evaluated")[:MAX_ERROR]
+    return ""
+
+
+def _sandbox_failure(run: Mapping[str, Any]) -> str:
+    if isinstance(run.get("error"), Mapping):
+        return _caught(run["error"])
     if run.get("outcome") not in _OUTCOMES:
         return "the sandbox gave no answer that can be read"
-    if run["outcome"] != "SUCCEEDED":
-        return str(run.get("error") or f"the script ended with {run['outcome']}")[:MAX_ERROR]
-    if evaluation is not None and evaluation.get("outcome") != "SUCCEEDED":
-        return str(evaluation.get("error") or "the outputs could not be evaluated")[:MAX_ERROR]
-    return ""
+    return "" if run["outcome"] == "SUCCEEDED" else str(run.get("error") or f"the script ended with {run['outcome']}")
 
 
 def _caught(error: Mapping[str, Any]) -> str:

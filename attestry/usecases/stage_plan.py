@@ -7,16 +7,17 @@ a threshold or a policy that was changed afterwards shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import StageFailedError
 from attestry.domain.manifest import Manifest, Processing, Training, Validation
+from attestry.domain.mapping_codec import encode_dataclass
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage
-from attestry.domain.version import DataSet, EnvironmentRef, Version
+from attestry.domain.version import DataSet, EnvironmentRef, FileRef, Version
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
 
@@ -57,7 +58,15 @@ class Execution:
     started: str
 
 
-def plan_stage(version: Version, manifest: Manifest, attempt: int, stage: Stage, execution: Execution, sandbox: Sandbox) -> dict[str, Any]:
+def plan_stage(
+    version: Version,
+    manifest: Manifest,
+    attempt: int,
+    stage: Stage,
+    execution: Execution,
+    sandbox: Sandbox,
+    job: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the plan, JSON values.
 
     Args:
@@ -66,7 +75,8 @@ def plan_stage(version: Version, manifest: Manifest, attempt: int, stage: Stage,
         attempt: which attempt this is, from 1.
         stage: PROCESSING, TRAINING or VALIDATION.
         execution: who runs it.
-        sandbox: where it runs.
+        sandbox: where it runs, on `lambda`.
+        job: the job that runs it elsewhere, as `JobSpec.planned` tells; None on `lambda`.
 
     Raises:
         StageFailedError: the version has no environment.
@@ -83,7 +93,7 @@ def plan_stage(version: Version, manifest: Manifest, attempt: int, stage: Stage,
         "attempt": attempt,
         "execution": {"arn": execution.arn, "name": execution.name, "started": execution.started},
         "executor": settings.executor,
-        "builder": sandbox.function or settings.executor,
+        "builder": job["service"] if job else sandbox.function or settings.executor,
         "code": {
             "repository": manifest.source.repository,
             "revision": manifest.source.revision,
@@ -92,18 +102,25 @@ def plan_stage(version: Version, manifest: Manifest, attempt: int, stage: Stage,
             "dirty_diff_sha256": manifest.source.dirty.diff_sha256 if manifest.source.dirty else None,
         },
         "environment": {k: v for k, v in environment.to_item().items() if k not in ("key", "version_id")},
-        "container": settings.container or manifest.environment.container,
+        "container": job["container"] if job else None,
         "parameters": dict(arguments_of(settings)),
         "inputs": [_input(version, manifest, d) for d in inputs_of(version, stage)],
         "resources": {
-            "requested": {"memory_mib": settings.resources.memory_mib, "timeout_seconds": settings.resources.timeout_seconds},
-            "configured": sandbox.to_item(),
+            "requested": _requested(settings),
+            "configured": {} if job else sandbox.to_item(),
         },
         "ran_by": version.submitter.to_item(),
         "code_author": manifest.source.author,
         "written_by": registry_principal("pipeline").to_item(),
     }
+    if job:
+        plan["job"] = dict(job)
     return {**plan, "criteria": _criteria(version, manifest)} if stage is Stage.VALIDATION else plan
+
+
+def _requested(settings: Processing | Training | Validation) -> dict[str, Any]:
+    asked = encode_dataclass(settings.resources)
+    return asked if settings.executor != "lambda" else {name: asked[name] for name in ("memory_mib", "timeout_seconds")}
 
 
 def criteria_facts(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -166,6 +183,34 @@ def settings_of(manifest: Manifest, stage: Stage) -> Processing | Training | Val
 def arguments_of(settings: Processing | Training | Validation) -> Mapping[str, Any]:
     """Return what the script is called with."""
     return settings.hyperparameters if isinstance(settings, Training) else settings.parameters
+
+
+def container_of(manifest: Manifest, stage: Stage) -> str:
+    """Return the image that the stage runs in, on executors other than `lambda`.
+
+    Raises:
+        StageFailedError: the manifest names none.
+    """
+    image = settings_of(manifest, stage).container or manifest.environment.container
+    if image is None:
+        raise StageFailedError(f"the manifest names no container for {stage}")
+    return image
+
+
+def channels_of(version: Version, manifest: Manifest, stage: Stage) -> dict[str, tuple[FileRef, ...]]:
+    """Return the channels that the script of the stage is given, each with its files; all source data are one channel."""
+    inputs = inputs_of(version, stage)
+    if stage is Stage.PROCESSING:
+        return {"source": tuple(f for d in inputs for f in d.files)}
+    name = manifest.data.training.channel if stage is Stage.TRAINING else manifest.data.holdout.channel
+    return {name: inputs[0].files}
+
+
+def model_files(version: Version, stage: Stage) -> tuple[FileRef, ...]:
+    """Return the files of the frozen model, with paths below its folder, for the stage that predicts with it."""
+    if stage is not Stage.VALIDATION:
+        return ()
+    return tuple(replace(f, path=f.path.removeprefix("model/")) for f in version.frozen if f.path.startswith("model/"))
 
 
 def inputs_of(version: Version, stage: Stage) -> list[DataSet]:

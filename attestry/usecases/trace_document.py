@@ -231,8 +231,10 @@ class _Description:
 
     def _run(self, stage: str) -> dict[str, Any]:
         record = self._records[stage]
-        claimed = record["claimed"]
+        claimed, ran = record["claimed"], record.get("ran")
+        job = {} if ran is None else {"job": self._recorded(ran, stage)}
         return {
+            **job,
             "stage": self._recorded(stage, stage),
             "attempt": self._recorded(record["attempt"], stage),
             "execution": self._recorded(record["execution"], stage),
@@ -245,7 +247,7 @@ class _Description:
             "outputs": self._recorded(record["outputs"], stage),
             "resources": self._recorded(record["resources"], stage),
             "observed_machine": {"value": claimed.get("machine"), "grade": "claimed"},
-            "exit_code": {"value": claimed.get("exit_code"), "grade": "claimed"},
+            "exit_code": self._recorded(ran["exit_code"], stage) if ran else {"value": claimed.get("exit_code"), "grade": "claimed"},
             "outcome": self._recorded(record["outcome"], stage),
             "started": self._recorded(record["started"], stage),
             "ended": self._recorded(record["ended"], stage),

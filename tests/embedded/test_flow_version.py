@@ -187,7 +187,7 @@ def channels(registry: Registry, version: tuple[str, int], stage: str) -> dict[s
     """Digests of the files of each channel in the job that a stage's sandbox was given."""
     execution = registry.head(*version).execution_id
     scratch = registry.stack.outputs["ScratchBucket"]
-    job = json.load(registry.aws("s3").get_object(Bucket=scratch, Key=f"jobs/{execution}/{stage}/1/job.json")["Body"])
+    job = json.load(registry.aws("s3").get_object(Bucket=scratch, Key=f"jobs/{version[0]}/{execution}/{stage}/1/job.json")["Body"])
     return {name: [file["sha256"] for file in files] for name, files in job["channels"].items()}
 
 

@@ -33,8 +33,8 @@ from attestry.evidence.trusted_root import MAY_SIGN_AT
 from attestry.ports import Put
 from attestry.usecases.attest import Attestor
 from attestry.usecases.deploy import fail_deployment, swap_pointer
-from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import OUTBOX, Move, approval_key, load_version, move_writes, transition_key
+from attestry.usecases.stage_result import StageResult
 from tests.attestations import attested, events_of
 from tests.fakes import Faults, LocalSigner, MemoryMetaStore, MemoryObjectStore
 from tests.flow import Flow, Serving

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestry.domain.errors import InvalidInputError
-from attestry.domain.job_requests import BATCH_BOOT, job_request, transform_request
+from attestry.domain.job_requests import BATCH_BOOT, MODEL_CHANNEL, job_request, transform_request
 from attestry.domain.jobs import JobPlace, JobSettings, JobSpec, Service, job_role_name, service_of
 from attestry.domain.manifest_sections import Resources
 from attestry.domain.stages import Stage
@@ -49,7 +49,7 @@ RUNS = [
 
 def spec(stage: Stage, resources: Resources = MACHINE, *, model: str = "credit-risk", attempt: int = 1, **changes: Any) -> JobSpec:
     place = JobPlace(SETTINGS.bucket, model, f"{model[:50]}-7-1-0123456789ab", stage, attempt)
-    channels = {Stage.PROCESSING: ("source",), Stage.TRAINING: ("train",), Stage.VALIDATION: ("holdout", "model")}[stage]
+    channels = {Stage.PROCESSING: ("source",), Stage.TRAINING: ("train",), Stage.VALIDATION: ("holdout", MODEL_CHANNEL)}[stage]
     return replace(JobSpec(place, 7, "c4" * 32, IMAGE, resources, {"n": 3, "scale": True, "name": "x"}, channels), **changes)
 
 

@@ -20,10 +20,10 @@ from attestry.usecases.deploy import begin_deployment, check_frozen_files
 from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.reconcile import Reconciler
-from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import OUTBOX, load_version, version_key
 from attestry.usecases.request_transition import WANTED, request_transition
 from attestry.usecases.revoke import kill_version
+from attestry.usecases.stage_result import StageResult
 from attestry.usecases.sweep import sweep
 from tests.evidence_world import EvidenceWorld
 from tests.flow import GOOD

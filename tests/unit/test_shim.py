@@ -322,7 +322,7 @@ def predict_fn(data, model):
     document = job(
         source, channels, stage="VALIDATION", mode="predict", entry_point="inference.py", model=[named("model.json", model["model.json"])]
     )
-    processing.put(document, source, {**channels, "model": model})
+    processing.put(document, source, {**channels, "attestry-model": model})
     done = run(shim, "processing", str(processing.root), isolated=False)
     assert done.returncode == 0, done.stdout + done.stderr
     with tarfile.open(processing.root / "processing/output/output.tar.gz") as archive:

@@ -7,14 +7,14 @@ import json
 import pytest
 
 from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputError, UnavailableError
+from attestry.domain.jobs import job_prefix
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.digests import sha256_hex
 from attestry.usecases.executions import start_next_attempt
-from attestry.usecases.prepare_stage import job_prefix
 from attestry.usecases.readiness import check_frozen_files
-from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import OUTBOX
+from attestry.usecases.stage_result import StageResult
 from tests.attestations import attested
 from tests.fakes import Faults
 from tests.flow import GOOD, Flow, Serving
@@ -37,7 +37,7 @@ def up_to(flow, *stages):
 
 def job_of(flow, version, stage):
     flow.prepare(version, stage)
-    return json.loads(flow.scratch.read(f"jobs/{version.execution_id}/{stage.value}/1/job.json", max_bytes=10**6))
+    return json.loads(flow.scratch.read(f"jobs/{version.model}/{version.execution_id}/{stage.value}/1/job.json", max_bytes=10**6))
 
 
 def test_source_data_lies_at_its_digest_before_anything_runs(flow):
@@ -307,7 +307,8 @@ def test_a_comparison_with_the_deployed_version_says_on_which_hold_out_that_one_
     flow.prepare(version, Stage.PROCESSING)
     result = flow.run(flow.head(version), Stage.PROCESSING)
     if labels:
-        flow.scratch.put(f"{job_prefix(version, Stage.PROCESSING, 1)}evaluated/holdout-labels/labels.parquet", labels)
+        prefix = job_prefix(version.model, version.execution_id, Stage.PROCESSING, 1)
+        flow.scratch.put(f"{prefix}evaluated/holdout-labels/labels.parquet", labels)
     flow.record(version, Stage.PROCESSING, result)
     flow.pass_stage(version, Stage.TRAINING)
     assert flow.pass_stage(version, Stage.VALIDATION)["outcome"] == "SUCCEEDED"

@@ -14,7 +14,7 @@ from attestry.domain.stages import Stage
 from attestry.evidence.bundle import read_bundle
 from attestry.evidence.verdict import Found, MissingError, Outcome, Verification, run_steps
 from attestry.evidence.verification import verify_bundle, verify_prediction
-from attestry.usecases.record_stage import StageResult
+from attestry.usecases.stage_result import StageResult
 from attestry.verifier.__main__ import main
 from attestry.verifier.command import told_as_text
 from tests.evidence_world import GRACE, REQUEST, EvidenceWorld, rewrite
