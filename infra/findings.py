@@ -265,6 +265,12 @@ ACKNOWLEDGED = (
     Acknowledgement(
         ("IAM5",),
         _roles("PrepareStage"),
+        "Only what was laid out for jobs, which are named by model, execution, stage and attempt.",
+        "Resource::<StoresScratch*.Arn>/jobs/[*]/in/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("PrepareStage"),
         "Models and versions are made after the deployment; only the training set.",
         "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/train/[*]",
     ),
