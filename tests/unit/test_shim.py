@@ -413,11 +413,11 @@ def test_the_shim_is_the_same_bytes_each_time_and_is_older_python_too() -> None:
 
 def test_the_images_settings_pass_and_the_jobs_own_do_not() -> None:
     inherited = {"PATH": "/opt/conda/bin", "LD_LIBRARY_PATH": "/cuda", "PYTHONPATH": "/opt/lib", "AWS_REGION": "x", "ECS_AGENT_URI": "x"}
-    variables = container_variables(Folders(Path("/work")), inherited)
+    variables = container_variables(Folders(Path("/job")), inherited)
     assert (variables["PATH"], variables["LD_LIBRARY_PATH"], variables["PYTHONPATH"]) == (
         "/opt/conda/bin",
         "/cuda",
-        "/work/source:/opt/lib",
+        "/job/source:/opt/lib",
     )
     assert not {"AWS_REGION", "ECS_AGENT_URI"} & variables.keys()
 
