@@ -477,6 +477,26 @@ class Alarms(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class AlarmState:
+    """An alarm of CloudWatch: its name, its state (OK, ALARM, INSUFFICIENT_DATA), and since when, RFC 3339."""
+
+    name: str
+    state: str
+    since: str
+
+
+class AlarmReader(Protocol):
+    """One alarm, with the time of its state."""
+
+    def find(self, name: str) -> AlarmState | None:
+        """Return the alarm of that name, or None where there is none.
+
+        Raises:
+            UnavailableError: CloudWatch did not answer.
+        """
+
+
 class Notifier(Protocol):
     """Tells people."""
 

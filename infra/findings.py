@@ -138,7 +138,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("PrepareStage", "Registry"),
+        _roles("PrepareStage", "Register", "Registry"),
         "Data sets are named by their digest, which is not known before.",
         "Resource::<StoresStore*.Arn>/datasets/[*]",
     ),
@@ -246,6 +246,18 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
+        _roles("Register"),
+        "Data come in for models that are made after the deployment, from whoever the bucket's policy lets write there.",
+        "Resource::<StoresStore*.Arn>/datasets-in/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Register"),
+        "Manifests name the alarms that refresh them after the deployment; the right is to read their states.",
+        "Resource::*:alarm:[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
         _roles("Register", "Uploads"),
         "Only outcomes beside manifests, which are made after the deployment.",
         "Resource::<StoresStore*.Arn>/candidates/[*].status.json",
@@ -342,6 +354,12 @@ ACKNOWLEDGED = (
         ("Identity/Scientist",),
         "The caller's own upload prefix; S3 puts the caller's user ID in its place.",
         "Resource::<StoresStore*.Arn>/candidates/<aws:userid>/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        ("Identity/Scientist",),
+        "Where the caller brings data, for models and sources that are made later, below its own user ID.",
+        "Resource::<StoresStore*.Arn>/datasets-in/[*]/[*]/<aws:userid>/[*]",
     ),
     Acknowledgement(
         ("IAM5",),

@@ -18,7 +18,7 @@ from infra.config import Config
 from infra.names import Names
 from infra.pipeline import Pipeline
 from infra.runbook import approve_in_systems_manager
-from infra.stores import UPLOADS, Stores
+from infra.stores import OWN_PREFIXES, UPLOADS, Stores
 
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
@@ -30,6 +30,8 @@ _HOLDS = tuple(f"POST /v1/models/{{model}}/versions/{{number}}/{act}" for act in
 _REDO = "POST /v1/models/{model}/versions/{number}/redo"
 _TRANSITION = "POST /v1/models/{model}/versions/{number}/transition"
 _CAPTURE = "POST /v1/models/{model}/capture"
+_REPRODUCTION = "POST /v1/models/{model}/versions/{number}/reproduction"
+_REFRESH = "POST /v1/models/{model}/refresh"
 _REPLAY = "POST /v1/policy-replay"
 _CALLS: Mapping[str, tuple[str, ...]] = {
     "scientist": (
@@ -38,8 +40,10 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         "POST /v1/models/{model}/versions/{number}/retry",
         _REDO,
         _TRANSITION,
+        _REFRESH,
+        _REPRODUCTION,
     ),
-    "validator": (_DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
+    "validator": (_REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
     "approver": (_DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
     "deployer": (
         "POST /v1/models/{model}/versions/{number}/deployment",
@@ -47,6 +51,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         "POST /v1/models/{model}/versions/{number}/promotion",
         "POST /v1/models/{model}/rollback",
         "POST /v1/models/{model}/rollout",
+        _REFRESH,
+        _REPRODUCTION,
         _KILL,
         _RETIREMENT,
         _CAPTURE,
@@ -54,7 +60,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": ("GET /v1/people", _REPLAY),
+    "auditor": (_REPRODUCTION, "GET /v1/people", _REPLAY),
     "admin": (
         _CONFLICT,
         "GET /v1/people",
@@ -148,11 +154,12 @@ def _trusted(config: Config) -> iam.PrincipalBase:
 def _upload_by_hand(stores: Stores) -> list[iam.PolicyStatement]:
     """Return what the S3 console needs to put files below the caller's own prefix and to read the outcome there."""
     own = f"{UPLOADS}/${{aws:userid}}/*"
+    places = [stores.store.arn_for_objects(pattern) for pattern in OWN_PREFIXES]
     through = {"StringEquals": {"kms:ViaService": f"s3.{Aws.REGION}.{Aws.URL_SUFFIX}"}}
     key = stores.store.encryption_key
     assert key is not None  # noqa: S101 - the store is made with a key
     return [
-        iam.PolicyStatement(sid="UploadByHand", actions=["s3:PutObject", "s3:GetObject"], resources=[stores.store.arn_for_objects(own)]),
+        iam.PolicyStatement(sid="UploadByHand", actions=["s3:PutObject", "s3:GetObject"], resources=places),
         iam.PolicyStatement(
             sid="ListOwnUploads",
             actions=["s3:ListBucket"],

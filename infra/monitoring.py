@@ -23,7 +23,7 @@ from infra.functions import Functions
 from infra.grants import Topics
 from infra.names import Names
 from infra.pipeline import Pipeline
-from infra.stores import UPLOADS, Stores
+from infra.stores import DATA_IN, UPLOADS, Stores
 
 NAMESPACE = "Attestry"
 """Of the metrics that functions count (attestry/aws/metrics.py), and of those that are made of the access log."""
@@ -87,6 +87,22 @@ class Triggers(Construct):
                 detail={"bucket": {"name": [stores.store.bucket_name]}, "object": {"key": keys}},
             ),
         )
+        data_in = {"bucket": {"name": [stores.store.bucket_name]}, "object": {"key": [{"prefix": f"{DATA_IN}/"}]}}
+        self._rule(
+            "DataIn",
+            "register",
+            "New source data have come in",
+            pattern=events.EventPattern(source=["aws.s3"], detail_type=["Object Created"], detail=data_in),
+        )
+        self._rule(
+            "Alarm",
+            "register",
+            "An alarm rang; a model may be refreshed on it",
+            pattern=events.EventPattern(
+                source=["aws.cloudwatch"], detail_type=["CloudWatch Alarm State Change"], detail={"state": {"value": ["ALARM"]}}
+            ),
+        )
+        self._rule("RefreshesDue", "register", "Make the versions that are due", schedule=events.Schedule.rate(Duration.minutes(5)))
         self._rule(
             "ConsoleDecision",
             "console_decision",

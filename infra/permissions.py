@@ -163,7 +163,7 @@ def _operate(g: Grants) -> Statements:
         *g.find_console_callers(),
         *g.attest(),
         *g.audit(),
-        *g.invoke("deploy", "gate"),
+        *g.invoke("deploy", "gate", "register"),
         *g.start_pipeline(),
         *g.notify(),
     ]
@@ -226,13 +226,18 @@ def _record_stage(g: Grants) -> Statements:
 
 def _register(g: Grants) -> Statements:
     return [
-        *g.read_rows("CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "UPLOAD#*", "VERSION#*"),
-        *g.read_index("POLICIES"),
-        *g.write_rows("CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "candidates/*", "registered/*"),
+        *g.read_rows("ALARM#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
+        *g.read_index("DROPS", "POLICIES", "REFRESHES"),
+        *g.write_rows("ALARM#*", "CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.write_rows("REFRESH#*", delete=True),
+        *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "datasets-in/*", "registered/*"),
         *g.write_objects(g.stores.store, "candidates/*.status.json"),
-        *g.write_objects(g.stores.store, "registered/*", retain=True),
+        *g.write_objects(g.stores.store, "datasets/*", "registered/*", retain=True),
         *g.attest(),
+        iam.PolicyStatement(
+            actions=["cloudwatch:DescribeAlarms"],
+            resources=[f"arn:{Aws.PARTITION}:cloudwatch:{Aws.REGION}:{Aws.ACCOUNT_ID}:alarm:*"],
+        ),
         *g.start_pipeline(),
         *g.notify(),
     ]
@@ -252,7 +257,7 @@ def _reconcile(g: Grants) -> Statements:
 def _registry(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "EDGE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.read_rows("CANARY#*", "OUTBOX", "POLICY#*", "ROOT", "SHADOWED#*"),
+        *g.read_rows("CANARY#*", "OUTBOX", "POLICY#*", "REFRESH#*", "ROOT", "SHADOWED#*"),
         *g.read_index("FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),

@@ -117,8 +117,8 @@ def _stages(config: Config) -> dict[str, Spec]:
         ),
         "register": _attests(
             Spec(
-                "Registers an uploaded manifest",
-                300,
+                "Makes versions of manifests, new data, schedules and alarms",
+                900,
                 1024,
                 2048,
                 asynchronous=True,
@@ -219,6 +219,7 @@ def _people() -> dict[str, Spec]:
                     "ATTESTRY_DEPLOY_FUNCTION",
                     "ATTESTRY_GATE_FUNCTION",
                     "ATTESTRY_PIPELINE_ARN",
+                    "ATTESTRY_REGISTER_FUNCTION",
                     "ATTESTRY_TOPIC_ARN",
                 ),
             )

@@ -52,8 +52,14 @@ NEVER_DELETED = (
 batch of receipts (`*.private.ndjson`)."""
 
 UPLOADS = "candidates"
+DATA_IN = "datasets-in"
+"""Where new versions of source data come in: `datasets-in/<model>/<source name>/<user id>/<file>`."""
+
 GATEWAYS_TO_UPLOADS = ("uploads", "register")
 """Functions that write below other identities' upload prefixes: one presigns for them, one writes the outcome beside the manifest."""
+
+OWN_PREFIXES = (f"{UPLOADS}/${{aws:userid}}/*", f"{DATA_IN}/*/*/${{aws:userid}}/*")
+"""Where a caller may put files by hand: below its own user ID, so that the key says who it was."""
 
 COLLECTION_INDEX = "by_collection"
 _MULTIPART_DAYS = 7
@@ -213,7 +219,7 @@ def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
         effect=iam.Effect.DENY,
         principals=everybody,
         actions=["s3:PutObject"],
-        not_resources=[*own, *published.values(), bucket.arn_for_objects(f"{UPLOADS}/${{aws:userid}}/*")],
+        not_resources=[*own, *published.values(), *(bucket.arn_for_objects(pattern) for pattern in OWN_PREFIXES)],
         conditions={"ArnNotEquals": {"aws:PrincipalArn": [names.function_role_arn(name) for name in GATEWAYS_TO_UPLOADS]}},
     )
     publishers = [

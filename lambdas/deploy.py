@@ -8,6 +8,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
+from attestry.domain.cause import waits_for_deployer
 from attestry.domain.errors import AttestryError, HeldError, UnavailableError
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import Stage, Standing, Status
@@ -66,6 +67,9 @@ def _deploy(model: str, number: int, by: Principal, reason: str, strategy: str |
     version = load_version(world.meta, model, number)
     if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
         # An earlier try was cut off behind its swap. Who asks for another deployment has begun it before this function is called.
+        return
+    if by == registry_principal("pipeline") and waits_for_deployer(version.cause):
+        # The manifest asks that a person puts refreshed versions in place; until then it stands approved.
         return
     environment, plan = wanted or version.deployment_environment, plan_of(version, strategy)
     version = begin_deployment(world.meta, world.attestor, version, by=by, reason=reason, at=world.clock.now())

@@ -11,7 +11,7 @@ from attestry.aws.identity import caller
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
-from attestry.domain.errors import InvalidInputError
+from attestry.domain.errors import ForbiddenError, InvalidInputError
 from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
 from attestry.domain.stages import PIPELINE, Stage, Standing
@@ -37,7 +37,7 @@ LAPSE_DUE = {"action": "lapse_due"}
 """What the sweep sends when an approval has ended, or people are to be told that it will."""
 
 logger = logging.getLogger(__name__)
-world = World()
+world = World(call_seconds=25)
 
 
 def deploy(request: Request) -> Answer:
@@ -169,6 +169,25 @@ def capture(request: Request) -> dict[str, Any]:
     return {"model": model, "environment": environment, "version": done.number, "rate": done.rate, "previous": done.previous}
 
 
+def refresh(request: Request) -> Answer:
+    """Have a new version made of a candidate that is registered already."""
+    return _have_made("refresh", request, request.body("reason", "version", "data", "request"))
+
+
+def reproduce(request: Request) -> Answer:
+    """Have a version's recipe run again, to compare what comes out."""
+    return _have_made("reproduce", request, {**request.body("reason", "request"), "version": request.number("number")})
+
+
+def _have_made(action: str, request: Request, body: dict[str, Any]) -> Answer:
+    """Ask the function that makes versions, for the caller that the gateway authenticated."""
+    asked = {"action": action, "model": request.text("model"), "body": body, "request": request.request_id}
+    answer = world.functions.call(world.settings.register_function, {**asked, "principal": _caller(request).to_item()})
+    if int(answer["status"]) == ForbiddenError.status:
+        raise ForbiddenError(str(answer["body"]["error"]["message"]))
+    return Answer(answer["body"], int(answer["status"]))
+
+
 ROUTES = {
     "POST /v1/models/{model}/versions/{number}/deployment": deploy,
     "POST /v1/models/{model}/versions/{number}/retry": retry,
@@ -180,6 +199,8 @@ ROUTES = {
     "POST /v1/models/{model}/versions/{number}/redo": redo,
     "POST /v1/models/{model}/versions/{number}/transition": transition,
     "POST /v1/models/{model}/versions/{number}/promotion": promote,
+    "POST /v1/models/{model}/versions/{number}/reproduction": reproduce,
+    "POST /v1/models/{model}/refresh": refresh,
     "POST /v1/models/{model}/rollback": rollback,
     "POST /v1/models/{model}/rollout": rollout,
     "POST /v1/models/{model}/capture": capture,

@@ -18,6 +18,7 @@ from attestry.usecases.packet import show_packet
 from attestry.usecases.policies import list_editions, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.records import person_of
+from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
 from attestry.usecases.trace import trace_prediction
 
@@ -65,6 +66,11 @@ def diff(request: Request) -> dict[str, Any]:
     """Show what differs between two versions."""
     before, after = request.query_number("from"), request.query_number("to")
     return {"from": before, "to": after, "differences": browse.diff_versions(world.meta, world.store, request.text("model"), before, after)}
+
+
+def refreshes(request: Request) -> dict[str, Any]:
+    """Show what is known of a model's refreshes."""
+    return show_refreshes(world.meta, request.text("model"))
 
 
 def logs(request: Request) -> dict[str, Any]:
@@ -164,6 +170,7 @@ ROUTES = {
     "GET /v1/me": me,
     "GET /v1/models": models,
     "GET /v1/models/{model}": model,
+    "GET /v1/models/{model}/refreshes": refreshes,
     "GET /v1/models/{model}/rollout": rollout,
     "GET /v1/models/{model}/versions": versions,
     "GET /v1/models/{model}/versions/{number}": version,

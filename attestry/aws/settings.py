@@ -216,6 +216,11 @@ class Settings:
         return self.text("ATTESTRY_OPERATE_FUNCTION")
 
     @property
+    def register_function(self) -> str:
+        """Return the name of the function that makes versions."""
+        return self.text("ATTESTRY_REGISTER_FUNCTION")
+
+    @property
     def deploy_function(self) -> str:
         """Return the name of the function that deploys."""
         return self.text("ATTESTRY_DEPLOY_FUNCTION")

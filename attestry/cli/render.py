@@ -80,6 +80,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         _gates(row),
         _transitions(row),
         _approvals(row),
+        *_reproductions(row),
         *_findings(row),
     )
 
@@ -151,6 +152,17 @@ def _approvals(row: Mapping[str, Any]) -> Table:
             proof += f", AWS console {mfa}, CloudTrail event {console['event_id']} (SHA-256 {_short(console['event_sha256'])})"
         table.add_row(*cells, _short(decision.get("evidence")), proof)
     return table
+
+
+def _reproductions(row: Mapping[str, Any]) -> list[RenderableType]:
+    if not row.get("reproductions"):
+        return []
+    table = _table("run", "verdict", "what differs", "at", title="reproductions")
+    for told in row["reproductions"]:
+        what = ", ".join(str(d["what"]) for d in told.get("differs", []))
+        run = f"{row['model']}@{(told.get('run') or {}).get('number')}"
+        table.add_row(*(_text(v) for v in (run, told.get("verdict"), what, told.get("at"))))
+    return [table]
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -25,6 +25,7 @@ class Rest(StrEnum):
     REJECTED = "REJECTED"
     WAITING = "WAITING"
     DEPLOYED = "DEPLOYED"
+    COMPARED = "COMPARED"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Followed:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing went wrong: it is deployed, or waits for people."""
-        return self.rest in (Rest.WAITING, Rest.DEPLOYED)
+        """Whether nothing went wrong: it is deployed, waits for people, or was compared with what it was to reproduce."""
+        return self.rest in (Rest.WAITING, Rest.DEPLOYED, Rest.COMPARED)
 
 
 def rest_of(version: Mapping[str, Any]) -> Rest | None:
@@ -58,6 +59,11 @@ def rest_of(version: Mapping[str, Any]) -> Rest | None:
         return None if decides_itself else Rest.WAITING
     if stage == "DEPLOYMENT" and status == "SUCCEEDED":
         return Rest.DEPLOYED
+    cause = version.get("cause") or {}
+    if stage == "VALIDATION" and status == "SUCCEEDED" and cause.get("kind") == "reproduction":
+        return Rest.COMPARED
+    if stage == "APPROVAL" and status == "SUCCEEDED" and cause.get("deploy") == "people":
+        return Rest.WAITING
     return None
 
 

@@ -60,6 +60,7 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "version.retired": (_SAME, "RETIRED"),
     "retirement.scheduled": (_SAME, _SAME),
     "submission.claimed": (_SAME, _SAME),
+    "version.reproduced": (_SAME, _SAME),
     "version.held": (_SAME, _SAME),
     "version.resumed": (_SAME, _SAME),
     "stage.retried": ("FAILED", _SAME),

@@ -5,6 +5,7 @@
 | PROCESSING or TRAINING has succeeded | SLSA provenance v1 |
 | VALIDATION has succeeded or rejected | in-toto test-result v0.1 |
 | a decision of people or of the policy | `urn:attestry:predicate:approval:v1` |
+| a version's recipe was run again | `urn:attestry:predicate:reproduction:v1` |
 | a version was put in place, as canary or shadow too | `urn:attestry:predicate:deployment:v1` |
 | every other move | `urn:attestry:predicate:transition:v1` |
 
@@ -25,6 +26,8 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
 from attestry.domain.stages import Stage
+from attestry.evidence.canonical import canonical_bytes
+from attestry.evidence.digests import sha256_hex
 from attestry.evidence.statement import Statement, Subject
 from attestry.evidence.version_urn import VersionUrn
 
@@ -33,12 +36,13 @@ TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 TRANSITION: Final = "urn:attestry:predicate:transition:v1"
 APPROVAL: Final = "urn:attestry:predicate:approval:v1"
 DEPLOYMENT: Final = "urn:attestry:predicate:deployment:v1"
+REPRODUCTION: Final = "urn:attestry:predicate:reproduction:v1"
 
 MOVE_FIELD: Final = "attestry_move"
 CANDIDATE: Final = "candidate"
 """Name of the subject before there is a version digest."""
 
-_OURS = frozenset({TRANSITION, APPROVAL, DEPLOYMENT})
+_OURS = frozenset({TRANSITION, APPROVAL, DEPLOYMENT, REPRODUCTION})
 _EVENT_FIELDS = frozenset({"format", "id", "kind", "subject", "sequence", "at", "principal", "data"})
 _EVENT_DATA = ("from", "to", "reason", "evidence", "version_digest")
 RESERVED: Final = frozenset({*_EVENT_DATA, "attestation"})
@@ -161,6 +165,8 @@ def predicate_type(kind: str, stage: str) -> str:
         return TEST_RESULT
     if kind in ("approval.given", "version.approved", "version.rejected"):
         return APPROVAL
+    if kind == "version.reproduced":
+        return REPRODUCTION
     return DEPLOYMENT if kind in ("version.deployed", "version.rolled_back", "version.canaried", "version.shadowed") else TRANSITION
 
 
@@ -228,6 +234,8 @@ def check_attestation(statement: Statement, event: Mapping[str, Any], *, candida
         raise IntegrityError(f"the attestation of {move.kind} is about {', '.join(s.name for s in statement.subjects)}, something else")
     if expected == PROVENANCE:
         _require_record(content, move)
+    if expected == REPRODUCTION and sha256_hex(canonical_bytes(content)) != move.evidence:
+        raise IntegrityError("the comparison that is attested is not the one that the event names")
     if expected == TEST_RESULT and content.get("result") != ("PASSED" if move.kind == "stage.succeeded" else "FAILED"):
         raise IntegrityError(f"the test result says {content.get('result')}, the event says {move.kind}")
 

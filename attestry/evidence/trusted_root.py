@@ -62,7 +62,13 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "register": {"candidate.registered": _REGISTERED},
     "prepare_stage": {"stage.started": _SCRIPTS},
     # The pipeline's state `Record failure` writes the failure of every stage.
-    "record_stage": {"stage.succeeded": _SCRIPTS, "stage.failed": _ANY - _REGISTERED, "version.rejected": _SCRIPTS},
+    "record_stage": {
+        "stage.succeeded": _SCRIPTS,
+        "stage.failed": _ANY - _REGISTERED,
+        "version.rejected": _SCRIPTS,
+        # Of the version whose recipe was run again, wherever it is by then.
+        "version.reproduced": _ANY - _REGISTERED,
+    },
     # version.approved by a policy, without a person.
     "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL},
     "decide": _DECISIONS,

@@ -86,6 +86,7 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
         "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
         "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
+        "reproductions": [_shown(r) for r in rows if r["sk"].startswith("REPRODUCTION#")],
         "findings": findings_of(meta, model, number),
     }
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from attestry.domain.cause import is_reproduction
 from attestry.domain.errors import ConditionFailedError, ConflictError, NotFoundError
 from attestry.domain.events import shorten, timestamp
 from attestry.domain.principal import Principal
@@ -86,6 +87,8 @@ def require_deployable(version: Version, at: datetime) -> None:
         raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on, and is not deployed again")
     if version.standing in IN_ROLLOUT:
         raise ConflictError(f"{version.reference} stands {version.standing}; `attestry rollout {version.model}` finishes or halts it")
+    if is_reproduction(version.cause):
+        raise ConflictError(f"{version.reference} was made to reproduce another version and is never deployed")
     if not version.approved or version.standing not in DEPLOYABLE or not version.version_digest:
         raise ConflictError(f"{version.reference} stands {version.standing} and is not approved for deployment")
 

@@ -114,6 +114,7 @@ def _collect(meta: MetaStore, store: ObjectStore, version: Version, transition: 
         "opened": timestamp(at),
         "submitter": version.submitter.to_item(),
         "cause": dict(version.cause),
+        "reproductions": _reproductions(meta, version),
         "about": {k: mapping["model"][k] for k in ("owner", "team", "purpose", "risk_tier", "labels")},
         "metrics": dict(version.metrics),
         "gates": [dict(gate) for gate in version.gates],
@@ -175,6 +176,12 @@ def _records(meta: MetaStore, version: Version) -> list[dict[str, Any]]:
         for row in sorted(rows, key=lambda r: (r.get("ended", ""), r["sk"]))
         if row.get("record_sha256")
     ]
+
+
+def _reproductions(meta: MetaStore, version: Version) -> list[dict[str, Any]]:
+    """Return what came out each time the recipe was run again."""
+    rows = meta.query(version_key(version.model, version.number).partition, prefix="REPRODUCTION#")
+    return [{"verdict": r["verdict"], "run": int(r["run"]["number"]), "at": r["at"], "differing": int(r["differing"])} for r in rows]
 
 
 def _rows_of(row: Mapping[str, Any]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.cause import is_reproduction
 from attestry.domain.errors import ConditionFailedError, ConflictError
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import Stage, Standing, Status, may_begin
@@ -65,6 +66,8 @@ def open_approval(
     version = load_version(meta, model, number)
     if version.standing is Standing.RETIRED:
         raise ConflictError(f"{version.reference} was {version.out_of_use}; its pipeline ends here")
+    if is_reproduction(version.cause):
+        raise ConflictError(f"{version.reference} was made to reproduce another version; nobody decides on it, and it is never deployed")
     if attempt is not None and attempt < version.attempt:
         pipeline.resume(token, _answer(version))
         return

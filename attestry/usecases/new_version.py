@@ -61,6 +61,7 @@ def first_head(
     at: datetime,
     cause: Cause = REGISTRATION,
     inputs: tuple[Mapping[str, Any], ...] = (),
+    environment: EnvironmentRef | None = None,
 ) -> Version:
     """Return the head of a version that does not exist yet.
 
@@ -73,6 +74,7 @@ def first_head(
         at: the time.
         cause: why it is made.
         inputs: source files that are others than the manifest names, see `Version.inputs`.
+        environment: the environment of a version that is reproduced; by default, the one that the registry builds today.
     """
     manifest, files = candidate.manifest, candidate.files
     execution = name_execution(manifest.model.name, number, 1, candidate.digest)
@@ -95,7 +97,9 @@ def first_head(
         diff=files.diff,
         created=timestamp(at),
         updated=timestamp(at),
-        environment=EnvironmentRef(environment_id(files.lock.sha256, python, platform), files.lock.sha256, python, platform),
+        environment=_unbuilt(environment)
+        if environment
+        else EnvironmentRef(environment_id(files.lock.sha256, python, platform), files.lock.sha256, python, platform),
         approval_policy=policy.to_item(),
         upload_folder=candidate.upload_folder,
         inference_script=manifest.validation.script,
@@ -107,6 +111,11 @@ def first_head(
         inputs=inputs,
         barred=cause.barred,
     )
+
+
+def _unbuilt(environment: EnvironmentRef) -> EnvironmentRef:
+    """Return the same environment as a version has it before its first stage finds it built."""
+    return EnvironmentRef(environment.id, environment.lock_sha256, environment.python, environment.platform)
 
 
 def version_writes(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from attestry.domain.cause import is_reproduction
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import shorten, timestamp
 from attestry.domain.job_facts import JobFacts
@@ -33,6 +34,7 @@ from attestry.usecases.judge import judge_gates
 from attestry.usecases.lineage import edge_puts
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
+from attestry.usecases.reproduce import is_compared, record_comparison
 from attestry.usecases.sign_artifact import ArtifactSignature
 from attestry.usecases.stage_failure import MAX_ERROR, failure_of, stage_to_fail
 from attestry.usecases.stage_result import StageResult
@@ -119,7 +121,7 @@ class StageRecorder:
         if row is None:
             return self._record_unbegun(version, stage, result, at)
         if row["status"] != Status.RUNNING.value:
-            return {"outcome": row["status"], "error": row.get("error", "")}
+            return self._compared(version, stage, {"outcome": row["status"], "error": row.get("error", "")}, at)
         planned = json.loads(row["plan"]).get("job")
         raw = read_log(self._scratch, _prefix(version, stage, attempt), planned)
         log = self._keep_log(version, stage, attempt, raw)
@@ -133,7 +135,17 @@ class StageRecorder:
             recorded = replace(recorded, facts={**recorded.facts, "ran": ran.to_item()})
         recorded = replace(recorded, error=shorten(recorded.error, MAX_ERROR))
         self._write(version, stage, attempt, row, recorded, result, log, at)
-        return {"outcome": recorded.outcome.value, "error": recorded.error}
+        answer = {"outcome": recorded.outcome.value, "error": recorded.error}
+        return self._compared(load_version(self._meta, model, number), stage, answer, at) if is_reproduction(version.cause) else answer
+
+    def _compared(self, version: Version, stage: Stage, answer: dict[str, str], at: datetime) -> dict[str, str]:
+        """Return the answer; a run that was to reproduce a version ends here, with the verdict recorded on that version."""
+        if not is_compared(version, stage):
+            return answer
+        verdict = record_comparison(self._meta, self._attestor, self._store, version, at)
+        parent = f"{version.model}@{version.cause['parent']}"
+        self._notifier.notify(f"{parent} was reproduced: {verdict or 'not recorded'}", {"version": parent, "run": version.reference})
+        return {"outcome": "REPRODUCED", "error": ""}
 
     def _take(
         self, version: Version, stage: Stage, attempt: int, result: StageResult, planned: Mapping[str, Any] | None, ran: JobFacts | None

@@ -136,7 +136,7 @@ class Refresher:
             UnavailableError: a service failed; the trigger may come again.
         """
         for _ in range(TRIES):
-            origin = self._parent(model, parent)
+            origin = self._parent(model, parent, trigger.kind)
             manifest = load_registered_manifest(self._store, origin)
             before = {s.name: s.sha256 for s in load_manifest(self._store, origin).data.source}
             after = {**before, **{name: new.sha256 for name, new in trigger.data.items()}}
@@ -160,10 +160,12 @@ class Refresher:
         self._meta.transact([Put(key, {**row, "expires": expires}, When())])
         return Refreshed("SKIPPED", model, None, reason)
 
-    def _parent(self, model: str, number: int | None) -> Version:
+    def _parent(self, model: str, number: int | None, kind: CauseKind = CauseKind.MANUAL) -> Version:
         origin = load_version(self._meta, model, number) if number is not None else version_in_force(self._meta, model)
         if origin.standing is Standing.RETIRED:
             raise ConflictError(f"{origin.reference} was {origin.out_of_use}; nothing is made of it")
+        if kind in REFRESHES:
+            origin.require_not_held("is not refreshed")
         if is_reproduction(origin.cause):
             raise ConflictError(f"{origin.reference} was made to reproduce another version; refresh {model}@{origin.cause['parent']}")
         return origin
@@ -178,7 +180,7 @@ class Refresher:
         require_few(list(inputs))
         first = self._first_of(origin)
         asked = trigger.by.require_person("ask for a new version") if trigger.kind not in _BY_THEMSELVES else None
-        if asked is not None and first.submitter_person is None:
+        if trigger.kind is CauseKind.MANUAL and first.submitter_person is None:
             raise UnprovenIdentityError(
                 f"nobody knows yet who submitted {first.reference}, so a person cannot ask for a new version of it: attestry claim "
                 f"{first.reference}"
@@ -266,6 +268,7 @@ class Refresher:
             at=at,
             cause=cause,
             inputs=inputs,
+            environment=origin.environment if trigger.kind is CauseKind.REPRODUCTION else None,
         )
         rev = {"next": version.number + 1, "rev": int(head["rev"]) + 1}
         writes: list[Write] = [
@@ -329,6 +332,8 @@ def _in_use(version: Version) -> bool:
 
 
 def _is_coming(version: Version) -> bool:
+    if version.standing in (Standing.CANARY, Standing.SHADOW):
+        return True
     return version.standing in (Standing.CANDIDATE, Standing.APPROVED) and version.status is not Status.FAILED and not version.deployed_at
 
 

@@ -30,6 +30,7 @@ from attestry.usecases.new_version import Candidate, Defaults, first_head, versi
 from attestry.usecases.policies import check_policies, policies_in_force
 from attestry.usecases.records import MODELS, candidate_key, load_version, model_key, person_of, upload_key
 from attestry.usecases.refresh import version_in_force
+from attestry.usecases.refresh_watch import alarm_puts, schedule_attributes
 from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read_diff
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
@@ -291,10 +292,12 @@ def _creation_writes(
         "number": version.number,
         "submitter": version.submitter.to_item(),
         "at": timestamp(at),
+        **schedule_attributes(manifest, at),
     }
     return [
         Put(model_key(version.model), model, When(exists=True, equals={"rev": head["rev"]}) if head else ABSENT),
         Put(candidate_key(version.candidate), candidate),
+        *alarm_puts(manifest, version.candidate),
         *version_writes(attestor, manifest, version, version.submitter, "the manifest was uploaded", at, policies),
     ]
 

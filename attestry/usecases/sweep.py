@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from attestry.domain.cause import is_reproduction, waits_for_deployer
 from attestry.domain.errors import AttestryError, ConflictError
 from attestry.domain.events import timestamp
 from attestry.domain.names import name_execution
@@ -75,6 +76,8 @@ def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mappin
         or version.held
         or version.status in (Status.FAILED, Status.REJECTED)
         or (version.stage is Stage.DEPLOYMENT and version.status is Status.SUCCEEDED)
+        or (version.stage is Stage.VALIDATION and version.status is Status.SUCCEEDED and is_reproduction(version.cause))
+        or (version.stage is Stage.APPROVAL and version.status is Status.SUCCEEDED and waits_for_deployer(version.cause))
     ):
         return None
     status = pipeline.status(name_execution(version.model, version.number, version.attempt, version.candidate))

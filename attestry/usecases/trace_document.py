@@ -60,6 +60,7 @@ class _Description:
             "validation": self._validation(),
             "approvals": self._approvals(),
             "transitions": self._transitions(),
+            "reproductions": self._reproductions(),
             "people": self._people(manifest),
         }
 
@@ -281,6 +282,15 @@ class _Description:
         return [
             {**{f: {"value": t[f], "grade": grade} for f in fields}, "principal": {"value": _who(t["principal"]), "grade": grade}}
             for t in self._evidence.of_kind("TRANSITION#")
+        ]
+
+    def _reproductions(self) -> list[dict[str, Any]]:
+        """Return how the recipe was run again and what came out, as the moves of the version tell it."""
+        grade = "attested" if "transitions" in self._passed else "claimed"
+        told = [t for t in self._evidence.of_kind("TRANSITION#") if t["kind"] == "version.reproduced"]
+        return [
+            {name: {"value": value, "grade": grade} for name, value in {"at": t["at"], **t["data"], "evidence": t["evidence"]}.items()}
+            for t in told
         ]
 
     def _people(self, manifest: Manifest | None) -> dict[str, Any]:

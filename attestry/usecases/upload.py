@@ -5,6 +5,7 @@ Rules:
 - Who was given the right to upload which bytes is recorded before the URL leaves, so that registration knows the principal behind a
   manifest by its key and digest.
 - A URL writes exactly the announced bytes, once.
+- Data alone, without a manifest, are for a refresh that the same caller asks for afterwards.
 """
 
 from __future__ import annotations
@@ -93,8 +94,11 @@ def read_files(body: Mapping[str, Any]) -> list[UploadFile]:
         else:
             files.append(UploadFile(entry["name"], entry["size"], entry["sha256"]))
     problems += _path_problems(files)
-    if not problems and sum(f.name in MANIFEST_NAMES for f in files) != 1:
-        problems.append(Problem("files", "one_manifest", f"exactly one of {', '.join(MANIFEST_NAMES)} is needed"))
+    only_data = all(f.name.startswith("data/") for f in files)
+    if not problems and not only_data and sum(f.name in MANIFEST_NAMES for f in files) != 1:
+        problems.append(
+            Problem("files", "one_manifest", f"exactly one of {', '.join(MANIFEST_NAMES)} is needed, or files below data/ alone")
+        )
     problems += [
         Problem("files", "reserved", f"{f.name} is a name that the registry writes itself") for f in files if f.name.endswith(STATUS_SUFFIX)
     ]
@@ -107,11 +111,12 @@ def grant_upload(meta: MetaStore, store: ObjectStore, files: Sequence[UploadFile
     """Record who uploads what, and return the URLs that write exactly that."""
     submission = secrets.token_hex(12)
     prefix = f"{candidate_prefix(by.user_id)}{submission}/"
-    manifest = next(f for f in files if f.name in MANIFEST_NAMES)
-    key = prefix + manifest.name
-    expires = int((at + timedelta(days=GRANT_DAYS)).timestamp())
-    grant = {"principal": by.to_item(), "sha256": manifest.sha256, "submission": submission, "at": timestamp(at), "expires": expires}
-    meta.transact([Put(upload_key(key), grant), Put(upload_key(f"{by.user_id}/{submission}"), {"key": key, "expires": expires})])
+    manifest = next((f for f in files if f.name in MANIFEST_NAMES), None)
+    if manifest is not None:
+        key = prefix + manifest.name
+        expires = int((at + timedelta(days=GRANT_DAYS)).timestamp())
+        grant = {"principal": by.to_item(), "sha256": manifest.sha256, "submission": submission, "at": timestamp(at), "expires": expires}
+        meta.transact([Put(upload_key(key), grant), Put(upload_key(f"{by.user_id}/{submission}"), {"key": key, "expires": expires})])
     uploads = []
     for file in files:
         url, headers = store.presign_put_new(prefix + file.name, sha256=file.sha256, size=file.size, seconds=URL_SECONDS)

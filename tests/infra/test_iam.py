@@ -504,6 +504,7 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
     (rule,) = [s for s in policy.statements if s.get("Sid") == "DenyForeignUpload"]
     assert {r.split("/", 1)[1] for r in rule["NotResource"]} == {
         "candidates/${aws:userid}/*",
+        "datasets-in/*/*/${aws:userid}/*",
         "datasets/*",
         "environments/*",
         "ledger/*",

@@ -200,8 +200,14 @@ def test_the_table_is_as_the_design_says(template: Template) -> None:
 
 def test_uploads_and_console_decisions_and_the_clock_start_functions(template: Template) -> None:
     rules = list(template.of_type("AWS::Events::Rule").values())
-    keys = [k["wildcard"] for r in rules for k in r.get("EventPattern", {}).get("detail", {}).get("object", {}).get("key", [])]
-    assert keys == ["candidates/*/manifest.yaml", "candidates/*/manifest.yml", "candidates/*/manifest.json"]
+    keys = [k for r in rules for k in r.get("EventPattern", {}).get("detail", {}).get("object", {}).get("key", [])]
+    assert sorted(json.dumps(k) for k in keys) == [
+        '{"prefix": "datasets-in/"}',
+        '{"wildcard": "candidates/*/manifest.json"}',
+        '{"wildcard": "candidates/*/manifest.yaml"}',
+        '{"wildcard": "candidates/*/manifest.yml"}',
+    ]
+    assert ["ALARM"] in [r.get("EventPattern", {}).get("detail", {}).get("state", {}).get("value") for r in rules]
     assert {rule["ScheduleExpression"] for rule in rules if "ScheduleExpression" in rule} == {
         "rate(1 minute)",
         "rate(5 minutes)",
