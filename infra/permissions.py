@@ -113,7 +113,7 @@ def _delegate(g: Grants) -> Statements:
 def _deploy(g: Grants) -> Statements:
     return [
         *g.read_rows("CANARY#*", "KEY#*", "MODEL#*", "ROLLOUTS", "SHADOWED#*", "VERSION#*", "VOLUME#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.write_rows("MODEL#*", "OUTBOX", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("ROLLOUTS", delete=True),
         *g.read_index("VERSION_KEYS#*"),
         iam.PolicyStatement(

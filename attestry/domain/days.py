@@ -34,6 +34,16 @@ def beginning_of(day: str) -> datetime:
     return datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
 
 
+def end_of(expires: str, at: datetime) -> str:
+    """Return the day from which on a version may not be used.
+
+    Args:
+        expires: a day, or a number of days.
+        at: when it is first put in place, from which days count.
+    """
+    return day_after(at, int(expires)) if expires.isdigit() else expires
+
+
 def day_after(at: datetime, days: int) -> str:
     """Return the day that is so many days after the day of a moment, both in UTC."""
     return (at.astimezone(UTC).date() + timedelta(days=days)).isoformat()

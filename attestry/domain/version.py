@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from attestry.domain.days import is_day
 from attestry.domain.errors import HeldError
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
@@ -166,6 +167,7 @@ class Version:
             who brought it, empty where that is not known.
         barred: persons who may not decide on it, besides the submitter.
         held: while somebody holds the version, `by` (person), `reason` and `at`; empty else.
+        expires: when it ends by its manifest: a day (`YYYY-MM-DD`), or until it is first put in place a number of days; empty for no end.
         terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
 
@@ -215,6 +217,7 @@ class Version:
     barred: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     terms: Mapping[str, Any] = field(default_factory=dict)
+    expires: str = ""
 
     @property
     def decided_under(self) -> str:
@@ -254,7 +257,12 @@ class Version:
 
     def is_due(self, at: datetime) -> bool:
         """Return whether the day has come from which on the version may not be used, though nobody may have retired it yet."""
-        return bool(self.retires_on) and self.retires_on <= at.astimezone(UTC).date().isoformat()
+        return bool(self.ends_on) and self.ends_on <= at.astimezone(UTC).date().isoformat()
+
+    @property
+    def ends_on(self) -> str:
+        """Return the day from which on it may not be used, by its retirement or its manifest; empty where none is known."""
+        return min((day for day in (self.retires_on, self.expires) if is_day(day)), default="")
 
     def dataset(self, name: str) -> DataSet:
         """Return the data set of that name.

@@ -139,7 +139,7 @@ def check_may_sign(
         why = f": it was {version.out_of_use}" if version.out_of_use else ""
         raise ConflictError(f"{version.reference} stands {version.standing}, not {standing}{why}")
     if version.is_due(at):
-        raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on")
+        raise ConflictError(f"{version.reference} was to be out of use from {version.ends_on} on")
     check_end(version, at)
     policy = ApprovalPolicy.from_item(version.approval_policy)
     counted = [row for row in approvals if _counts(row, version, policy)]
@@ -188,7 +188,7 @@ def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
 def _lifetime(version: Version, at: datetime) -> int:
     """Return how many seconds a delegation may last: an hour, or up to the day of retirement or the end of the approval."""
     until = Terms.from_item(version.terms).until
-    ends = [beginning_of(version.retires_on)] if version.retires_on else []
+    ends = [beginning_of(version.ends_on)] if version.ends_on else []
     ends += [datetime.fromisoformat(until)] if until else []
     # By whole seconds, as the delegation counts: from the second that has begun to the last one that is whole.
     start = int(at.timestamp())

@@ -28,6 +28,7 @@ from attestry.evidence.predicates import DEPLOYMENT, Predicate
 from attestry.ports import ABSENT, Item, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
+from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, named_in, number_in, rollout_in, vacate
 from attestry.usecases.records import Move, approval_key, load_version, model_key, move_writes, pointer_key, transition_key
 from attestry.usecases.rollout_places import forget_rollouts, leave_writes
@@ -84,7 +85,7 @@ def require_deployable(version: Version, at: datetime) -> None:
         raise ConflictError(f"{version.reference} was {version.out_of_use}; it is not deployed again")
     version.require_not_held("is not deployed")
     if version.is_due(at):
-        raise ConflictError(f"{version.reference} was to be out of use from {version.retires_on} on, and is not deployed again")
+        raise ConflictError(f"{version.reference} was to be out of use from {version.ends_on} on, and is not deployed again")
     if version.standing in IN_ROLLOUT:
         raise ConflictError(f"{version.reference} stands {version.standing}; `attestry rollout {version.model}` finishes or halts it")
     if is_reproduction(version.cause):
@@ -213,11 +214,12 @@ def _swap(
     at: datetime,
     kind: str,
 ) -> bool:
-    facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version)}
+    ends, dated, retirement = expiry_of(version, at)
+    facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version), **ends}
     predicate = deployment_predicate(meta, version, pointer)
     arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts, predicate=predicate)
-    changes = {"deployed_at": timestamp(at), "deployment_environment": environment, "error": ""}
-    writes: list[Write] = move_writes(version, arrive, attestor, changes)
+    changes = {"deployed_at": timestamp(at), "deployment_environment": environment, "error": "", **dated}
+    writes: list[Write] = [*move_writes(version, arrive, attestor, changes), *retirement]
     row = {
         "kind": kind,
         "model": version.model,

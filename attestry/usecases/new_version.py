@@ -105,6 +105,7 @@ def first_head(
         inference_script=manifest.validation.script,
         capture_rate=str(manifest.deployment.capture_rate),
         deployment_environment=manifest.deployment.environment,
+        expires="" if manifest.deployment.expires is None else str(manifest.deployment.expires),
         strategy=Plan.of(manifest.deployment, column=manifest.validation.columns.prediction).to_item(),
         promotes_to=manifest.deployment.promotes_to,
         cause=cause.to_item(),

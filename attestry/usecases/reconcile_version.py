@@ -265,6 +265,7 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
             retires_on = moved["data"]["on"]
         elif moved["kind"] in PLACINGS:
             expected["deployment_environment"] = moved["data"].get("environment")
+            retires_on = moved["data"].get("retires_on", retires_on)
         elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] == "candidate.registered"):
             told = moved["data"].get("cause") or {}
             expected["submitter_person"] = told["submitter"] if "submitter" in told else moved["principal"].get("person")

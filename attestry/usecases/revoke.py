@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from attestry.domain.days import is_day
 from attestry.domain.errors import ConditionFailedError, ConflictError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
@@ -25,12 +26,12 @@ from attestry.domain.stages import Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import ABSENT, Delete, Item, Key, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
+from attestry.usecases.expiry import RETIREMENTS, retirement_key
 from attestry.usecases.pointer import KILLED, RETIRED, kept_in, named_in, number_in, vacate
 from attestry.usecases.records import Move, load_version, model_key, move_writes
 from attestry.usecases.rollout_places import forget_rollouts
 
 SCHEDULED = "retirement.scheduled"
-RETIREMENTS = "RETIREMENTS"
 TRIES = 8
 MAX_DUE = 25
 
@@ -200,13 +201,15 @@ def _schedule(
             raise ConflictError(f"{version.reference} was {version.out_of_use}")
         if version.retires_on == day:
             return Revocation(version, changed=False)
+        if is_day(version.expires) and day > version.expires:
+            raise ConflictError(f"the manifest of {version.reference} ends it on {version.expires}; a later end needs another version")
         facts = {"on": day, "before": version.retires_on}
         move = Move(version.stage, version.status, version.standing, SCHEDULED, by, reason, at, data=facts)
         writes = move_writes(version, move, attestor, {"retires_on": day})
         if version.retires_on:
             writes.append(Delete(_retirement_key(version), When()))
         row = {"model": model, "number": number, "on": day, "reason": reason, "set_by": by.person or by.login, "set_at": timestamp(at)}
-        writes.append(Put(Key(RETIREMENTS, f"{day}#{model}#{number}"), row, ABSENT))
+        writes.append(Put(retirement_key(model, number, day), row, ABSENT))
         try:
             meta.transact(writes)
         except ConditionFailedError:
@@ -216,4 +219,4 @@ def _schedule(
 
 
 def _retirement_key(version: Version) -> Key:
-    return Key(RETIREMENTS, f"{version.retires_on}#{version.model}#{version.number}")
+    return retirement_key(version.model, version.number, version.retires_on)

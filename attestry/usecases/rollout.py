@@ -28,6 +28,7 @@ from attestry.ports import Item, MetaStore, Update, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
 from attestry.usecases.deploy import Deployment, approvers_of, deployment_predicate, leave_elsewhere, require_deployable, swap_pointer
+from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, number_in, rollout_in, vacancy
 from attestry.usecases.records import Move, load_version, move_writes, pointer_key
 from attestry.usecases.rollout_places import forget_rollouts, keep_rollout, leave_writes
@@ -120,7 +121,9 @@ def begin_rollout(
         _require_room(pointer, version, standing, environment)
         assert pointer is not None  # noqa: S101 - narrows: `_require_room` refuses what is not there
         place = _place(version, plan, standing, at)
+        ends, dated, retirement = expiry_of(version, at)
         facts: dict[str, Any] = {
+            **ends,
             "environment": environment,
             "capture_rate": version.capture_rate,
             "approved_by": approvers_of(meta, version),
@@ -129,7 +132,8 @@ def begin_rollout(
         facts |= {"share": place["share"], "step": 0} if standing is Standing.CANARY else {}
         predicate = deployment_predicate(meta, version, pointer)
         move = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, standing, BEGINNINGS[standing], by, reason, at, data=facts, predicate=predicate)
-        writes = move_writes(version, move, attestor, {"deployment_environment": environment, "error": ""})
+        writes = move_writes(version, move, attestor, {"deployment_environment": environment, "error": "", **dated})
+        writes += retirement
         writes += leave_elsewhere(meta, version, environment, by=by, reason=reason, at=at)
         writes += [_point(pointer, standing, place), keep_rollout(model, environment)]
         if _commit(meta, writes):

@@ -20,13 +20,14 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.browse import current_pointer, list_versions, show_model
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
+from attestry.usecases.expiry import RETIREMENTS
 from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.judge import _deployed
 from attestry.usecases.manual import Hand, retry_version
 from attestry.usecases.operate import claim_submission
 from attestry.usecases.recorded import check_recorded, event_of_transition
 from attestry.usecases.records import load_version, pointer_key, stage_key
-from attestry.usecases.revoke import RETIREMENTS, Revocation, due_retirements, kill_version, retire_due, retire_version
+from attestry.usecases.revoke import Revocation, due_retirements, kill_version, retire_due, retire_version
 from attestry.usecases.sweep import sweep
 from tests.fakes import Faults, LocalSigner, MemoryFunctions, MemoryMetaStore, MemoryNotifier, MemoryObjectStore, MemoryPipeline
 from tests.flow import Flow
