@@ -84,6 +84,9 @@ def _waits_for(reference: str, version: Mapping[str, Any]) -> list[str]:
         return ["  waits for: its policy, which approves it by itself"]
     count = int(policy.get("count") or 1)
     who = f"{count} persons in the role" if count > 1 else "a person in the role"
+    if policy.get("require"):
+        wanted = [f"{r['count']} {' or '.join(r['roles'])}" for r in policy["require"]]
+        who = f"{', then '.join(wanted) if policy.get('in_order') else ' and '.join(wanted)}: persons in the role"
     signed = " --sign-with ~/.ssh/id_ed25519" if policy.get("signed") else ""
     return [
         f"  waits for: {who} {' or '.join(policy.get('roles') or ['approver'])}, not the submitter:",

@@ -113,9 +113,16 @@ def _asked(packet: Packet) -> str:
     else:
         count, roles = int(policy.get("count") or 1), " or ".join(str(r) for r in policy.get("roles", []))
         who = "One person" if count == 1 else f"{count} different persons"
-        asked = f"{who} in the role {roles} must approve; never the person who submitted the candidate. One rejection ends the version."
+        wanted = [f"{r['count']} in the role {' or '.join(r['roles'])}" for r in policy.get("require", [])]
+        who, roles = (
+            (f"{who}, {', then '.join(wanted) if policy.get('in_order') else ' and '.join(wanted)}", "") if wanted else (who, roles)
+        )
+        role = f" in the role {roles}" if roles else ""
+        asked = f"{who}{role} must approve; never the person who submitted the candidate. One rejection ends the version."
         if policy.get("signed"):
             asked += " Each approval needs the approver's own signature over the digest of this packet."
+    for conflict in content.get("conflicts", []):
+        asked += f" {conflict['person']} does not decide: {conflict['reason']}."
     rows = {
         "Version digest": _Code(content["version_digest"]),
         "Packet digest": _Code(packet.sha256),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from attestry.domain.conditions import Terms
 from attestry.evidence.bundle import BundleIndex
 
 NOTHING: Final = "-"
@@ -262,6 +263,10 @@ def _approval(s: Sources) -> str:
         signed = ", each with a signature of their own" if policy.get("signed") else ""
         roles = " or ".join(plain(r) for r in policy.get("roles", []))
         asks = f"The policy asks for {plain(policy.get('count'))} of: {roles}{signed}; never who submitted the candidate."
+        if policy.get("require"):
+            wanted = ", ".join(f"{plain(r['count'])} {plain(' or '.join(r['roles']))}" for r in policy["require"])
+            order = ", in this order" if policy.get("in_order") else ""
+            asks = f"The policy asks for {wanted}{order}{signed}; each person counts once, and never who submitted the candidate."
     decisions = []
     for n, at, e in s.moves_of("approval.given", "version.approved", "version.rejected", stage="APPROVAL"):
         data = e["data"]
@@ -269,7 +274,9 @@ def _approval(s: Sources) -> str:
         if console := data.get("console"):
             grade += f"; AWS console, CloudTrail event {plain(console['event_id'])}, SHA-256 `{plain(console['event_sha256'])}`"
         roles = ", ".join(plain(r) for r in e["principal"]["roles"])
-        decisions.append((_who(e), roles or "policy", plain(data.get("decision")), plain(data["reason"]), _place(n, at), grade))
+        under = Terms.from_item(data["conditions"]) if data.get("conditions") else ""
+        reason = plain(data["reason"]) + (f"; approved {plain(str(under))}" if under else "")
+        decisions.append((_who(e), roles or "policy", plain(data.get("decision")), reason, _place(n, at), grade))
     packets = sorted({str(e["data"]["evidence"]) for _, _, e in s.moves_of("stage.started", stage="APPROVAL")})
     body = f"{asks}\n\nWhat was decided on is frozen in the decision packet, SHA-256 `{plain(', '.join(packets))}`.\n\n" + table(
         ("who", "as", "decision", "reason", "logged", "how it is recorded"), decisions
