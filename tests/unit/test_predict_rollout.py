@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from attestry.domain.stages import Standing
 from attestry.evidence.delegation import read_unverified_delegation
 from attestry.ports import Update
 from attestry.usecases.canary_counts import count_canary, failures_partition
+from attestry.usecases.collect import Collector
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.predict import Prediction, PredictionFailedError
+from attestry.usecases.reconcile_predictions import UNSEALED, count_day
 from attestry.usecases.records import pointer_key
 from attestry.usecases.shadow import ShadowRun, ShadowRunner, comparison
 from attestry.usecases.shadow_requests import requests_partition
@@ -322,3 +325,15 @@ def test_a_crash_at_any_call_compares_no_request_twice_and_none_less(after: bool
             assert n > 8
             return
     raise AssertionError("it never ended")
+
+
+def test_the_receipts_of_a_shadow_do_not_count_as_answers_that_were_given(shadowed: Scene) -> None:
+    """Else answers without receipts could hide behind them."""
+    for _ in range(3):
+        predict(shadowed)
+    run(shadowed)
+    Collector(shadowed.meta, shadowed.store, shadowed.clock).collect()
+    today = shadowed.clock.now().date()
+    gateway: Any = SimpleNamespace(answered=lambda day: 4)
+    counted = count_day(shadowed.meta, gateway, today)
+    assert (counted.sealed, counted.outcome) == ({MODEL: 3}, UNSEALED)
