@@ -217,8 +217,8 @@ def _training(s: Sources) -> str:
 def _machine(record: Mapping[str, Any]) -> str:
     ran = record.get("ran")
     if ran:
-        machines = f"{plain(ran['instance_count'] or '')} {plain(ran['instance_type'])}".strip()
-        return ", ".join(part for part in (machines, f"{plain(ran['billable_seconds'])} s billed", plain(ran["job_arn"])) if part)
+        machines = f"{plain(ran.get('instance_count') or '')} {plain(ran.get('instance_type') or '')}".strip()
+        return ", ".join(part for part in (machines, f"{plain(ran.get('billable_seconds'))} s billed", plain(ran.get("job_arn"))) if part)
     resources = record["resources"]["configured"]
     return f"{plain(resources.get('memory_mib'))} MiB, {plain(resources.get('vcpu'))} vCPU"
 
