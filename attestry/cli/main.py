@@ -28,6 +28,7 @@ def make_app() -> typer.Typer:
         people,
         policy,
         read,
+        refresh_verbs,
         rollout,
         root,
     )
@@ -43,7 +44,8 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_keep_shared_options)
-    for module in (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, people, policy, rollout, root):
+    verbs = (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
+    for module in (*verbs, policy, rollout, root):
         module.register(app)
     return app
 

@@ -245,6 +245,22 @@ class RegistryClient:
         """Set the share of predictions, 0 to 1, whose payload is kept for what is deployed."""
         return self._post(f"/v1/models/{_part(model)}/capture", {"rate": rate, "reason": reason, "environment": environment})
 
+    def refresh(
+        self, model: str, reason: str, *, version: int | None = None, data: Mapping[str, Any] | None = None, request: str = ""
+    ) -> Any:
+        """Have a new version made of what is deployed, or of `version`; `data` is what `bring_data` returned."""
+        more = {"version": version, "data": dict(data or {}), "request": request}
+        return self._post(f"/v1/models/{_part(model)}/refresh", {"reason": reason, **{k: v for k, v in more.items() if v}})
+
+    def refreshes(self, model: str) -> Any:
+        """Return what is known of a model's refreshes."""
+        return self._get(f"/v1/models/{_part(model)}/refreshes")
+
+    def reproduce(self, model: str, number: int, reason: str, *, request: str = "") -> Any:
+        """Have a version's recipe run again, to be compared."""
+        more = {"request": request} if request else {}
+        return self._post(f"{_version(model, number)}/reproduction", {"reason": reason, **more})
+
     def predict(self, model: str, instances: Sequence[Mapping[str, Any]], *, environment: str = "", routing_key: str = "") -> Any:
         """Return predictions with their ID and receipt; waits while the version loads.
 

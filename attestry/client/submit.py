@@ -152,7 +152,7 @@ def submit(
     places = {upload["name"]: upload for upload in grant["uploads"]}
     tell(f"uploading {len(prepared.files)} files")
     for file in prepared.files:
-        _upload(client, file, places[file.name], advance or (lambda *_: None))
+        upload_file(client, file, places[file.name], advance)
     tell("waiting for the registration")
     status = _await_registration(client, str(grant["submission"]), timeout_seconds)
     return Submitted(
@@ -241,8 +241,20 @@ class _Counted:
         return self._stream.tell()
 
 
-def _upload(client: RegistryClient, file: UploadFile, place: Mapping[str, Any], advance: Advance) -> None:
-    """Upload a file; a store that is busy or a connection that breaks is tried again, since a second PUT cannot do harm."""
+def upload_file(client: RegistryClient, file: UploadFile, place: Mapping[str, Any], told: Advance | None = None) -> None:
+    """Upload a file; a store that is busy or a connection that breaks is tried again, since a second PUT cannot do harm.
+
+    Args:
+        client: the registry.
+        file: the file, as it was announced.
+        place: where the announcement was told to put it.
+        told: told the name, the bytes done and the bytes in all.
+
+    Raises:
+        UnavailableError: the store does not answer.
+        IntegrityError: the file is not what was announced.
+    """
+    advance = told or (lambda *_: None)
     for tries_left in range(_UPLOAD_TRIES - 1, -1, -1):
         try:
             status = _put(client, file, place, advance)

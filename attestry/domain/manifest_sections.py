@@ -408,7 +408,6 @@ class Refresh:
         quiet_seconds: how long no further file must have come.
         alarms: names of CloudWatch alarms.
         cooldown: a period such as `6 hours`; None for none.
-        reuse: whether PROCESSING may be taken from the parent.
         deploy: who puts what was approved in place.
     """
 
@@ -417,5 +416,4 @@ class Refresh:
     quiet_seconds: int = 0
     alarms: tuple[str, ...] = ()
     cooldown: str | None = None
-    reuse: bool = False
     deploy: Literal["automatic", "people"] = "people"
