@@ -82,9 +82,11 @@ def test_the_message_holds_no_token_and_its_links_no_signature() -> None:
 
 
 def test_no_route_approves_or_operates_by_get() -> None:
-    acting = [r for r in ROUTES if r.function in ("decide", "operate")]
-    assert acting
-    assert {r.method for r in acting} == {"POST"}
+    acting = {r.path for r in ROUTES if r.function in ("decide", "operate") and r.method == "POST"}
+    assert "/v1/models/{model}/versions/{number}/decision" in acting
+    read = {r.path for r in ROUTES if r.function in ("decide", "operate") and r.method != "POST"}
+    # Who declared a conflict of interest is read from where it is declared, and nothing else is.
+    assert read <= {"/v1/models/{model}/conflicts"}
     assert all(route.startswith("POST ") for route in operate.ROUTES)
     answer = decide.handler({"routeKey": "GET /v1/models/{model}/versions/{number}/decision", "requestContext": {}}, None)
     assert answer["statusCode"] == 404
