@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from attestry.domain.errors import InvalidInputError
@@ -51,9 +52,16 @@ def _decode(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
+@cache
+def _hints(cls: Hashable) -> Mapping[str, Any]:
+    """Return the types of a record's fields; they are read from the source's text, which takes longer than all the rest."""
+    return get_type_hints(cls)
+
+
 def _decode_record(cls: type[Any], value: Any, path: str) -> Any:
     _require(isinstance(value, Mapping), path, "a mapping")
-    hints = get_type_hints(cls)
+    record: Any = cls
+    hints = _hints(record)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in value:
         if name not in fields:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import yaml
+
+from attestry.domain.version import Version
 from attestry.evidence.trusted_root import MAY_SIGN
 from attestry.ports import Key, MetaStore, ObjectStore, Put, Signer
 from attestry.usecases.attest import Attestor
@@ -18,7 +21,7 @@ from attestry.usecases.register import Registrar
 from attestry.usecases.stage_plan import Sandbox
 from tests.evidence_world import TickingClock
 from tests.fakes import LocalSigner, MemoryMetaStore
-from tests.flow import LOCK, PLATFORM, Flow, example_manifest, example_source
+from tests.flow import EXAMPLE, LOCK, PLATFORM, Flow, example_manifest, example_source
 
 Rows = Mapping[Key, Mapping[str, Any]]
 LOGINS = {
@@ -71,6 +74,14 @@ class MachineFlow(Flow):
         assert isinstance(self.meta, MemoryMetaStore)
         return dict(self.meta.rows)
 
+    def build_environments(self, version: Version) -> None:
+        """What the builder leaves; the same for all versions, and read from the example once."""
+        for wanted in self.preparer.plan_environments(version.model, version.number):
+            prefix = f"environments/{wanted['id']}/"
+            archive = self.store.put_new(f"{prefix}environment.zip", b"PK environment " + wanted["lock_sha256"].encode())
+            made = {"archive_sha256": archive.sha256, "size": archive.size, "python": PLATFORM[0], "platform": PLATFORM[1]}
+            self.store.put_new(f"{prefix}environment.json", json.dumps({**wanted, **made, "packages": [_framework()]}).encode())
+
     def manifest(self, number: int, edit: Callable[[dict[str, Any]], None]) -> bytes:
         """A manifest that no other number has."""
         mapping = copy.deepcopy(_complete())
@@ -78,6 +89,11 @@ class MachineFlow(Flow):
         mapping["training"]["hyperparameters"]["C"] = number / 100
         edit(mapping)
         return json.dumps(mapping).encode()
+
+
+@cache
+def _framework() -> dict[str, str]:
+    return dict(yaml.safe_load((EXAMPLE / "manifest.yaml").read_text())["environment"]["framework"])
 
 
 @cache
