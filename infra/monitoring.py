@@ -34,6 +34,7 @@ COUNTED = {
     "versions-unmended": ("sweep", "VersionsUnmended", "A version stands still and could not be mended; the log of sweep names it"),
     "ledger-conflicts": ("sequence", "LedgerConflicts", "One event ID came with two contents: somebody wrote an outbox row by hand"),
     "ledger-unwitnessed": ("sequence", "LedgerUnwitnessed", "A witness did not cosign a checkpoint: it is gone, or saw another ledger"),
+    "audit-notes-lost": ("audit", "AuditNotesLost", "A denied attempt or a read could not be noted down; a function's log names the act"),
     "findings-opened": ("reconcile", "FindingsOpened", "Table, ledger and store do not agree: something was changed by hand"),
 }
 """Alarm to the function that counts, the metric's name, and what it means; one is enough."""

@@ -1,12 +1,13 @@
 """Notes down audited acts as rows, for the functions that serve the API.
 
-A note that cannot be written is logged and changes nothing else: neither the answer nor the error that is being answered.
+A note that cannot be written is logged and counted, for an alarm, and changes nothing else: neither the answer nor the error that is being
+answered.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attestry.domain.audit import AUDIT, AuditedAct, Outcome, Tally
 from attestry.domain.errors import AttestryError
@@ -15,6 +16,9 @@ from attestry.ports import Clock, Key, MetaStore, Put, When
 
 if TYPE_CHECKING:
     from attestry.aws.http import Request
+
+SERVICE: Final = "audit"
+"""The metric's dimension `service`: whichever function lost the note, one alarm watches."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +64,22 @@ class AuditNotes:
                 self._meta.transact([Put(Key(AUDIT, row.sort), row.item, When())])
         except Exception:
             logger.exception("an audited act could not be noted down", extra={"act": act.act, "outcome": act.outcome.value})
+            self._count_lost()
 
     def _note(self, request: Request, act: str, on: str, outcome: Outcome, reason: str) -> None:
         try:
             principal = principal_from_request_context(request.context, account=self._account, prefix=self._prefix)
         except Exception:
             logger.exception("an audited act could not be noted down", extra={"act": act, "outcome": outcome.value})
+            self._count_lost()
             return
         self.note(AuditedAct(principal, act, on, outcome, reason))
+
+    def _count_lost(self) -> None:
+        try:
+            # Here alone: what notes acts down answers requests, and most processes never lose a note.
+            from attestry.aws.metrics import Count, count
+
+            count({Count.AUDIT_NOTES_LOST: 1}, deployment=self._prefix, service=SERVICE)
+        except Exception:
+            logger.exception("a lost note could not be counted")

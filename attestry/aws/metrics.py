@@ -33,18 +33,20 @@ class Count(StrEnum):
     LEDGER_CONFLICTS = "LedgerConflicts"
     LEDGER_UNWITNESSED = "LedgerUnwitnessed"
     FINDINGS_OPENED = "FindingsOpened"
+    AUDIT_NOTES_LOST = "AuditNotesLost"
 
 
-def count(counts: Mapping[Count, int], *, deployment: str, **dimensions: str) -> None:
+def count(counts: Mapping[Count, int], *, deployment: str, service: str | None = None, **dimensions: str) -> None:
     """Write counts, zeros included: a zero says that somebody looked.
 
     Args:
         counts: how many of each; at most 100 names.
         deployment: the prefix, so that two deployments in one account are counted apart.
+        service: in the place of the function's name, for what any function may count and one alarm watches.
         dimensions: further dimensions, each of few possible values.
     """
     # Not `Metrics`, whose numbers and dimensions all its instances in a process share.
-    metrics = EphemeralMetrics(namespace=NAMESPACE)
+    metrics = EphemeralMetrics(namespace=NAMESPACE, service=service)
     for name, value in {"deployment": deployment, **dimensions}.items():
         metrics.add_dimension(name=name, value=value)
     for counted, number in counts.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attestry.aws.clients import Clients
 from attestry.aws.clock import SystemClock
+from attestry.aws.errors import ConfigurationError
 from attestry.aws.functions import LambdaFunctions
 from attestry.aws.meta_store import DynamoMetaStore
 from attestry.aws.object_store import S3ObjectStore
@@ -90,9 +91,15 @@ class World:
 
     @cached_property
     def attestor(self) -> Attestor:
-        """Return what attests the moves that this function makes, with the function's own key."""
+        """Return what attests the moves that this function makes, with the function's own key.
+
+        Raises:
+            ConfigurationError: the function has no key, or is not told how long what it attests is to be retained.
+        """
         from attestry.evidence.attestor import Attestor
 
+        if self.settings.retention is None:
+            raise ConfigurationError("ATTESTRY_RETENTION_MODE is not set: attestations are never written without Object Lock")
         return Attestor(KmsSigner(self.clients.kms, self.settings.signing_key), self.store)
 
     @cached_property

@@ -26,6 +26,7 @@ from attestry.evidence.note import Algorithm, Checkpoint, Verifier, open_note
 from attestry.evidence.tlog import leaf_hash, verify_inclusion
 from attestry.evidence.verdict import Found, MissingError, Outcome, Witnessing
 
+NOT_YET = "not yet in the ledger"
 NO_PIN = "no pin: give --root; the keys are taken from the bundle itself, so anybody could have made it"
 
 
@@ -63,8 +64,10 @@ def check_root(case: Case, pin: bytes | None) -> Found | str:
     return f"pinned root {verified.fingerprint[:16]} leads to the trusted root of {case.root.registry}"
 
 
-def check_checkpoint(case: Case) -> str:
+def check_checkpoint(case: Case) -> Found | str:
     """Verify the ledger's signature over the checkpoint, and the witnesses' cosignatures."""
+    if _is_fresh(case):
+        return Found(Outcome.PENDING, NOT_YET)
     note, root = case.need("ledger/checkpoint"), case.need_root()
     logs = [Verifier.of(k.name, k.public_bytes) for k in root.ledger_keys()]
     witnesses = [Verifier.of(k.name, k.public_bytes, Algorithm.COSIGNATURE) for k in root.witness_keys()]
@@ -100,15 +103,19 @@ def check_leaves(case: Case) -> Found | str:
     case.entries = entries
     if not entries:
         raise MissingError("the bundle holds no event")
+    if not logged:
+        return Found(Outcome.PENDING, f"{NOT_YET}: {', '.join(sorted({e.kind for e in pending}))}")
     shown = f"{len(logged)} events are in the ledger"
     if pending:
         return Found(Outcome.PENDING, f"{shown}; {len(pending)} not yet: {', '.join(sorted({e.kind for e in pending}))}")
     return f"{shown}, logged {logged[0].at} to {logged[-1].at}"
 
 
-def check_validity(case: Case) -> str:
+def check_validity(case: Case) -> Found | str:
     """Judge the ledger's key and the root metadata at the time of the checkpoint."""
     root = case.need_root()
+    if _is_fresh(case):
+        return Found(Outcome.PENDING, f"{NOT_YET}, whose time is what keys and metadata are judged at")
     if case.checkpoint is None:
         raise MissingError("there is no checkpoint whose time could be told")
     at = max([case.cosigned_at, *(e.at for e in case.entries if e.index is not None)])
@@ -121,6 +128,13 @@ def check_validity(case: Case) -> str:
         case.metadata.require_current(at)
     case.facts["ledger_time"] = at
     return f"at {at}"
+
+
+def _is_fresh(case: Case) -> bool:
+    """Return whether all events of the bundle still wait for the ledger, as they do for seconds after they happened."""
+    bundle = case.need_bundle()
+    logged = "ledger/checkpoint" in bundle.files or bundle.names("ledger/leaves/")
+    return not logged and bool(bundle.names("ledger/pending/"))
 
 
 def _read_logged(case: Case) -> list[Entry]:

@@ -243,6 +243,11 @@ def _foot(packet: Packet) -> str:
         f"<footer><p>This page shows the packet <code>{packet.sha256}</code> and nothing else. The decision names that digest. "
         f"To check it: <code>attestry packet {_text(packet.reference)}</code>, or "
         f"<code>sha256sum packet-{packet.content['transition']:06d}.json</code> beside this page.</p>"
+        "<p>What is decided will be an event in the registry's ledger that names this digest, with an attestation signed by the function "
+        "that takes decisions. Both, with the place in the ledger and its proof, are in the version's bundle: "
+        f"<code>attestry bundle {_text(packet.reference)} -o version.zip</code>, then "
+        "<code>attestry verify version.zip --root ROOT.json</code>. "
+        f"The event says <code>evidence</code> {packet.sha256}; for the minute until it is in the ledger the bundle calls it pending.</p>"
         f"<p>Candidate <code>{_plain(packet.content['candidate'])}</code><br>"
         f"Policy <code>{_plain(packet.content['policy_sha256'])}</code></p></footer>"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from attestry.aws.audit import SERVICE
 from attestry.aws.metrics import NAMESPACE, Count, count
 from infra.monitoring import BUSY, ERRORS
 from tests.infra.template import Template
@@ -161,5 +162,26 @@ def test_the_api_s_alarms_count_lines_of_the_access_log(configuration: str, pref
 
 def test_metrics_of_the_registry_name_no_model_and_no_version(template: Template) -> None:
     own = [alarm for alarm in alarms_of(template).values() if alarm["Namespace"] == NAMESPACE]
-    assert len(own) == 10
+    assert len(own) == 11
     assert {name for alarm in own for name in dimensions_of(alarm)} == {"deployment", "service"}
+
+
+@CONFIGURATIONS
+def test_one_lost_audit_note_raises_the_alarm_whichever_function_lost_it(
+    configuration: str, prefix: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = request.getfixturevalue(configuration).template
+    alarm = alarms_of(template)[f"{prefix}-audit-notes-lost"]
+    count({Count.AUDIT_NOTES_LOST: 1}, deployment=prefix, service=SERVICE)
+    document = json.loads(capsys.readouterr().out)
+    assert (alarm["Namespace"], alarm["MetricName"], alarm["Threshold"]) == (NAMESPACE, "AuditNotesLost", 1)
+    assert dimensions_of(alarm) == {name: document[name] for name in document["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]}
+
+
+@CONFIGURATIONS
+def test_every_function_that_attests_is_told_how_long_to_retain(configuration: str, prefix: str, request: pytest.FixtureRequest) -> None:
+    functions = request.getfixturevalue(configuration).template.of_type("AWS::Lambda::Function").values()
+    environments = [f.get("Environment", {}).get("Variables", {}) for f in functions]
+    attesting = [e for e in environments if "ATTESTRY_SIGNING_KEY" in e]
+    assert len(attesting) > 5
+    assert all({"ATTESTRY_RETENTION_MODE", "ATTESTRY_RETENTION_DAYS"} <= e.keys() for e in attesting)

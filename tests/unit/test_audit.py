@@ -109,6 +109,28 @@ def test_a_note_that_cannot_be_written_changes_nothing_but_the_log(
     assert "could not be noted down" in caplog.text
 
 
+def test_a_note_that_is_lost_is_counted_for_the_alarm(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    scene.faults.fail_before(error=UnavailableError("no answer"))
+    assert scene.refuse() == 403
+    counted = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if "AuditNotesLost" in line)
+    assert (counted["AuditNotesLost"], counted["service"], counted["deployment"]) == ([1.0], "audit", "attestry")
+    scene.faults.clear()
+    assert scene.refuse() == 403
+    assert "AuditNotesLost" not in capsys.readouterr().out
+
+
+def test_a_lost_note_that_cannot_be_counted_changes_nothing_but_the_log(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no metrics")
+
+    monkeypatch.setattr("attestry.aws.metrics.count", broken)
+    scene.faults.fail_before(error=UnavailableError("no answer"))
+    assert scene.refuse() == 403
+    assert "could not be counted" in caplog.text
+
+
 def test_a_hook_that_fails_changes_nothing_but_the_log(caplog: pytest.LogCaptureFixture) -> None:
     def route(_: Request) -> Any:
         raise ForbiddenError("no")

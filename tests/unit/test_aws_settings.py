@@ -55,10 +55,17 @@ class TestSettings:
 
     def test_a_function_attests_with_its_own_key_and_never_without_one(self) -> None:
         clients = Clients(boto3.Session(region_name="eu-central-1"))
-        world = World(Settings({"ATTESTRY_STORE": "s", "ATTESTRY_SIGNING_KEY": "arn:aws:kms:eu-central-1:123456789012:key/1"}), clients)
+        kept = {"ATTESTRY_STORE": "s", "ATTESTRY_RETENTION_MODE": "GOVERNANCE", "ATTESTRY_RETENTION_DAYS": "1"}
+        world = World(Settings({**kept, "ATTESTRY_SIGNING_KEY": "arn:aws:kms:eu-central-1:123456789012:key/1"}), clients)
         assert world.attestor is world.attestor
         with pytest.raises(ConfigurationError, match="ATTESTRY_SIGNING_KEY"):
-            _ = World(Settings({"ATTESTRY_STORE": "s"}), clients).attestor
+            _ = World(Settings(kept), clients).attestor
+
+    def test_a_function_that_is_not_told_how_long_to_retain_attests_nothing(self) -> None:
+        clients = Clients(boto3.Session(region_name="eu-central-1"))
+        key = {"ATTESTRY_STORE": "s", "ATTESTRY_SIGNING_KEY": "arn:aws:kms:eu-central-1:123456789012:key/1"}
+        with pytest.raises(ConfigurationError, match="never written without Object Lock"):
+            _ = World(Settings(key), clients).attestor
 
     def test_a_world_makes_only_the_ports_that_are_used(self) -> None:
         session = boto3.Session(region_name="eu-central-1")

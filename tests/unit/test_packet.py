@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -348,6 +349,13 @@ class TestPage:
         assert not [a for _, attributes in Page(page.encode()).tags for a in attributes if a in ("src", "href", "srcset")]
         assert "url(" not in page
         assert "@import" not in page
+
+    def test_the_page_says_where_attestation_and_ledger_place_of_a_decision_will_be_found(self, world):
+        world.waiting()
+        packet = world.packet()
+        page = re.sub(r"<[^>]+>", "", render_page(packet).decode())
+        assert f"attestry bundle {packet.reference} -o version.zip" in page
+        assert f"The event says evidence {packet.sha256}" in page
 
     def test_the_page_shows_digest_gates_people_and_policy(self, world):
         world.waiting(policy=ApprovalPolicy(False, ("approver",), 2, signed=True))

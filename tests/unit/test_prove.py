@@ -78,3 +78,10 @@ def test_after_a_rotation_the_former_delegator_is_looked_up_and_nobody_elses_key
     assert delegation_step() == "failed"
     assert delegation_step(former_key=published) == "passed"
     assert delegation_step(former_key=lambda _name, _at: today.public_key_der()) == "failed"
+
+
+def test_the_trace_of_a_fresh_version_says_that_it_is_not_yet_in_the_ledger(world: EvidenceWorld) -> None:
+    traced_now = traced(world, world.predict())
+    assert traced_now["verdict"] == "SIGNED-UNANCHORED"
+    assert "checkpoint: not yet in the ledger" in traced_now["proof"]["reason"]
+    assert [e.message for e in Draft202012Validator(SCHEMA).iter_errors(traced_now)] == []

@@ -220,9 +220,15 @@ class TestLess:
         world.deploy(signed=False)
         prediction = world.predict()
         verification = world.verify(world.bundle(prediction))
-        # Without any leaf the bundle has no checkpoint, and so no time at which its root could be judged.
+        assert verification.verdict == "SIGNED-UNANCHORED"
+        for step in ("checkpoint", "leaves", "validity"):
+            told, detail = outcome(verification, step)
+            assert (told, detail.startswith("not yet in the ledger")) == ("pending", True)
+
+    def test_a_checkpoint_that_was_taken_out_of_a_bundle_is_missing_and_not_to_come(self, made):
+        verification = made.world.verify(rewrite(made.bundle, {"ledger/checkpoint": None}))
         assert verification.verdict == "INCOMPLETE"
-        assert "ledger/checkpoint is not in the bundle" in verification.reason
+        assert outcome(verification, "checkpoint")[0] == "missing"
 
     def test_the_last_moves_are_not_in_the_ledger_yet(self):
         world = EvidenceWorld()
