@@ -63,7 +63,7 @@ class MotoWorld:
         self.packages = packages
         self.policies: list[str] = []
 
-    def s3_as(self, role_arn: str, session: str, policy: str = "") -> Any:
+    def s3_as(self, role_arn: str, session: str, *, by: str, policy: str = "") -> Any:
         if role_arn != ROLE:
             raise RefusedError("ValidationException", f"could not assume role {role_arn}")
         self.policies.append(policy)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from attestry.aws.meta_store import DynamoMetaStore
 from attestry.local.jobs.job import JobFailedError, RefusedError
-from attestry.local.settings import HOST, REGION
+from attestry.local.patching import load
+from attestry.local.settings import ACCOUNT, HOST, REGION
 from attestry.sandbox.environments import EnvironmentCache
 from attestry.sandbox.job import Input
 from attestry.sandbox.workspace import Workspace
@@ -24,6 +26,7 @@ from attestry.usecases.records import load_version
 _FUNCTION = "attestry-prepare-stage"
 _URL_SECONDS = 600
 _SESSION_NAME = 64
+_SESSION_SECONDS = 12 * 3600
 _S3 = Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 3, "mode": "standard"})
 
 
@@ -41,18 +44,30 @@ class EmbeddedWorld:
         self._cache: EnvironmentCache | None = None
         self._used: set[str] = set()
 
-    def s3_as(self, role_arn: str, session: str, policy: str = "") -> Any:
-        """Return an S3 client with the rights of a role, narrowed by a session policy.
+    def s3_as(self, role_arn: str, session: str, *, by: str, policy: str = "") -> Any:
+        """Return an S3 client with the rights of a role, which a service assumes, narrowed by a session policy.
+
+        No caller of STS is a service, so the session is made here, as the emulator makes those of functions.
 
         Raises:
-            RefusedError: it cannot be assumed.
+            RefusedError: there is no such role, or it does not trust the service.
         """
-        narrowed = {"Policy": policy} if policy else {}
-        try:
-            given = self._client("sts").assume_role(RoleArn=role_arn, RoleSessionName=session[:_SESSION_NAME], **narrowed)["Credentials"]
-        except ClientError as error:
-            raise RefusedError("ValidationException", f"could not assume role {role_arn}: {error}") from error
-        keys = (given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        name = role_arn.rpartition("/")[2]
+        role = load("ministack.services.iam")._roles.get_scoped(ACCOUNT, None, name)
+        if role is None or not _trusts(role["AssumeRolePolicyDocument"], by):
+            raise RefusedError("ValidationException", f"could not assume role {role_arn}: it does not exist, or does not trust {by}")
+        keys = (f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), secrets.token_urlsafe(60))
+        made = {
+            "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/{session[:_SESSION_NAME]}",
+            "UserId": f"{role.get('RoleId', name)}:{session[:_SESSION_NAME]}",
+            "SecretAccessKey": keys[1],
+            "SessionToken": keys[2],
+            "Expiration": time.time() + _SESSION_SECONDS,
+            "AccountId": ACCOUNT,
+            "PrincipalType": "AssumedRole",
+            "SessionPolicies": {"Policy": policy} if policy else None,
+        }
+        load("ministack.services.sts").register_session(keys[0], made)
         return boto3.Session(*keys, region_name=REGION).client("s3", endpoint_url=self._endpoint, config=_S3)
 
     def packages_of(self, tags: Mapping[str, str]) -> Path:
@@ -100,3 +115,15 @@ class EmbeddedWorld:
 
     def _client(self, service: str) -> Any:
         return self._root.client(service, endpoint_url=self._endpoint)  # type: ignore[call-overload]  # the stubs want a literal
+
+
+def _trusts(document: Any, service: str) -> bool:
+    """Return whether a trust policy lets a service of this account assume the role."""
+    policy = json.loads(document) if isinstance(document, str) else document
+    for statement in policy["Statement"]:
+        named = statement.get("Principal", {})
+        services = named.get("Service", []) if isinstance(named, dict) else []
+        account = statement.get("Condition", {}).get("StringEquals", {}).get("aws:SourceAccount", ACCOUNT)
+        if statement["Effect"] == "Allow" and service in ([services] if isinstance(services, str) else services) and account == ACCOUNT:
+            return True
+    return False

@@ -119,8 +119,8 @@ class Job:
 class World(Protocol):
     """What the services need besides their own state."""
 
-    def s3_as(self, role_arn: str, session: str, policy: str = "") -> Any:
-        """Return an S3 client with the rights of a role.
+    def s3_as(self, role_arn: str, session: str, *, by: str, policy: str = "") -> Any:
+        """Return an S3 client with the rights of a role, which a service assumes, narrowed by a session policy.
 
         Raises:
             RefusedError: it cannot be assumed.

@@ -16,6 +16,7 @@ from attestry.local.jobs.files import download_prefix, pack, upload, upload_fold
 from attestry.local.jobs.job import Job, JobFailedError, Outcome, RefusedError, World, arn
 
 _ML = "/opt/ml"
+_PRINCIPAL = "sagemaker.amazonaws.com"
 _KINDS = {"sagemaker-training": "Training", "sagemaker-processing": "Processing", "sagemaker-transform": "Transform"}
 _RESOURCES = {"Training": "training-job", "Processing": "processing-job", "Transform": "transform-job"}
 STATUS = {Outcome.RUNNING: "InProgress", Outcome.COMPLETED: "Completed", Outcome.FAILED: "Failed", Outcome.STOPPED: "Stopped"}
@@ -32,7 +33,7 @@ def accept(service: str, request: Mapping[str, Any], world: World) -> Job:
     kind = _KINDS[service]
     name = str(request[f"{kind}JobName"])
     if role := request.get("RoleArn"):
-        world.s3_as(role, name)
+        world.s3_as(role, name, by=_PRINCIPAL)
     image = _application(kind, request).get("TrainingImage") or _application(kind, request).get("ImageUri", "")
     tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
     if kind != "Transform" and not _application(kind, request).get("ContainerEntrypoint"):
@@ -45,7 +46,7 @@ def run(job: Job, root: Path, world: World) -> None:
     kind = _KINDS[job.service]
     if kind == "Transform":
         raise JobFailedError("ClientError: the stand-in runs no images, so it serves no model for a batch transform")
-    s3 = world.s3_as(job.request["RoleArn"], job.name)
+    s3 = world.s3_as(job.request["RoleArn"], job.name, by=_PRINCIPAL)
     packages = world.packages_of(job.tags)
     ml = root / "ml"
     _lay_out(kind, job.request, s3, ml)

@@ -21,6 +21,7 @@ from attestry.sandbox.unpack import unpack_tar
 
 _STATE = {Outcome.RUNNING: "RUNNING", Outcome.COMPLETED: "SUCCESS", Outcome.FAILED: "FAILED", Outcome.STOPPED: "CANCELLED"}
 _LIMIT_MINUTES = 720
+_PRINCIPAL = "emr-serverless.amazonaws.com"
 _RELEASE = "emr-7.9.0"
 
 
@@ -33,7 +34,7 @@ def accept(service: str, request: Mapping[str, Any], world: World) -> Job:
     application, key = request["applicationId"], uuid.uuid4().hex[:16]
     image = world.image_of(service, application)
     name = request.get("name", key)
-    world.s3_as(request["executionRoleArn"], name, _policy(request))
+    world.s3_as(request["executionRoleArn"], name, by=_PRINCIPAL, policy=_policy(request))
     place = arn("emr-serverless", f"/applications/{application}/jobruns/{key}")
     return Job(service, name, key, place, request, image, dict(request.get("tags", {})))
 
@@ -41,7 +42,7 @@ def accept(service: str, request: Mapping[str, Any], world: World) -> Job:
 def run(job: Job, root: Path, world: World) -> None:
     """Run a job to its end."""
     driver = job.request["jobDriver"]["sparkSubmit"]
-    s3 = world.s3_as(job.request["executionRoleArn"], job.name, _policy(job.request))
+    s3 = world.s3_as(job.request["executionRoleArn"], job.name, by=_PRINCIPAL, policy=_policy(job.request))
     packages = world.packages_of(job.tags)
     arguments = list(driver.get("entryPointArguments", []))
     given, left = root / "given", root / "left"
