@@ -1,7 +1,8 @@
 """How the deployed stack differs from the synthesised template, computed and not listed by hand.
 
-Three sources: what was taken out of the template before it was deployed; what each service reports of each resource, compared
-with the properties that the template states; and the condition keys of its policies that the emulator does not evaluate. What is
+Four sources: what was taken out of the template before it was deployed; what each service reports of each resource, compared
+with the properties that the template states; the condition keys of its policies that the emulator does not evaluate; and the states of its
+state machines whose services a stand-in plays. What is
 missing is set through the services' APIs where there is a way, and read again. What is missing even then has to be checked on
 the template itself, which the tests of `infra` do.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.local.deploy import Deployed, Services
+from attestry.local.jobs.integrations import INTEGRATIONS
 from attestry.local.readers import read
 from attestry.local.resolve import Resolver, difference
 from attestry.local.setters import setter_of
@@ -67,6 +69,7 @@ class Outcome(StrEnum):
 
     SET = "set afterwards through the API"
     OFFLINE = "checked offline on the template"
+    STAND_IN = "run by a stand-in on this machine"
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Parity:
         counts = Counter(entry.outcome for entry in self.differences)
         return (
             f"{self.compared} properties of the template compared with the services: {counts[Outcome.SET]} {Outcome.SET}, "
-            f"{counts[Outcome.OFFLINE]} {Outcome.OFFLINE}"
+            f"{counts[Outcome.OFFLINE]} {Outcome.OFFLINE}, {counts[Outcome.STAND_IN]} {Outcome.STAND_IN}"
         )
 
     def lines(self) -> list[str]:
@@ -139,6 +142,7 @@ def match_properties(services: Services, template: Template, deployed: Deployed,
     """
     found = [Difference(gone.resource, gone.type, gone.part, Outcome.OFFLINE, gone.reason) for gone in deployed.filtered.removals]
     found += unevaluated_conditions(template)
+    found += stood_in_for(template)
     compared = 0
     resources = deployed.filtered.template["Resources"]
     resolver = Resolver(resources, deployed.resources)
@@ -195,6 +199,17 @@ def unevaluated_conditions(template: Template) -> Iterator[Difference]:
                     yield Difference(
                         name, resource["Type"], f"{path} {key}", Outcome.OFFLINE, "the emulator has no value for this condition key"
                     )
+
+
+def stood_in_for(template: Template) -> Iterator[Difference]:
+    """Yield the states that start a job of a service which is not here."""
+    for name, resource in template["Resources"].items():
+        definition = (resource.get("Properties") or {}).get("DefinitionString")
+        states = json.loads(definition)["States"] if isinstance(definition, str) else {}
+        for state, task in states.items():
+            if integration := INTEGRATIONS.get(task.get("Resource", "")):
+                reason = f"{integration.service} is not here: the job runs as a process, with the environment archive in place of the image"
+                yield Difference(name, resource["Type"], f"DefinitionString.{state}", Outcome.STAND_IN, reason)
 
 
 def _statements(part: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

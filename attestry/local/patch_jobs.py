@@ -15,77 +15,18 @@ import contextvars
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attestry.local import patch_states
 from attestry.local.jobs.embedded import EmbeddedWorld
-from attestry.local.jobs.job import Job, Outcome, RefusedError, arn
+from attestry.local.jobs.integrations import INTEGRATIONS, Integration
+from attestry.local.jobs.job import Job, Outcome, RefusedError
 from attestry.local.jobs.models import UnknownMemberError, named_for_api, operation
 from attestry.local.jobs.service import KINDS, StandIn
 from attestry.local.patching import load, replace
 
 _execution: contextvars.ContextVar[str] = contextvars.ContextVar("attestry_local_execution", default="")
-
-
-@dataclass(frozen=True)
-class Integration:
-    """How a task starts a job.
-
-    Attributes:
-        service: one of `attestry.local.jobs.service.KINDS`.
-        action: what the state machine's role has to be allowed.
-        resources: ARNs that it has to be allowed it on, from the request.
-        role: member of the request that names the job's role; empty where a job has none.
-        principal: the service that the role is passed to.
-        errors: prefix of the names of errors that the task raises of a refused call.
-        unnamed: name of those that Step Functions does not tell apart.
-    """
-
-    service: str
-    action: str
-    resources: Callable[[Mapping[str, Any]], list[str]]
-    role: str
-    principal: str
-    errors: str
-    unnamed: str
-
-
-def _of_sagemaker(kind: str, resource: str) -> Integration:
-    def resources(request: Mapping[str, Any]) -> list[str]:
-        return [arn("sagemaker", f"{resource}/{request.get(f'{kind}JobName', '')}".lower())]
-
-    role = "" if kind == "Transform" else "RoleArn"
-    service = f"sagemaker-{kind.lower()}"
-    return Integration(
-        service, f"sagemaker:Create{kind}Job", resources, role, "sagemaker.amazonaws.com", "SageMaker", "AmazonSageMakerException"
-    )
-
-
-INTEGRATIONS: Mapping[str, Integration] = {
-    "arn:aws:states:::sagemaker:createTrainingJob.sync": _of_sagemaker("Training", "training-job"),
-    "arn:aws:states:::sagemaker:createProcessingJob.sync": _of_sagemaker("Processing", "processing-job"),
-    "arn:aws:states:::sagemaker:createTransformJob.sync": _of_sagemaker("Transform", "transform-job"),
-    "arn:aws:states:::batch:submitJob.sync": Integration(
-        "batch",
-        "batch:SubmitJob",
-        lambda request: [str(request.get("jobQueue", "")), str(request.get("jobDefinition", ""))],
-        "",
-        "",
-        "Batch",
-        "AWSBatchException",
-    ),
-    "arn:aws:states:::emr-serverless:startJobRun.sync": Integration(
-        "emr-serverless",
-        "emr-serverless:StartJobRun",
-        lambda request: [arn("emr-serverless", f"/applications/{request.get('applicationId', '')}")],
-        "executionRoleArn",
-        "emr-serverless.amazonaws.com",
-        "EMRServerless",
-        "",
-    ),
-}
 
 
 def apply() -> None:
@@ -143,14 +84,7 @@ def _start(states: Any, stand_in: StandIn, integration: Integration, arguments: 
     try:
         return stand_in.start(integration.service, request, execution=_execution.get())
     except RefusedError as error:
-        raise states._ExecutionError(f"{integration.errors}.{_name_of(integration, error.code)}", error.message) from error
-
-
-def _name_of(integration: Integration, code: str) -> str:
-    """Return what Step Functions calls an error of a service: some by their codes, the rest by the service's name."""
-    if integration.service.startswith("sagemaker") and code == "ResourceLimitExceeded":
-        return "ResourceLimitExceededException"
-    return integration.unnamed or code
+        raise states._ExecutionError(integration.name_of(error.code), error.message) from error
 
 
 def _check_role(states: Any, integration: Integration, request: Mapping[str, Any]) -> None:
@@ -163,9 +97,10 @@ def _check_role(states: Any, integration: Integration, request: Mapping[str, Any
 
 def _demand(states: Any, integration: Integration, action: str, resource: str, keys: Mapping[str, str]) -> None:
     if not patch_states.may(action, resource, keys):
-        name = f"{integration.errors}.{integration.unnamed or 'AccessDeniedException'}"
         role = patch_states.role()
-        raise states._ExecutionError(name, f"User: {role} is not authorized to perform: {action} on resource: {resource}")
+        raise states._ExecutionError(
+            integration.name_of("AccessDeniedException"), f"User: {role} is not authorized to perform: {action} on resource: {resource}"
+        )
 
 
 def _stop(states: Any, stand_in: StandIn, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,10 +21,15 @@ from attestry.domain.jobs import JobPlace, JobSettings, JobSpec
 from attestry.domain.manifest_sections import Resources
 from attestry.domain.stages import Stage
 from attestry.local.jobs import service as services
+from attestry.local.jobs.integrations import INTEGRATIONS
 from attestry.local.jobs.job import Job, Outcome, RefusedError
 from attestry.local.jobs.models import UnknownMemberError, named_for_api, operation, problems
 from attestry.local.jobs.service import KINDS, StandIn
+from attestry.local.parity import Outcome as Parity
+from attestry.local.parity import stood_in_for
 from attestry.sandbox import confine
+from infra.job_states import EXECUTORS, SERVICES, Jobs
+from infra.pipeline_definition import pipeline_definition
 
 BUCKET = "scratch"
 IMAGE = f"000000000000.dkr.ecr.us-east-1.amazonaws.com/python@sha256:{'a' * 64}"
@@ -394,3 +399,22 @@ def test_members_are_named_for_the_api_and_back_while_keys_of_maps_stay() -> Non
     }
     with pytest.raises(UnknownMemberError, match="'Image'"):
         named_for_api(shape, {**named, "ContainerOverrides": {"Image": "x"}})
+
+
+def test_every_job_state_of_the_pipeline_is_stood_in_for_and_printed_as_such() -> None:
+    tasks = {service.resource for service in SERVICES.values()}
+    assert set(INTEGRATIONS) == tasks
+    definition = pipeline_definition(approval_seconds=86_400, jobs=Jobs(EXECUTORS))
+    template = {"Resources": {"Machine": {"Type": "T", "Properties": {"DefinitionString": json.dumps(definition)}}}}
+    found = list(stood_in_for(template))
+    assert {difference.outcome for difference in found} == {Parity.STAND_IN}
+    named = {difference.part.removeprefix("DefinitionString.") for difference in found}
+    assert named == {name for name, state in definition["States"].items() if state.get("Resource", "") in tasks}
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_full_quota_is_an_error_that_the_pipeline_waits_for(service: str) -> None:
+    (integration,) = [found for found in INTEGRATIONS.values() if found.service == service]
+    if full := KINDS[service].full:
+        assert integration.name_of(full) in SERVICES[service].refusals
+    assert integration.name_of("TooManyRequestsException") not in ("States.TaskFailed", "States.ALL")
