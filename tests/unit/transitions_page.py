@@ -39,8 +39,9 @@ INTRODUCTION = """# What every command does in every state
 
 Printed from `attestry/domain/commands.py` by `python -m tests.unit.transitions_page`. A test holds the page against the table, and another
 one the use cases: each of the {states} states is reached by the commands themselves, and each of the {commands} commands is given
-there. No other state exists: these are all that the commands lead to from the registration on, of {combinations} combinations of
-stage, status, standing and hold.
+there. These are all the states that the commands lead to from the registration on, of {combinations} combinations of stage, status,
+standing and hold. Not in the tables: rollouts beside a deployed version (standings CANARY and SHADOW) and the end of an approval,
+which [deployment-strategies.md](deployment-strategies.md) and [operations.md](operations.md#approvals-that-end) describe.
 
 A cell says which state follows, as far as it differs. `recorded`: a move that leads to the same state. `-`: nothing changes, and whoever
 asked is answered. `refused` comes with an error and changes nothing, not a byte. The number is that of the rule below the table. Held
