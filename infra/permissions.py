@@ -278,7 +278,7 @@ def _root(g: Grants) -> Statements:
 def _sequence(g: Grants) -> Statements:
     return [
         *g.read_stream(),
-        *g.read_rows("AUDIT", "CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"),
+        *g.read_rows("AUDIT", "CONFLICT", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "ROOT"),
         *g.write_rows("CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"),
         *g.delete_rows("AUDIT", "OUTBOX"),
         *g.read_objects(g.stores.store, "ledger/*"),

@@ -6,6 +6,7 @@ Rules:
   it is there is read in the ledger itself: an index row alone, which somebody may have written by hand, makes no event disappear.
 - Rows come by the clocks of the functions that wrote them, which differ. What is numbered goes by its numbers: moves of one version, and
   events of one kind about one subject, take each other's places until they ascend. Everything else stays where it is.
+- An event of a kind that changes a row of its own is appended only where that row bears it out (`attestry.usecases.borne_out`).
 - What is set aside is kept as a row of the partition CONFLICT: the reason, the outbox key, and the first 4 KiB of what was there.
 """
 
@@ -21,6 +22,7 @@ from attestry.domain.errors import InvalidInputError, NotFoundError
 from attestry.domain.events import MAX_EVENT_BYTES, timestamp
 from attestry.evidence.leaf import Leaf, parse_event
 from attestry.ports import Clock, Delete, Item, Key, MetaStore, Put, When
+from attestry.usecases.borne_out import find_unborne
 from attestry.usecases.ledger_head import leaf_key
 from attestry.usecases.records import OUTBOX
 
@@ -41,7 +43,7 @@ class Sorted:
     Attributes:
         events: bytes of the events to append, in order.
         duplicates: rows of events that were in the ledger already; deleted.
-        conflicts: rows of other contents under a logged event's ID; set aside.
+        conflicts: rows of other contents under a logged event's ID, and events that no row bears out; set aside.
         malformed: rows that are no event; set aside.
         forged: index rows that the ledger does not bear out; written again when their event is appended.
         more: whether further rows wait.
@@ -103,6 +105,7 @@ class Outbox:
                 self._set_aside(f"malformed#{_digest(row['sk'].encode())[:32]}", row, error.message)
                 found.malformed += 1
         logged = self._meta.get_many([leaf_key(w.event_id) for w in waiting]) if waiting else {}
+        unborne = find_unborne(self._meta, [json.loads(w.event) for w in waiting if leaf_key(w.event_id) not in logged])
         known: list[_Waiting] = []
         for one in waiting:
             index_row = logged.get(leaf_key(one.event_id))
@@ -111,6 +114,10 @@ class Outbox:
             if leaf is None and one.event_id in taken:
                 # Whatever it says, the first is being appended; the next look finds it logged.
                 found.more = True
+            elif leaf is None and one.event_id in unborne:
+                why = unborne[one.event_id]
+                self._set_aside(f"unborne#{one.event_id}#{one.sha256[:16]}", {"sk": one.sort, "event": one.event}, why)
+                found.conflicts += 1
             elif leaf is None:
                 taken.add(one.event_id)
                 found.events.append(one.event)

@@ -277,7 +277,7 @@ class TestMoves:
         world.sequence()
         world.clock.advance(days=4000)
         # The world goes on: something else is logged years later.
-        world.meta.transact([outbox_put(Event("person.changed", "person/x", 1, world.clock.now(), ADMIN, {}))])
+        world.meta.transact([outbox_put(Event("capture.set", "x/production", 1, world.clock.now(), ADMIN, {}))])
         world.sequence()
         assert "expired" in broken(world.verify(world.version_bundle()), "validity")
 

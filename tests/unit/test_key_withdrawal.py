@@ -225,6 +225,7 @@ def test_a_withdrawal_and_a_decision_in_one_batch_are_judged_by_the_revision() -
     event = json.loads(row["event"])
     event["at"] = "2026-01-01T00:00:00.000000Z"
     row["event"] = canonical_bytes(event)
+    world.meta.rows[person_key("erin")]["changed"][-1] = event["at"]
     moved = outbox_key(event)
     world.meta.rows[moved] = {**row, "pk": moved.partition, "sk": moved.sort}
     world.sequence()

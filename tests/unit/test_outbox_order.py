@@ -48,7 +48,7 @@ def histories(draw: st.DrawFn) -> list[Event]:
         for number in range(1, draw(st.integers(1, 8)) + 1):
             made.append(move(model, number, draw(st.floats(-20, 20)), draw(st.sampled_from(MOVES))))
     for n in range(draw(st.integers(0, 6))):
-        kind = draw(st.sampled_from(["key.delegated", "key.sealed", "key.closed", "person.changed"]))
+        kind = draw(st.sampled_from(["key.delegated", "key.sealed", "key.closed", "capture.set"]))
         made.append(other(kind, draw(st.sampled_from(["key/x", "key/y"])), 100 * n + 1, draw(st.floats(-20, 20))))
     return made
 

@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 
 from attestry.domain.errors import IntegrityError, UnavailableError
+from attestry.domain.events import Event
+from attestry.domain.principal import registry_principal
 from attestry.evidence.ledger_batch import Batch, LogState
 from attestry.evidence.note import Checkpoint, Verifier, open_note, sign_note
 from attestry.evidence.tlog import RightEdge, leaf_hash
-from attestry.ports import Delete, When
+from attestry.ports import Delete, Key, Put, When
+from attestry.usecases.ledger import LedgerReader
 from attestry.usecases.ledger_head import COMMIT, leaf_key
+from attestry.usecases.people import add_person
+from attestry.usecases.records import outbox_put
 from tests.fakes import LocalNoteSigner
 from tests.unit.ledger_world import (
     ORIGIN,
@@ -358,3 +363,55 @@ def test_a_clock_that_runs_ahead_does_not_stop_the_ledger_when_it_is_set_right()
     world.add_events(1)
     assert world.run().appended == 1
     check_all_is_there(world)
+
+
+# Events that a table writer makes up
+
+
+def forged(world: World, kind: str, subject: str, sequence: int, data: dict[str, Any]) -> None:
+    event = Event(kind, subject, sequence, world.clock.now(), registry_principal("mallory"), data)
+    world.meta.transact([outbox_put(event)])
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 2, 7])
+def test_an_event_of_a_person_that_no_row_bears_out_never_enters_the_ledger(sequence: int) -> None:
+    world = World()
+    add_person(world.meta, "erin", ["erin"], name="", by=registry_principal("test"), at=world.clock.now())
+    world.run()
+    size = len(check_leaves(world))
+    forged(world, "person.changed", "person/erin", sequence, {"logins": ["mallory"], "ssh_keys": []})
+    forged(world, "person.changed", "person/nobody", 1, {"logins": ["mallory"], "ssh_keys": []})
+    done = world.sequencer().run()
+    assert len(check_leaves(world)) == size
+    # The first revision is in the ledger already, with other bytes.
+    assert done.conflicts == 2
+    assert not [k for k in world.meta.rows if k.partition == "OUTBOX"]
+    reasons = [str(row["reason"]) for key, row in world.meta.rows.items() if key.partition == "CONFLICT"]
+    assert any("no row bears out person.changed 1 of person/nobody" in reason for reason in reasons)
+
+
+def test_a_root_that_was_never_published_never_enters_the_ledger() -> None:
+    world = World()
+    forged(world, "root.published", "root", 1, {"trusted_root_sha256": "ab" * 32})
+    assert world.sequencer().run().conflicts == 1
+    world.meta.transact([Put(Key("ROOT"), {"versions": {"targets": 1}, "trusted_root_sha256": "cd" * 32})])
+    forged(world, "root.published", "root", 1, {"trusted_root_sha256": "ab" * 32})
+    forged(world, "root.published", "root", 2, {"trusted_root_sha256": "ab" * 32})
+    assert world.sequencer().run().conflicts == 2
+    forged(world, "root.published", "root", 1, {"trusted_root_sha256": "cd" * 32})
+    assert world.sequencer().run().conflicts == 0
+    assert len(check_leaves(world)) == 1
+
+
+def test_what_is_refused_does_not_hold_up_what_stands_beside_it() -> None:
+    world = World()
+    forged(world, "person.changed", "person/nobody", 1, {})
+    add_person(world.meta, "erin", ["erin"], name="", by=registry_principal("test"), at=world.clock.now())
+    add_person(world.meta, "erin", ["erin-2"], name="", by=registry_principal("test"), at=world.clock.now())
+    done = world.sequencer().run()
+    assert (done.appended, done.conflicts) == (2, 1)
+
+
+def check_leaves(world: World) -> list[bytes]:
+    row = world.meta.rows.get(COMMIT)
+    return list(LedgerReader(world.store).leaves(0, int(row["size"]))) if row else []
