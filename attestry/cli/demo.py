@@ -19,6 +19,7 @@ from rich.table import Table
 
 from attestry.cli.demo_evidence import flip_bytes, prove
 from attestry.cli.demo_parts import MODEL, Answers, DemoError, expect, free_port, run, seconds_of, short, signed_version
+from attestry.cli.demo_rollouts import ask_for_canary, ask_for_shadow, await_comparison, await_halt, use_canary
 from attestry.client.api import RegistryClient
 from attestry.client.errors import ApiError
 from attestry.client.submit import submit
@@ -60,12 +61,15 @@ class Demo:
             self._chapter("erin approves; version 1 is deployed", self._approve)
             self._chapter(f"frank asks for {PREDICTIONS} predictions", self._predict)
             self._chapter("grace traces one of them", self._trace)
-            self._chapter("dana changes a hyperparameter; the pipeline makes version 2", self._change)
-            self._chapter("What differs between the two versions", self._diff)
-            self._chapter("erin approves version 2 in the AWS console's way, while predictions go on", self._cut_over)
-            self._chapter("frank rolls back to version 1", self._roll_back)
+            self._chapter("dana submits two changes; the pipeline makes versions 2 and 3", self._change)
+            self._chapter("What differs between versions 1 and 2", self._diff)
+            self._chapter("erin approves version 2 in the AWS console's way; it comes as a shadow", self._approve_in_console)
+            self._chapter("erin approves version 3; it comes as a canary, and fails requests", self._canary)
             self._chapter("grace takes a bundle of a prediction, and an auditor verifies it offline", self._prove)
             self._chapter("Somebody changes one byte of it, in five places", self._forge)
+            self._chapter("The canary has halted by itself, and the shadow was compared", self._watch)
+            self._chapter("frank puts version 2 in place, while predictions go on", self._cut_over)
+            self._chapter("frank rolls back to version 1", self._roll_back)
             self._chapter("frank kills version 1; version 2 takes its place", self._kill)
         finally:
             down(self._folder / "registry")
@@ -97,9 +101,15 @@ class Demo:
         return f"{len(self._rows)} rows, {len(self._rows[0])} features"
 
     def _make_version(self, number: int) -> str:
-        dana = self._client("dana")
-        submitted = submit(dana, self._folder / MODEL, say=self._say)
+        self._submit(number)
+        return self._await_approval(number)
+
+    def _submit(self, number: int) -> None:
+        submitted = submit(self._client("dana"), self._folder / MODEL, say=self._say)
         expect(submitted.version == number and not submitted.unproven, f"the submission became {submitted.model}@{submitted.version}")
+
+    def _await_approval(self, number: int) -> str:
+        dana = self._client("dana")
         followed = wait_for_version(dana, MODEL, number, moved=lambda *state: self._say(" ".join(state)), timeout_seconds=STEP_SECONDS)
         expect(
             followed.rest is Rest.WAITING,
@@ -142,13 +152,14 @@ class Demo:
         return f"{len(trace['steps'])} steps passed, every file re-read: {trace['verdict']} ({proof['reason']})"
 
     def _change(self) -> str:
-        manifest = self._folder / MODEL / "manifest.yaml"
-        text = manifest.read_text()
-        changed = text.replace("C: 0.1\n", "C: 1.0\n")
-        expect(changed != text, "the example's manifest has no C: 0.1 to change")
-        manifest.write_text(changed)
-        self._commit("Regularise less")
-        return self._make_version(2)
+        project = self._folder / MODEL
+        ask_for_shadow(project)
+        self._commit("Regularise less; to be compared in the shadow")
+        self._submit(2)
+        ask_for_canary(project)
+        self._commit("Refuse measurements out of range; to be tried as a canary")
+        self._submit(3)
+        return f"{self._await_approval(2)}; {self._await_approval(3)}"
 
     def _diff(self) -> str:
         rows = self._client("grace").diff(MODEL, 1, 2)
@@ -162,15 +173,43 @@ class Demo:
         )
         return f"{len(rows)} fields differ"
 
-    def _cut_over(self) -> str:
+    def _approve_in_console(self) -> str:
         states = self._stack.session("erin").client("stepfunctions")
+        start = {"action": "approve", "model": MODEL, "version": 2, "reason": "better on every metric; decided in the console"}
+        execution = states.start_execution(stateMachineArn=self._decision_arn(), input=json.dumps(start))["executionArn"]
+        self._await(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "RegistryDecision has not ended")
+        described = states.describe_execution(executionArn=execution)
+        expect(described["status"] == "SUCCEEDED", f"RegistryDecision ended {described['status']}: {described.get('cause')}")
+        self._await_standing(2, "SHADOW")
+        approval = self._client("grace").version(MODEL, 2)["approvals"][0]
+        expect(
+            approval["person"] == "erin" and "CloudTrail" in approval["principal"]["method"], f"the approval names {approval['principal']}"
+        )
+        event = approval["console"]["event_sha256"]
+        expect(approval["principal"]["method"].endswith(event), "the approval does not name CloudTrail's event by its digest")
+        told = f"approved by {approval['person']} (CloudTrail event {event[:12]}…)"
+        return f"{told}; version 2 is asked what version 1 is asked, and answers nobody"
+
+    def _canary(self) -> str:
+        self._client("erin").decide(MODEL, 3, "approve", "to be tried on half of the requests")
+        self._await_standing(3, "CANARY")
+        answered, failed = use_canary(self._client("frank-consumer"), self._client("frank"), self._rows)
+        expect(set(answered) == {1, 3}, f"versions that answered callers: {dict(answered)}")
+        told = ", ".join(f"{count} by version {number}" for number, count in sorted(answered.items()))
+        return f"{told}; {failed} requests that version 3 failed were answered by version 1 in the same call"
+
+    def _watch(self) -> str:
+        frank = self._client("frank")
+        why = await_halt(frank, 3, self._await)
+        compared = await_comparison(frank, 2, self._await)
+        agreed, instances = int(compared["agreed"]), int(compared["instances"])
+        return f"version 3 is out: {why}; version 2 agreed with the answers given in {agreed} of {instances} instances"
+
+    def _cut_over(self) -> str:
         with Answers(self._client("frank-consumer"), self._rows) as answers:
-            start = {"action": "approve", "model": MODEL, "version": 2, "reason": "better on every metric; decided in the console"}
-            execution = states.start_execution(stateMachineArn=self._decision_arn(), input=json.dumps(start))["executionArn"]
-            self._await(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "RegistryDecision has not ended")
-            described = states.describe_execution(executionArn=execution)
-            expect(described["status"] == "SUCCEEDED", f"RegistryDecision ended {described['status']}: {described.get('cause')}")
-            self._await_deployed(2)
+            self._await(lambda: len(answers.versions) >= 5 or answers.error is not None, "predictions have not begun")
+            self._client("frank").change_rollout(MODEL, "finish", "the shadow agreed")
+            self._await_standing(2, "DEPLOYED")
             done = len(answers.versions)
             self._await(lambda: len(answers.versions) >= done + 5 or answers.error is not None, "predictions have stopped")
         expect(answers.error is None, f"a prediction failed during the deployment: {answers.error}")
@@ -178,15 +217,8 @@ class Demo:
             answers.versions == sorted(answers.versions) and set(answers.versions) == {1, 2},
             f"versions across the cut-over: {answers.versions}",
         )
-        approval = self._client("grace").version(MODEL, 2)["approvals"][0]
-        expect(
-            approval["person"] == "erin" and "CloudTrail" in approval["principal"]["method"], f"the approval names {approval['principal']}"
-        )
-        event = approval["console"]["event_sha256"]
-        expect(approval["principal"]["method"].endswith(event), "the approval does not name CloudTrail's event by its digest")
         before, after = answers.versions.count(1), answers.versions.count(2)
-        told = f"approved by {approval['person']} (CloudTrail event {event[:12]}…)"
-        return f"{told}; {before} predictions by version 1, then {after} by version 2"
+        return f"{before} predictions by version 1, then {after} by version 2"
 
     def _roll_back(self) -> str:
         frank = self._client("frank")
@@ -194,7 +226,7 @@ class Demo:
         answer = self._client("frank-consumer").predict(MODEL, [self._rows[0]])
         expect(answer["version"] == 1 == signed_version(answer), "after the rollback another version than 1 answers")
         standings = {v["number"]: v["standing"] for v in frank.versions(MODEL)}
-        expect(standings == {1: "DEPLOYED", 2: "ROLLBACK"}, f"standings after the rollback: {standings}")
+        expect(standings == {1: "DEPLOYED", 2: "ROLLBACK", 3: "APPROVED"}, f"standings after the rollback: {standings}")
         return "version 1 answers again; version 2 is kept ready"
 
     def _prove(self) -> str:
@@ -225,7 +257,7 @@ class Demo:
             refused = error.message
         else:
             raise DemoError(f"{MODEL}@{answer['version']} answered after version 1 was killed")
-        frank.rollback(MODEL, "version 1 was killed")
+        frank.rollback(MODEL, "version 1 was killed", to=2)
         answer = consumer.predict(MODEL, [self._rows[0]])
         expect(answer["version"] == 2 == signed_version(answer), "after the kill another version than 2 answers")
         return f"refused: {refused}; then version 2 answers"
@@ -294,6 +326,9 @@ class Demo:
             self._console.print(f"   [green]{step['outcome']}[/green]  {step['step']}: [dim]{step['detail']}[/dim]")
 
     def _await_deployed(self, number: int) -> None:
+        self._await_standing(number, "DEPLOYED")
+
+    def _await_standing(self, number: int, standing: str) -> None:
         followed = wait_for_version(
             self._client("frank"),
             MODEL,
@@ -302,7 +337,7 @@ class Demo:
             through_approval=True,
             timeout_seconds=STEP_SECONDS,
         )
-        expect(followed.version["standing"] == "DEPLOYED", f"version {number} is {followed.rest}: {followed.version['error']}")
+        expect(followed.version["standing"] == standing, f"version {number} is {followed.rest}: {followed.version['error']}")
 
     def _await(self, done: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + STEP_SECONDS
