@@ -80,7 +80,7 @@ class Grant:
     expires: int
     token_id: str
     max_receipts: int | None = None
-    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

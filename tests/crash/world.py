@@ -387,9 +387,10 @@ def _forked(predictor: Predictor | None) -> Predictor | None:
     """A serving process as it was at a moment, with keys that go on counting for themselves."""
     if predictor is None:
         return None
-    fork, keys = copy(predictor), copy(predictor._keys)
-    keys._keys = OrderedDict((place, copy(key)) for place, key in predictor._keys._keys.items())
-    fork._keys, fork._versions = keys, OrderedDict(predictor._versions)
+    fork = copy(predictor)
+    fork.keys, fork._versions = copy(predictor.keys), copy(predictor._versions)
+    fork.keys._keys = OrderedDict((place, copy(key)) for place, key in predictor.keys._keys.items())
+    fork._versions._versions = OrderedDict(predictor._versions._versions)
     return fork
 
 
