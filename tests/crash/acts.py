@@ -170,10 +170,11 @@ def record(n: int, stage: Stage, attempt: int = 1) -> Act:
 def open_approval(n: int) -> Act:
     def act(registry: Registry) -> None:
         # Each try of a state that waits for a token has a token of its own; the one before is void.
-        execution = head(registry, n).execution_id
+        version = head(registry, n)
+        execution = version.execution_id
         registry.pipeline.waiting = {t: e for t, e in registry.pipeline.waiting.items() if e != execution}
         token = registry.pipeline.wait_for_token(execution)
-        registry.invoke("gate", {"action": "wait", "model": MODEL, "version": n, "attempt": 1, "token": token})
+        registry.invoke("gate", {"action": "wait", "model": MODEL, "version": n, "attempt": version.attempt, "token": token})
 
     return act
 
