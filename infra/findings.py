@@ -16,6 +16,9 @@ def _roles(*names: str) -> tuple[str, ...]:
 _API = _functions("Bundle", "Decide", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep")
+_BOTH = _functions("Predict")
+"""Answers the API, and events of a schedule too."""
+
 _UNTRUSTED = _functions("Inference", "Sandbox")
 _SIGNERS = _functions("Delegate", "SignArtifact", "Witness/Witness")
 _ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_SIGNERS)
@@ -61,7 +64,7 @@ ACKNOWLEDGED = (
     Acknowledgement(("LambdaInsideVPC",), _SIGNERS, "Calls KMS, and DynamoDB or S3, only; there is no network resource to reach."),
     Acknowledgement(
         ("LambdaDLQ",),
-        _API,
+        tuple(function for function in _API if function not in _BOTH),
         "Invoked synchronously by API Gateway, which hands the failure to the caller; a dead-letter queue would never be used.",
     ),
     Acknowledgement(
@@ -78,7 +81,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("LambdaAsyncFailureDestination",),
-        tuple(f"{function}/EventInvokeConfig" for function in _EVENTS),
+        tuple(f"{function}/EventInvokeConfig" for function in (*_EVENTS, *_BOTH)),
         "Events that fail go to the function's dead-letter queue, which has an alarm; a destination beside it would deliver them twice.",
     ),
     Acknowledgement(
@@ -114,7 +117,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("SQSRedrivePolicy",),
-        tuple(f"{function}Failed" for function in _EVENTS),
+        tuple(f"{function}Failed" for function in (*_EVENTS, *_BOTH)),
         "This is itself the dead-letter queue; a person looks at it when its alarm goes off.",
     ),
     Acknowledgement(
@@ -162,7 +165,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Gate", "PrepareStage", "RecordStage", "Register", "Registry"),
+        _roles("Bundle", "Gate", "PrepareStage", "Reconcile", "RecordStage", "Register", "Registry"),
         "Candidates are named by their digest, which is not known before.",
         "Resource::<StoresStore*.Arn>/registered/[*]",
     ),
@@ -252,7 +255,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Register"),
+        _roles("Deploy", "Register"),
         "Manifests name the alarms that refresh them after the deployment; the right is to read their states.",
         "Resource::*:alarm:[*]",
     ),
@@ -291,6 +294,12 @@ ACKNOWLEDGED = (
         _roles("PrepareStage"),
         "Models and versions are made after the deployment; only the hold-out's features.",
         "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/holdout/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Evaluate"),
+        "Which versions there are is not known before; what they predicted on their hold-outs alone, for comparisons row by row.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/VALIDATION/[*]/predictions.json",
     ),
     Acknowledgement(
         ("IAM5",),
