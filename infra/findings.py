@@ -255,9 +255,15 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Deploy", "Register"),
-        "Manifests name the alarms that refresh them after the deployment; the right is to read their states.",
+        _roles("Deploy"),
+        "Manifests name the alarms that halt a rollout after the deployment; the right is to read their states.",
         "Resource::*:alarm:[*]",
+    ),
+    Acknowledgement(
+        ("IAM5", "LambdaStarPermissions"),
+        _roles("Register"),
+        "Manifests name the alarms that refresh them after the deployment; composite ones are described with this right on * alone.",
+        "Resource::[*]",
     ),
     Acknowledgement(
         ("IAM5",),

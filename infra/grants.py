@@ -27,6 +27,7 @@ WITHOUT_RESOURCE: Mapping[str, str] = {
     "states:SendTaskSuccess": "a task token names the execution; the action has no resource type",
     "states:SendTaskFailure": "a task token names the execution; the action has no resource type",
     "cloudtrail:LookupEvents": "the event history has no resource type",
+    "cloudwatch:DescribeAlarms": "composite alarms are described to callers with the right on every resource alone",
     "cloudwatch:GetMetricData": "metrics have no resource type",
     "cloudwatch:GetMetricStatistics": "metrics have no resource type",
     "ec2:CreateNetworkInterface": "Lambda makes the interface before it has an ARN; denied to the function's own code",
