@@ -33,6 +33,7 @@ PARLIAMENT_ACKNOWLEDGED = {
     ): "the policy that AWS itself offers for functions behind a stream gives it on the streams of the table",
     ("RESOURCE_STAR", "ec2:CreateNetworkInterface"): WITHOUT_RESOURCE["ec2:CreateNetworkInterface"],
     ("RESOURCE_STAR", "ec2:DeleteNetworkInterface"): WITHOUT_RESOURCE["ec2:DeleteNetworkInterface"],
+    ("RESOURCE_STAR", "cloudwatch:DescribeAlarms"): WITHOUT_RESOURCE["cloudwatch:DescribeAlarms"],
     ("UNKNOWN_CONDITION_FOR_ACTION", "lambda:SourceFunctionArn"): "a key that Lambda sets on calls of a function's code to any service",
 }
 
