@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -124,3 +125,21 @@ def test_a_reproduction_of_the_deterministic_example_is_bit_equal_and_deploys_no
     assert (told[0]["verdict"], told[0]["run"]["number"]) == ("bit-equal", number)
     assert registry.kinds(diabetes.model, 1)[-1] == "version.reproduced"
     assert "version.approved" not in registry.kinds(diabetes.model, number)
+
+
+def test_an_alarm_makes_a_version_only_while_it_rings(registry: Registry) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["refresh"] = {"alarms": ["flow-drift"]}
+
+    model, number = registry.made(registry.small_project(model="alarmed", edit=edit))
+    metric = {"MetricName": "Drift", "Namespace": "Flow", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
+    cloudwatch = registry.aws("cloudwatch")
+    cloudwatch.put_metric_alarm(AlarmName="flow-drift", ComparisonOperator="GreaterThanThreshold", **metric)
+    event = {"detail-type": "CloudWatch Alarm State Change", "source": "aws.cloudwatch", "detail": {"alarmName": "flow-drift"}}
+    cloudwatch.set_alarm_state(AlarmName="flow-drift", StateValue="OK", StateReason="calm")
+    assert [r["state"] for r in registry.invoke("register", event)["refreshes"]] == ["SKIPPED"]
+    cloudwatch.set_alarm_state(AlarmName="flow-drift", StateValue="ALARM", StateReason=json.dumps({"drift": 2}))
+    answers = at_once(4, lambda _: registry.invoke("register", event)["refreshes"][0])
+    assert [a["state"] for a in answers].count("MADE") == 1
+    cause = registry.client("grace").version(model, number + 1)["cause"]
+    assert (cause["kind"], cause["alarm"]["name"], cause["alarm"]["state"]) == ("alarm", "flow-drift", "ALARM")
