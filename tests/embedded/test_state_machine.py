@@ -113,10 +113,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def test_the_invariants_hold_over_100_random_sequences_of_commands() -> None:
-    run_state_machine_as_test(EmbeddedMachine, settings=settings(SETTINGS, stateful_step_count=6))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(EmbeddedMachine, settings=settings(SETTINGS, stateful_step_count=2))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.long
 def test_the_invariants_hold_over_2000_random_sequences_of_commands() -> None:
-    long = settings(SETTINGS, max_examples=2000, stateful_step_count=12, derandomize=False)
+    long = settings(SETTINGS, max_examples=2000, stateful_step_count=4, derandomize=False)
     run_state_machine_as_test(EmbeddedMachine, settings=long)  # type: ignore[no-untyped-call]

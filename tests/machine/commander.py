@@ -292,6 +292,11 @@ class Commander:
         self.flow.clock.advance(days=2)
         retire_due(self.flow.meta, self.flow.attestors["operate"], at=self.flow.clock.now())
 
+    def lose(self, number: int) -> None:
+        """Let the execution of the latest attempt break off, and the sweep find that."""
+        self._end_execution(self.version(number))
+        self.sweep()
+
     def sweep(self) -> None:
         flow = self.flow
         flow.clock.advance(minutes=20)

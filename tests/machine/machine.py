@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from attestry.domain.commands import Command, Effect, State, outcome
 from attestry.domain.errors import AttestryError, NotFoundError
-from attestry.domain.stages import Stage, Standing
+from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.usecases.records import version_key
 from attestry.usecases.request_transition import WANTED
-from tests.machine.commander import PRINCIPALS, Commander
+from tests.machine.commander import PRINCIPALS, RIGHTFUL, Commander
 from tests.machine.flow import MachineFlow, Rows
 from tests.machine.invariants import Watch
 
 MAX_VERSIONS = 4
 NOBODY = 99
 SCRIPTS = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
-PERSONAL = (
-    Command.CLAIM,
-    Command.APPROVE,
-    Command.REJECT,
-    Command.RETRY,
-    Command.REDO_PROCESSING,
-    Command.REDO_TRAINING,
-    Command.REDO_VALIDATION,
-    Command.HOLD,
-    Command.RELEASE,
-    Command.DEPLOY,
-    Command.ROLLBACK,
-    Command.KILL,
-    Command.RETIRE,
-    Command.SCHEDULE,
-)
-"""Commands that persons give."""
-
 POLICIES: dict[str, dict[str, Any]] = {
     "one approver": {"people": {"roles": ["approver"], "count": 1}},
     "two approvers": {"people": {"roles": ["approver"], "count": 2}},
     "validator or approver": {"people": {"roles": ["approver", "validator"], "count": 1}},
     "automatic": {"automatic": True},
 }
-NUMBERS = st.sampled_from([0, 0, 0, 1, 1, 2, 3, NOBODY])
-"""Which version: an index into those that are there, mostly the first ones, so that commands meet; or none that is there."""
+PEOPLE = tuple(sorted(PRINCIPALS))
+COMMANDS_PER_STEP = 5
+LEADING = 0.55
+"""Share of the commands that are chosen among those that lead on."""
 
-PEOPLE = st.sampled_from(sorted(PRINCIPALS))
+DEFYING = 0.2
+"""Share of those that are to be refused where the version is."""
+
+ANYBODY = 0.1
+"""Share of these that are given by anybody."""
+
+DECIDING = [
+    *sorted(n for n, p in PRINCIPALS.items() if set(p.roles) & {"approver", "validator"}),
+    "approver",
+    "second approver",
+    "consumer",
+]
+WEIGHTS = {
+    Command.START: 12,
+    Command.SUCCEED: 12,
+    Command.FAIL: 1,
+    Command.GATES_FAIL: 1,
+    Command.APPROVE: 12,
+    Command.REJECT: 1,
+    Command.RETRY: 4,
+    Command.REDO_PROCESSING: 1,
+    Command.REDO_VALIDATION: 2,
+    Command.HOLD: 1.5,
+    Command.RELEASE: 5,
+    Command.DEPLOY: 4,
+    Command.ROLLBACK: 4,
+    Command.KILL: 0.3,
+    Command.RETIRE: 0.3,
+    Command.SCHEDULE: 0.3,
+    Command.EXPIRE: 0.3,
+}
+"""How often a command is given where it leads on: most of them forward, few to an end."""
+TO_APPROVAL = 7
+"""Steps of the pipeline from the registration to where it waits for a decision."""
 
 
 class RegistryMachine(RuleBasedStateMachine):
@@ -58,14 +77,17 @@ class RegistryMachine(RuleBasedStateMachine):
 
     make_flow: ClassVar[Callable[[], MachineFlow]] = MachineFlow
 
-    @initialize(policy=st.sampled_from(sorted(POLICIES)), steps=st.integers(0, 8))
-    def begin(self, policy: str, steps: int) -> None:
+    @initialize(policy=st.sampled_from(sorted(POLICIES)), steps=st.sampled_from([TO_APPROVAL, 5, 2, 0]), deployed=st.booleans())
+    def begin(self, policy: str, steps: int, deployed: bool) -> None:
         self.flow = type(self).make_flow()
         self.commander = Commander(self.flow)
         self.watch = Watch(self.flow)
         self.rows: Rows = {}
         self.submit_new(policy, by_hand=False)
-        self.go_on(0, steps)
+        self.advance(1, steps)
+        if deployed:
+            self.submit_new("automatic", by_hand=False)
+            self.advance(2, TO_APPROVAL + 2)
 
     # Rules
 
@@ -77,71 +99,86 @@ class RegistryMachine(RuleBasedStateMachine):
 
         self.attempt(lambda: self.commander.submit(edit, by_hand=by_hand))
 
-    @rule(which=NUMBERS, steps=st.integers(1, 8))
-    def go_on(self, which: int, steps: int) -> None:
-        """The pipeline takes several steps, and an approver decides where it waits."""
+    @rule(seed=st.integers(0, 2**32 - 1))
+    def play(self, seed: int) -> None:
+        """Some commands: mostly such as lead on from where the versions are, else anything by anybody; chance alone seldom comes far."""
+        chance = random.Random(f"{seed} {len(self.rows)}")
+        for _ in range(COMMANDS_PER_STEP):
+            share = chance.random()
+            if share < LEADING:
+                self.go_on(chance)
+            elif share < LEADING + DEFYING:
+                self.defy(chance)
+            else:
+                chance.choice((self.ask, self.ask, self.wish, self.report_late, self.let_time_pass, self.roll_back, self.delegate))(chance)
+
+    def advance(self, number: int, steps: int) -> None:
+        """The pipeline takes several steps, up to where it waits for a decision."""
         for _ in range(steps):
-            number = self.number(which)
-            if number == NOBODY:
-                return
-            state = self.state(number)
-            waits = state.stage is Stage.APPROVAL and state.status == "RUNNING"
-            command = Command.SUCCEED if state.status == "RUNNING" else Command.START
-            self.command(Command.APPROVE if waits else command, number, "approver" if waits else "")
+            if not self.waits(number):
+                self.command(Command.SUCCEED if self.head(number).status is Status.RUNNING else Command.START, number, "")
 
-    @rule(which=NUMBERS, command=st.sampled_from([Command.START, Command.SUCCEED, Command.FAIL, Command.GATES_FAIL, Command.SUBMIT_AGAIN]))
-    def step(self, which: int, command: Command) -> None:
-        self.command(command, self.number(which), "")
+    # What is played
 
-    @rule(which=NUMBERS, command=st.sampled_from(PERSONAL), who=PEOPLE)
-    def ask(self, which: int, command: Command, who: str) -> None:
-        self.command(command, self.number(which), who)
+    def go_on(self, chance: random.Random) -> None:
+        """A command that leads on from where a version is, by somebody who may give it, or nearly."""
+        there = list(self.commander.manifests)
+        (number,) = chance.choices(there, [self.weight(n) for n in there])
+        state = self.state(number)
+        leading = [c for c in WEIGHTS if outcome(state, c).effect in (Effect.MOVES, Effect.RECORDS)]
+        if not leading:
+            return
+        (command,) = chance.choices(leading, [WEIGHTS[c] for c in leading])
+        who = RIGHTFUL.get(command, "")
+        if command in (Command.APPROVE, Command.REJECT):
+            who = chance.choice(DECIDING)
+        elif chance.random() < ANYBODY:
+            who = chance.choice(PEOPLE)
+        self.command(command, number, who)
 
-    @rule(which=NUMBERS, command=st.sampled_from(PERSONAL))
-    def ask_rightfully(self, which: int, command: Command) -> None:
-        """As above, by somebody who may; else most commands would be refused for who gives them."""
-        number = self.number(which)
-        if number != NOBODY and command in (Command.APPROVE, Command.REJECT):
-            self.command(command, number, "second approver")
-        else:
-            self.command(command, number, "submitter" if command is Command.CLAIM else "")
+    def defy(self, chance: random.Random) -> None:
+        """A command that the table refuses where a version is, by somebody who may give it elsewhere."""
+        there = list(self.commander.manifests)
+        (number,) = chance.choices(there, [3 if self.head(n).held else 1 for n in there])
+        state = self.state(number)
+        refused = [c for c in Command if outcome(state, c).effect is Effect.REFUSED and c in (*RIGHTFUL, Command.APPROVE, Command.REJECT)]
+        if refused:
+            # Before all what nothing but the hold stops.
+            free = State(state.stage, state.status, state.standing)
+            (command,) = chance.choices(refused, [8 if outcome(free, c).effect is Effect.MOVES else 1 for c in refused])
+            self.command(command, number, RIGHTFUL.get(command, chance.choice(("approver", "second approver"))))
 
-    @rule(which=NUMBERS, to=st.sampled_from(WANTED), who=PEOPLE)
-    def wish(self, which: int, to: str, who: str) -> None:
-        self.attempt(lambda: self.commander.transition(self.number(which), to, who))
+    def ask(self, chance: random.Random) -> None:
+        """Any command, by anybody, on any version or on none."""
+        number, command = self.number(chance), chance.choice([c for c in Command if c is not Command.DEPLOY_ANOTHER])
+        self.command(command, number, chance.choice((*PEOPLE, RIGHTFUL.get(command, "approver"))))
 
-    @rule(who=PEOPLE)
-    def roll_back(self, who: str) -> None:
+    def wish(self, chance: random.Random) -> None:
+        number, to, who = self.number(chance), chance.choice(WANTED), chance.choice(PEOPLE)
+        self.attempt(lambda: self.commander.transition(number, to, who))
+
+    def roll_back(self, chance: random.Random) -> None:
+        who = chance.choice(("deployer", "deployer", "deployer", "approver", "consumer"))
         self.attempt(lambda: self.commander.roll_back(who))
 
-    @rule(which=NUMBERS, stage=st.sampled_from(SCRIPTS))
-    def report_late(self, which: int, stage: Stage) -> None:
-        """An attempt that another one has followed reports a success: nothing moves."""
-        number = self.number(which)
-        version = self.head(number) if number != NOBODY else None
-        if version is None or version.attempt == 1:
+    def report_late(self, chance: random.Random) -> None:
+        """An execution is lost, the next attempt begins, and then the first one reports a success after all: nothing moves."""
+        number = self.number(chance)
+        if number == NOBODY:
             return
-        self.attempt(lambda: self.commander.report(number, stage, attempt=version.attempt - 1))
-        assert self.head(number).transition == version.transition
+        self.attempt(lambda: self.commander.lose(number))
+        before = self.head(number)
+        if before.attempt > 1:
+            runs = before.status is Status.RUNNING and before.stage in SCRIPTS
+            stage = before.stage if runs else chance.choice(SCRIPTS)
+            self.attempt(lambda: self.commander.report(number, stage, attempt=before.attempt - 1))
+            assert self.head(number).transition == before.transition, "a report of an attempt that is over was taken"
 
-    @rule()
-    def deliver(self) -> None:
-        self.attempt(self.commander.deliver)
+    def let_time_pass(self, chance: random.Random) -> None:
+        """What was sent arrives, and schedules run."""
+        self.attempt(chance.choice((self.commander.deliver, self.commander.deliver, self.commander.sweep, self.commander.retire_due)))
 
-    @rule()
-    def sweep(self) -> None:
-        self.attempt(self.commander.sweep)
-
-    @rule()
-    def let_days_pass(self) -> None:
-        self.attempt(self.commander.retire_due)
-
-    @rule(which=NUMBERS)
-    def expire(self, which: int) -> None:
-        self.command(Command.EXPIRE, self.number(which), "")
-
-    @rule()
-    def delegate(self) -> None:
+    def delegate(self, _chance: random.Random) -> None:
         """Invariant 2: a key is delegated to what stands deployed with all its approvals, and to nothing else."""
         public = base64.urlsafe_b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).rstrip(b"=").decode()
         before = self.heads()
@@ -156,23 +193,15 @@ class RegistryMachine(RuleBasedStateMachine):
         assert delegation.grant.version.digest == deployed[0].version_digest
         self.rows = self.flow.rows()
 
-    # What must hold
-
-    @invariant()
-    def everything_holds(self) -> None:
-        if hasattr(self, "watch"):
-            self.watch.check(self.rows)
-
     def teardown(self) -> None:
         if hasattr(self, "watch"):
             self.watch.check_objects(self.rows)
 
     # Helpers
 
-    def number(self, which: int) -> int:
-        """The version that is meant; none where nobody has one."""
-        there = sorted(self.commander.manifests)
-        return NOBODY if which == NOBODY else there[which % len(there)]
+    def number(self, chance: random.Random) -> int:
+        """One of the versions, or seldom none that is there."""
+        return chance.choice([*self.commander.manifests, *self.commander.manifests, NOBODY])
 
     def heads(self) -> dict[int, Version]:
         return {number: self.head(number) for number in self.commander.manifests}
@@ -181,12 +210,22 @@ class RegistryMachine(RuleBasedStateMachine):
         """A version as the rows have it that were read after the last command."""
         return Version.from_item(self.rows[version_key(self.flow.model, number)])
 
+    def weight(self, number: int) -> float:
+        """How often a version is led on: seldom once it is at an end or in place, so that another one comes to take that place."""
+        standing = self.head(number).standing
+        return 0.3 if standing in (Standing.RETIRED, Standing.REJECTED) else 1 if standing is Standing.DEPLOYED else 4
+
+    def waits(self, number: int) -> bool:
+        """Whether a version waits for a decision."""
+        return (self.head(number).stage, self.head(number).status) == (Stage.APPROVAL, Status.RUNNING)
+
     def state(self, number: int) -> State:
         version = self.head(number)
         return State(version.stage, version.status, version.standing, bool(version.held))
 
     def command(self, command: Command, number: int, who: str) -> None:
         """Give a command, and hold what it did against the table."""
+        note(f"{who or 'the pipeline'}: {command}, version {number}")
         if number == NOBODY:
             if command is not Command.SUBMIT_AGAIN:
                 refused = self.attempt(lambda: self.commander.give(command, number, who or "admin"))
@@ -214,4 +253,5 @@ class RegistryMachine(RuleBasedStateMachine):
         if refused is not None:
             assert rows == self.rows, f"refused with a change: {refused.message}"
         self.rows = rows
+        self.watch.check(rows)
         return refused

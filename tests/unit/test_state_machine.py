@@ -10,7 +10,7 @@ from tests.machine.machine import RegistryMachine
 
 SETTINGS = settings(
     max_examples=100,
-    stateful_step_count=20,
+    stateful_step_count=9,
     deadline=None,
     derandomize=True,
     database=None,
