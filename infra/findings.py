@@ -254,10 +254,10 @@ ACKNOWLEDGED = (
         "Resource::<StoresStore*.Arn>/datasets-in/[*]",
     ),
     Acknowledgement(
-        ("IAM5",),
+        ("IAM5", "LambdaStarPermissions"),
         _roles("Deploy"),
-        "Manifests name the alarms that halt a rollout after the deployment; the right is to read their states.",
-        "Resource::*:alarm:[*]",
+        "Manifests name the alarms that halt a rollout after the deployment; composite ones are described with this right on * alone.",
+        "Resource::[*]",
     ),
     Acknowledgement(
         ("IAM5", "LambdaStarPermissions"),
