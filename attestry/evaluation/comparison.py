@@ -26,7 +26,7 @@ from attestry.domain.errors import InvalidInputError
 
 MOST_RESAMPLES: Final = 2000
 FEWEST_RESAMPLES: Final = 200
-_ROWS_IN_ALL: Final = 20_000_000
+ROWS_IN_ALL: Final = 20_000_000
 """What a function of two cores goes through in some minutes: rows times resamples."""
 
 Measure = Callable[[Any, Any], float]
@@ -82,7 +82,7 @@ def compare(
     if not len(challenger) == len(champion) == rows:
         raise InvalidInputError.of("predictions.json", "rows", f"{len(challenger)} and {len(champion)} answers for {rows} rows")
     sign = -1.0 if lower_is_better else 1.0
-    resamples = max(FEWEST_RESAMPLES, min(MOST_RESAMPLES, _ROWS_IN_ALL // max(1, rows)))
+    resamples = max(FEWEST_RESAMPLES, min(MOST_RESAMPLES, ROWS_IN_ALL // max(1, rows)))
     indices, random = numpy.arange(rows), numpy.random.default_rng(list(hashlib.sha256(seed).digest()))
 
     def difference(chosen: Any) -> float:

@@ -101,7 +101,8 @@ def test_scores_of_several_columns_are_compared(monkeypatch: pytest.MonkeyPatch)
     assert versus(labels, good, bad, lambda y, s: roc_auc_score(y, s, multi_class="ovr")).low > 0.2
 
 
-def test_a_hold_out_that_is_too_small_for_the_metric_is_told() -> None:
+def test_a_hold_out_that_is_too_small_for_the_metric_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MOST_RESAMPLES", 200)
     labels = numpy.array([1, 0, 0, 0])
     scores = numpy.array([0.9, 0.1, 0.2, 0.3])
     with pytest.raises(InvalidInputError):
@@ -114,8 +115,9 @@ def test_versions_that_answer_another_number_of_rows_are_refused() -> None:
         versus(labels, champion[:-1], champion)
 
 
-def test_a_large_hold_out_is_resampled_less_often() -> None:
-    labels, champion = answers(60_000, 0.7, 10)
+def test_a_large_hold_out_is_resampled_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "ROWS_IN_ALL", 200_000)
+    labels, champion = answers(800, 0.7, 10)
     found = versus(labels, champion, champion, share_right)
-    assert found.resamples == 20_000_000 // 60_000
-    assert found.to_item()["rows"] == 60_000
+    assert found.resamples == 200_000 // 800
+    assert found.to_item()["rows"] == 800

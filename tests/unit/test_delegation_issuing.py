@@ -222,7 +222,6 @@ def test_a_crash_at_any_call_leaves_nothing_or_everything(scene: Scene) -> None:
         {"person": "mallory"},
         {"reason": "other"},
         {"at": "2026-01-01T00:00:00.000001Z"},
-        {"evidence": "0" * 64},
         {"transition": 99},
         {"principal": {}},
     ],
@@ -262,9 +261,18 @@ def test_an_approval_whose_event_is_in_the_ledger_counts_by_the_digest_in_its_in
 
 
 def test_an_approval_on_another_packet_than_the_version_names_does_not_count(scene: Scene) -> None:
+    """A version whose approval was opened anew has decisions on the packet before, which stay where they are."""
     scene.change_version(1, packet={"sha256": "1" * 64})
-    with pytest.raises(IntegrityError, match="packet"):
+    with pytest.raises(ConflictError, match="approvals that the policy"):
         ask(scene)
+    assert given(scene) == []
+
+
+def test_an_approval_that_was_put_on_another_packet_does_not_count(scene: Scene) -> None:
+    scene.meta.rows[approval_key(MODEL, 1, "erin")]["evidence"] = "0" * 64
+    with pytest.raises(ConflictError, match="approvals that the policy"):
+        ask(scene)
+    assert given(scene) == []
 
 
 def test_a_serving_process_is_told_that_the_record_was_changed(scene: Scene) -> None:

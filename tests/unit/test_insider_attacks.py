@@ -468,7 +468,7 @@ class TestPredictions:
         thief.log_delegation()
         prediction = thief.predict()
         world.sequence()
-        assert "not deployed before" in broken(world.verify(world.bundle(prediction)), "standing")
+        assert "was not deployed when it was delegated to" in broken(world.verify(world.bundle(prediction)), "standing")
 
     def test_a_delegation_for_another_environment_is_refused(self, world):
         thief = Thief(world, world.head, environment="staging")
@@ -535,7 +535,7 @@ class TestPredictions:
         world.seal()
         world.seal()
         kid = made.prediction.rpartition("-")[0]
-        key = world.keys._keys[(world.head.model, "production")]
+        (key,) = world.keys._keys.values()
         key._clock.at = world.clock.at
         writer = key._writer
         late = writer.emit(sequence=2, time_ms=key._last_ms, request=b"{}", output=b"[1]")

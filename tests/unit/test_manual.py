@@ -16,9 +16,10 @@ from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.evidence.verdict import Verdict
 from attestry.ports import Update
-from attestry.usecases.deploy import begin_deployment, check_frozen_files
+from attestry.usecases.deploy import begin_deployment
 from attestry.usecases.gate import open_approval, send_on
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
+from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.reconcile import Reconciler
 from attestry.usecases.records import OUTBOX, load_version, version_key
 from attestry.usecases.request_transition import WANTED, request_transition

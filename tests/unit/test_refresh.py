@@ -221,6 +221,7 @@ def test_what_is_refreshed_is_what_is_deployed_and_not_a_rejected_newer_version(
     assert flow.head(second).standing is Standing.REJECTED
     again = refresh(flow, dropped(put(flow)))
     assert (again.state, again.number) == ("MADE_BEFORE", 2)
+    flow.clock.advance(hours=2)  # past the cool-down
     third = refresh(flow, dropped(put(flow, MORE + b"9,9,0\n", name="c.csv")))
     assert flow.refresher._parent(MODEL, third.number).cause["parent"] == 1
 
