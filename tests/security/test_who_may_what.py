@@ -38,6 +38,9 @@ READS = (
     "GET /v1/lineage",
     "GET /v1/compliance",
     "GET /v1/findings",
+    "GET /v1/models/{model}/conflicts",
+    "GET /v1/models/{model}/refreshes",
+    "GET /v1/models/{model}/rollout",
     "GET /v1/policies",
     "GET /v1/policies/{policy}",
 )
@@ -45,9 +48,11 @@ KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement"
 REPLAY = "POST /v1/policy-replay"
 HOLDS = (f"POST {VERSION}/hold", f"POST {VERSION}/release")
 REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
+CONFLICT, REFRESH, REPRODUCTION = "POST /v1/models/{model}/conflicts", "POST /v1/models/{model}/refresh", f"POST {VERSION}/reproduction"
+ROLLOUT, PROMOTION = "POST /v1/models/{model}/rollout", f"POST {VERSION}/promotion"
 MAY: dict[str, tuple[str, ...]] = {
-    "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry", REDO, TRANSITION),
-    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION),
+    "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry", REDO, TRANSITION, REFRESH, REPRODUCTION),
+    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT),
     "frank": (
         *READS,
         f"POST {VERSION}/deployment",
@@ -58,9 +63,13 @@ MAY: dict[str, tuple[str, ...]] = {
         CAPTURE,
         *HOLDS,
         TRANSITION,
+        REFRESH,
+        REPRODUCTION,
+        ROLLOUT,
+        PROMOTION,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
-    "grace": (*READS, "GET /v1/people", REPLAY),
+    "grace": (*READS, "GET /v1/people", REPLAY, REPRODUCTION),
     "admin": (
         *READS,
         "GET /v1/people",
@@ -72,6 +81,7 @@ MAY: dict[str, tuple[str, ...]] = {
         RETIREMENT,
         CAPTURE,
         REPLAY,
+        CONFLICT,
         *HOLDS,
         REDO,
         TRANSITION,
