@@ -63,8 +63,10 @@ class Demo:
             self._chapter("grace traces one of them", self._trace)
             self._chapter("dana submits two changes; the pipeline makes versions 2 and 3", self._change)
             self._chapter("What differs between versions 1 and 2", self._diff)
-            self._chapter("erin approves version 2 in the AWS console's way; it comes as a shadow", self._approve_in_console)
-            self._chapter("erin approves version 3; it comes as a canary, and fails requests", self._canary)
+            self._chapter(
+                "erin approves version 2 in the AWS console's way, and version 3; they come as shadow and canary", self._approve_both
+            )
+            self._chapter("Callers meet the canary, which fails some of their requests", self._canary)
             self._chapter("grace takes a bundle of a prediction, and an auditor verifies it offline", self._prove)
             self._chapter("Somebody changes one byte of it, in five places", self._forge)
             self._chapter("The canary has halted by itself, and the shadow was compared", self._watch)
@@ -173,13 +175,15 @@ class Demo:
         )
         return f"{len(rows)} fields differ"
 
-    def _approve_in_console(self) -> str:
+    def _approve_both(self) -> str:
+        self._client("erin").decide(MODEL, 3, "approve", "to be tried on half of the requests")
         states = self._stack.session("erin").client("stepfunctions")
         start = {"action": "approve", "model": MODEL, "version": 2, "reason": "better on every metric; decided in the console"}
         execution = states.start_execution(stateMachineArn=self._decision_arn(), input=json.dumps(start))["executionArn"]
         self._await(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "RegistryDecision has not ended")
         described = states.describe_execution(executionArn=execution)
         expect(described["status"] == "SUCCEEDED", f"RegistryDecision ended {described['status']}: {described.get('cause')}")
+        self._await_standing(3, "CANARY")
         self._await_standing(2, "SHADOW")
         approval = self._client("grace").version(MODEL, 2)["approvals"][0]
         expect(
@@ -188,11 +192,9 @@ class Demo:
         event = approval["console"]["event_sha256"]
         expect(approval["principal"]["method"].endswith(event), "the approval does not name CloudTrail's event by its digest")
         told = f"approved by {approval['person']} (CloudTrail event {event[:12]}…)"
-        return f"{told}; version 2 is asked what version 1 is asked, and answers nobody"
+        return f"version 2 {told}: it is asked what version 1 is asked, and answers nobody; version 3: half of the requests go to it"
 
     def _canary(self) -> str:
-        self._client("erin").decide(MODEL, 3, "approve", "to be tried on half of the requests")
-        self._await_standing(3, "CANARY")
         answered, failed = use_canary(self._client("frank-consumer"), self._client("frank"), self._rows)
         expect(set(answered) == {1, 3}, f"versions that answered callers: {dict(answered)}")
         told = ", ".join(f"{count} by version {number}" for number, count in sorted(answered.items()))
