@@ -72,7 +72,7 @@ def test_the_submitter_s_own_approval_is_refused_in_the_console_too(interrupted:
 def test_a_session_name_alone_makes_nobody_an_approver_in_the_console(interrupted: Interrupted) -> None:
     execution = interrupted.in_console["impostor"]
     assert execution["status"] == "FAILED"
-    assert "unproven_identity" in execution["cause"]
+    assert "acts in no role of the registry" in execution["cause"]
 
 
 def test_an_approval_in_the_console_is_that_of_who_cloudtrail_names(interrupted: Interrupted, registry: Registry) -> None:

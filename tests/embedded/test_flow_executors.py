@@ -127,6 +127,7 @@ def test_a_version_made_elsewhere_is_approved_predicts_and_is_traced(registry: R
     assert [step["step"] for step in trace.get("steps", []) if step.get("verdict") == "BROKEN"] == []
 
 
+@pytest.mark.long
 def test_data_are_prepared_under_the_contract_of_emr_serverless(registry: Registry) -> None:
     model, number = registry.submit(registry.small_project(model=SMALL_MODEL, edit=moved(processing=("emr-serverless", ON_SPARK))))
     version = ran(registry, model, number)
@@ -146,6 +147,7 @@ def test_a_job_that_fails_ends_its_stage_with_the_scripts_own_reason(registry: R
     assert [key for key in registry.keys(version.shown["folder"]) if "/frozen/" in key] == []
 
 
+@pytest.mark.long
 def test_a_job_that_somebody_stops_ends_its_stage_as_stopped(registry: Registry) -> None:
     model, number = registry.submit(registry.small_project(edit=moved(training=("sagemaker", ON_SAGEMAKER)), train=SLEEPING))
     name = running_training(registry, model, number)
@@ -155,6 +157,7 @@ def test_a_job_that_somebody_stops_ends_its_stage_as_stopped(registry: Registry)
     assert "the sagemaker-training job was stopped" in version.shown["error"]
 
 
+@pytest.mark.long
 def test_stopping_the_execution_stops_the_job(registry: Registry) -> None:
     model, number = registry.submit(registry.small_project(edit=moved(training=("sagemaker", ON_SAGEMAKER)), train=SLEEPING))
     name = running_training(registry, model, number)
