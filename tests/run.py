@@ -1,8 +1,8 @@
 """Run all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Three runs go side by side, because two of them mostly wait: rules, formats, the template and foreign tools on two workers; adapters and
-flows on one embedded AWS in one process, since they share it; roles and attacks on another. What the later ones print is kept while the
-first prints, and follows it.
+Four runs go side by side, because most of them wait much: rules, formats, the template and foreign tools on two workers; adapters and
+flows on one embedded AWS in one process, since they share it; roles and attacks on another; random sequences of commands on a third, which
+is bare. What the later ones print is kept while the first prints, and follows it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = ["-n", "2", "--dist", "loadfile", "tests/unit", "tests/crash", "tests/infra", "tests/independent"]
+SEQUENCES = "tests/embedded/test_state_machine.py"
 ON_AN_EMBEDDED_AWS = {
-    "Adapters and flows on the embedded AWS": ["tests/contract", "tests/embedded"],
+    "Adapters and flows on the embedded AWS": ["tests/contract", "tests/embedded", f"--ignore={SEQUENCES}"],
     "Roles and attacks on the embedded AWS": ["tests/security", "tests/attacks"],
+    "Random sequences on the embedded AWS": [SEQUENCES],
 }
 
 
