@@ -11,6 +11,7 @@ from attestry.aws.identity import caller
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
+from attestry.domain.days import read_day
 from attestry.domain.errors import ForbiddenError, InvalidInputError
 from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
@@ -263,14 +264,7 @@ def _text(field: str, value: Any) -> str | None:
 
 
 def _day(value: Any) -> date | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str) and len(value) == 10:
-            return date.fromisoformat(value)
-    except ValueError:
-        pass
-    raise InvalidInputError.of("on", "date", "the date is of the form YYYY-MM-DD")
+    return None if value is None else date.fromisoformat(read_day("on", value))
 
 
 def _revoked(revoked: Revocation) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def _register_reads(group: typer.Typer) -> None:
         from attestry.client.policy_file import read_manifest_to_check
         from attestry.domain.policies import Policy, check_manifest
 
-        objections = check_manifest(Policy.from_mapping(_document(cli, policy)), read_manifest_to_check(manifest.read_bytes()))
+        checked = read_manifest_to_check(_read(manifest))
+        objections = check_manifest(Policy.from_mapping(_document(cli, policy)), checked)
         told = [{"rule": o.rule, "field": o.field, "message": o.message} for o in objections]
         cli.show({"objections": told}, lambda a: "\n".join(f"{o['field']}: {o['message']}" for o in a["objections"]) or "no objection")
         cli.end(ExitCode.FAILED if told else ExitCode.OK)
@@ -91,10 +92,14 @@ def read_policy_file(file: Path) -> dict[str, Any]:
     """
     from attestry.client.policy_file import read_policy
 
+    return read_policy(_read(file)).to_mapping()
+
+
+def _read(file: Path) -> bytes:
     try:
-        return read_policy(file.expanduser().read_bytes()).to_mapping()
+        return file.expanduser().read_bytes()
     except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error}") from error
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _document(cli: Cli, named: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.days import beginning_of, read_day
@@ -37,7 +37,24 @@ _FLOAT = re.compile(r"(float|double|halffloat|decimal).*")
 
 
 @dataclass(frozen=True)
-class Conditions:
+class _Limits:
+    until: str = ""
+    max_predictions: int | None = None
+    segments: Segments = field(default_factory=dict)
+
+    def to_item(self) -> dict[str, Any]:
+        """Return the limits as they are stored: only what is set."""
+        item = {"until": self.until, "max_predictions": self.max_predictions, "segments": _lists(self.segments)}
+        return {name: value for name, value in item.items() if value}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """Return the limits that `to_item` wrote."""
+        return cls(str(item.get("until", "")), _number(item.get("max_predictions")), _tuples(item.get("segments", {})))
+
+
+@dataclass(frozen=True)
+class Conditions(_Limits):
     """Under what one approver approves; empty for none.
 
     Attributes:
@@ -46,23 +63,9 @@ class Conditions:
         segments: feature to the values that it may have.
     """
 
-    until: str = ""
-    max_predictions: int | None = None
-    segments: Segments = field(default_factory=dict)
-
-    def to_item(self) -> dict[str, Any]:
-        """Return the conditions as they are stored: only what is set."""
-        item = {"until": self.until, "max_predictions": self.max_predictions, "segments": _lists(self.segments)}
-        return {name: value for name, value in item.items() if value}
-
-    @classmethod
-    def from_item(cls, item: Mapping[str, Any]) -> Conditions:
-        """Return the conditions that `to_item` wrote."""
-        return cls(str(item.get("until", "")), _number(item.get("max_predictions")), _tuples(item.get("segments", {})))
-
 
 @dataclass(frozen=True)
-class Terms:
+class Terms(_Limits):
     """Under what a version may serve, by all its approvals; empty for no conditions.
 
     Attributes:
@@ -70,20 +73,6 @@ class Terms:
         max_predictions: how many predictions it may make, or None.
         segments: feature to the values that it may have.
     """
-
-    until: str = ""
-    max_predictions: int | None = None
-    segments: Segments = field(default_factory=dict)
-
-    def to_item(self) -> dict[str, Any]:
-        """Return the terms as they are stored: only what is set."""
-        item = {"until": self.until, "max_predictions": self.max_predictions, "segments": _lists(self.segments)}
-        return {name: value for name, value in item.items() if value}
-
-    @classmethod
-    def from_item(cls, item: Mapping[str, Any]) -> Terms:
-        """Return the terms that `to_item` wrote."""
-        return cls(str(item.get("until", "")), _number(item.get("max_predictions")), _tuples(item.get("segments", {})))
 
     def has_ended(self, at: datetime) -> bool:
         """Return whether the end has come."""

@@ -16,6 +16,7 @@ from datetime import date
 from typing import Any, Final
 
 from attestry.domain.approvals import read_packet_sha256, read_reason
+from attestry.domain.days import read_day
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.names import ModelName, VersionReference
 from attestry.domain.operations import ROLES_OF, Operation
@@ -176,14 +177,7 @@ def _environment(value: Any) -> str:
 
 
 def _day(value: Any) -> date | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str) and len(value) == 10:
-            return date.fromisoformat(value)
-    except ValueError:
-        pass
-    raise InvalidInputError.of("on", "date", "the date is of the form YYYY-MM-DD")
+    return None if value is None else date.fromisoformat(read_day("on", value))
 
 
 def _flag(value: Any) -> bool:

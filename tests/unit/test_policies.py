@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from attestry.cli.main import make_app
 from attestry.client.policy_file import read_manifest_to_check, read_policy
 from attestry.domain.approvals import Verdict
 from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, UnavailableError, UnprovenIdentityError
@@ -402,3 +405,13 @@ def test_a_promotion_by_gates_alone_has_nobody_who_approved() -> None:
     promotion = Promotion(manifest(automatic), "production", metrics={"accuracy": 0.9})
     (objection,) = replay_policy(policy(approval={"persons": 1}), promotion)
     assert objection.message == "standard/all asks for 1 person; approved by nobody"
+
+
+@pytest.mark.parametrize("missing", ["policy.yaml", "manifest.yaml"])
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "policy.yaml").write_bytes(policy().to_bytes())
+    (tmp_path / "manifest.yaml").write_bytes((EXAMPLE / "manifest.yaml").read_bytes())
+    (tmp_path / missing).unlink()
+    told = CliRunner().invoke(make_app(), ["policy", "check", str(tmp_path / "policy.yaml"), str(tmp_path / "manifest.yaml")])
+    assert told.exit_code == 2
+    assert f"{missing} cannot be read" in "".join(told.output.split("\n")).replace("│", "").replace("  ", " ")
