@@ -37,6 +37,7 @@ EVERY_ROW = (
     "MODEL#*",
     "OUTBOX",
     "PERSON#*",
+    "POLICY#*",
     "RECONCILE",
     "RETIREMENTS",
     "ROOT",
@@ -190,7 +191,7 @@ def _predict(g: Grants) -> Statements:
 
 def _prepare_stage(g: Grants) -> Statements:
     statements = [
-        *g.read_rows("CANDIDATE#*", "VERSION#*"),
+        *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "registered/*", FROZEN, TRAINING, HOLDOUT),
         *g.write_objects(g.stores.store, "datasets/*", "environments/*", retain=True),
@@ -242,7 +243,7 @@ def _register(g: Grants) -> Statements:
 def _reconcile(g: Grants) -> Statements:
     return [
         *g.read_rows(*EVERY_ROW),
-        *g.read_index("FINDINGS", "MODELS", "PEOPLE", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_index("FINDINGS", "MODELS", "PEOPLE", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),

@@ -75,6 +75,23 @@ def edition_key(name: str, number: int) -> Key:
     return Key(f"POLICY#{name}", f"EDITION#{number:06d}")
 
 
+def subject_of(name: str) -> str:
+    """Return what the events of a policy are about."""
+    return f"policy/{name}"
+
+
+def event_of_edition(row: Mapping[str, Any], previous: str) -> Event:
+    """Return the event that puts an edition in force.
+
+    Args:
+        row: the edition's row.
+        previous: digest of the edition before it, hex; empty for the first.
+    """
+    number, facts = int(row["number"]), {"sha256": row["sha256"], "previous": previous, "reason": row["reason"]}
+    by, at = Principal.from_item(row["principal"]), datetime.fromisoformat(str(row["at"]))
+    return Event(PUBLISHED, subject_of(str(row["name"])), number, at, by, {"number": number, **facts})
+
+
 def publish_policy(meta: MetaStore, policy: Policy, *, by: Principal, reason: str, at: datetime) -> Edition:
     """Put an edition of a policy in force.
 
@@ -102,14 +119,13 @@ def publish_policy(meta: MetaStore, policy: Policy, *, by: Principal, reason: st
     told = {"name": policy.name, "number": number, "sha256": policy.digest, "at": timestamp(at)}
     listed = {"gsi_pk": COLLECTION, "gsi_sk": policy.name}
     row = {**told, "document": policy.to_bytes(), "by": person, "principal": by.to_item(), "reason": reason}
-    facts = {"number": number, "sha256": policy.digest, "previous": str(head["sha256"]) if head else "", "reason": reason}
     when = When(exists=True, equals={"number": head["number"]}) if head else ABSENT
     try:
         meta.transact(
             [
                 Put(policy_key(policy.name), {**told, **listed}, when),
                 Put(edition_key(policy.name, number), row),
-                outbox_put(Event(PUBLISHED, f"policy/{policy.name}", number, at, by, facts)),
+                outbox_put(event_of_edition(row, str(head["sha256"]) if head else "")),
             ]
         )
     except ConditionFailedError as error:
@@ -127,7 +143,7 @@ def read_edition(meta: MetaStore, name: str, number: int) -> Edition:
     row = meta.get(edition_key(name, number))
     if row is None:
         raise NotFoundError(f"there is no edition {number} of a policy {name}")
-    return _edition(row)
+    return read_row(row)
 
 
 def list_editions(meta: MetaStore, name: str) -> list[Edition]:
@@ -140,7 +156,7 @@ def list_editions(meta: MetaStore, name: str) -> list[Edition]:
     rows = meta.query(policy_key(name).partition, prefix="EDITION#")
     if not rows:
         raise NotFoundError(f"there is no policy {name}")
-    return [_edition(row) for row in rows]
+    return [read_row(row) for row in rows]
 
 
 def policies_in_force(meta: MetaStore) -> list[Edition]:
@@ -179,7 +195,12 @@ def check_policies(editions: Sequence[Edition], manifest: Manifest) -> list[Chec
     return [Check(policy_key(e.policy.name), When(exists=True, equals={"number": e.number})) for e in editions]
 
 
-def _edition(row: Mapping[str, Any]) -> Edition:
+def read_row(row: Mapping[str, Any]) -> Edition:
+    """Return the edition that a row holds.
+
+    Raises:
+        IntegrityError: its document is not what its digest says.
+    """
     document = bytes(row["document"])
     if sha256_hex(document) != row["sha256"]:
         raise IntegrityError(f"the edition {row['number']} of the policy {row['name']} is not what its digest says")

@@ -1,7 +1,7 @@
 """Reconcile: compare table, ledger and store, a unit of work at a time; whatever was done by hand becomes a finding.
 
-Units, in this order: the registry itself; the ledger in parts of 256 leaves; the predictions of the last days; the root of trust; of each
-model the model, its versions, and of each version the keys that signed for it; and the persons.
+Units, in this order: the registry itself; the ledger in parts of 256 leaves; the policies; the predictions of the last days; the root of
+trust; of each model the model, its versions, and of each version the keys that signed for it; and the persons.
 
 Rules:
 - A run goes on where the last one stopped, for as long as it may; the row RECONCILE/CURSOR says where. After the last unit it begins anew.
@@ -27,6 +27,7 @@ from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.reconcile_ledger import LedgerExaminer
 from attestry.usecases.reconcile_model import ModelExaminer
 from attestry.usecases.reconcile_people import PeopleExaminer
+from attestry.usecases.reconcile_policies import PolicyExaminer
 from attestry.usecases.reconcile_predictions import GatewayCounts, KeyExaminer, count_day, examine_day
 from attestry.usecases.reconcile_root import RootExaminer
 from attestry.usecases.reconcile_version import VersionExaminer
@@ -40,6 +41,7 @@ LOOKS: Final = 5
 """How often a unit is read at most until two readings agree."""
 
 DAY_ENDS: Final = timedelta(hours=3)
+_POLICIES_UNIT = "2/policies"
 _DAYS_UNIT = "2/predictions"
 _ROOT_UNIT = "2/root"
 _PEOPLE_UNIT = "4/people"
@@ -106,6 +108,7 @@ class Reconciler:
         self._versions = VersionExaminer(meta, store, ledger)
         self._keys = KeyExaminer(meta, store, ledger)
         self._people = PeopleExaminer(meta, ledger)
+        self._policies = PolicyExaminer(meta, ledger)
         self._root = RootExaminer(meta, store, ledger)
 
     def run(self, *, seconds: float = 600.0) -> Reconciled:
@@ -149,6 +152,7 @@ class Reconciler:
         yield _Unit(Scope("0/registry"), lambda: self._ledger.examine_head(self._clock.now()))
         for part in range(self._ledger.parts()):
             yield _Unit(Scope(f"1/ledger/{part:09d}"), lambda part=part: self._ledger.examine_part(part))  # type: ignore[misc]
+        yield _Unit(Scope(_POLICIES_UNIT), self._policies.examine)
         yield _Unit(Scope(_DAYS_UNIT), self._count_days)
         yield _Unit(Scope(_ROOT_UNIT), self._root.examine)
         for row in self._meta.list_collection(MODELS):

@@ -19,6 +19,7 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
+from attestry.usecases.policies import COLLECTION, PUBLISHED, policy_key, subject_of
 from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
 from attestry.usecases.root import ROOT_KEY
 from attestry.usecases.sign import delegation_key
@@ -138,10 +139,15 @@ class LedgerExaminer:
                 keys[person_key(str(leaf.event["subject"]).removeprefix("person/"))] = "person.gone"
             elif leaf.event["kind"] == "root.published":
                 keys[ROOT_KEY] = "root.gone"
+            elif leaf.event["kind"] == PUBLISHED:
+                keys[policy_key(str(leaf.event["subject"]).removeprefix(subject_of("")))] = "policy.gone"
         rows = self._rows(list(keys))
         gone_models = {k.partition.removeprefix("MODEL#") for k, what in keys.items() if what == "model.gone" and k not in rows}
         for key, what in keys.items():
             if key in rows:
+                if what == "policy.gone" and rows[key].get("gsi_pk") != COLLECTION:
+                    # Policies in force are found by their collection, so one that is not in it is in force no more.
+                    yield Observed("policy.unlisted", f"{key.partition}/{key.sort}", f"a row of {COLLECTION}", "one that is not listed")
                 continue
             if what == "version.gone" and key.partition.split("#")[1] not in gone_models:
                 continue  # found where the version is examined

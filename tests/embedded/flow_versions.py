@@ -134,6 +134,7 @@ def interrupted(registry: Registry, crowded: Crowded) -> Interrupted:
     def edit(manifest: dict[str, Any]) -> None:
         manifest["training"]["hyperparameters"] = {"threshold": 14.0, "seconds_to_load": LONG_LOAD}
         manifest["approval"] = {"people": {"roles": ["approver"], "count": 2}}
+        manifest["gates"]["no_worse_than_deployed"] = [{"metric": "recall_score", "by_more_than": 0.3, "confidence": 0.9}]
 
     model, number = registry.submit(registry.small_project(edit=edit))
     until(lambda: registry.head(model, number).stage == "TRAINING", "training began")

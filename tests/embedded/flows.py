@@ -48,7 +48,7 @@ EXAMPLE = ROOT / "manifests" / "tumour-diagnosis"
 EXAMPLE_MODEL = "tumour-diagnosis"
 SMALL_MODEL = "radius-threshold"
 LABEL = "malignant"
-SECONDS = 240
+SECONDS = 480
 """How long anything may take; two environments are built in the first minute."""
 
 APPROVERS = tuple(f"approver-{n:02d}" for n in range(1, 16))
@@ -174,7 +174,7 @@ class Registry:
 
     def client(self, profile: str) -> RegistryClient:
         """The registry's client with a profile's credentials."""
-        return RegistryClient(self.session(profile), self.stack.api_url)
+        return RegistryClient(self.session(profile), self.stack.api_url, patience_seconds=SECONDS)
 
     def aws(self, service: str, profile: str = "root") -> Any:
         """A client of a service that tries once, so that a refusal is seen as it comes."""

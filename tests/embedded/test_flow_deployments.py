@@ -91,6 +91,13 @@ def test_the_difference_of_two_versions_names_what_was_changed(registry: Registr
     assert changed == {"threshold": (15.0, 14.0), "seconds_to_load": (0, 12)}
 
 
+def test_a_version_is_compared_row_by_row_with_the_one_that_was_deployed(registry: Registry, interrupted: Interrupted) -> None:
+    gates = registry.client("grace").version(interrupted.model, interrupted.number)["gates"]
+    (compared,) = (gate for gate in gates if gate["rule"] == "no_worse_with_confidence")
+    assert (compared["passed"], compared["compared_on"]) == (True, "the same hold-out")
+    assert -0.3 <= float(compared["value"]) <= 0
+
+
 def test_sixteen_deployments_at_once_leave_one_version_deployed(registry: Registry, model: str, swapped: Swapped) -> None:
     assert "changed" in swapped.outcomes
     check_one_deployed(registry, model)

@@ -13,6 +13,7 @@ import pytest
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.errors import NotFoundError, UnavailableError
+from attestry.domain.policies import Policy
 from attestry.evidence.leaf import event_id
 from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import Delete, Key, Put, Update, When
@@ -21,6 +22,7 @@ from attestry.usecases.capture import set_capture_rate
 from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
 from attestry.usecases.people import add_person, withdraw_keys
+from attestry.usecases.policies import edition_key, policy_key, publish_policy
 from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
 from attestry.usecases.recorded import event_digest, event_of_transition
 from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
@@ -47,6 +49,13 @@ class Gateway:
 
 def make_world() -> EvidenceWorld:
     world = EvidenceWorld()
+    for few in (1, 2):
+        document = {
+            "format": 1,
+            "name": "standard",
+            "rules": [{"name": "all", "gates": {"required": ["model.purpose", "model.owner"][:few]}}],
+        }
+        publish_policy(world.meta, Policy.from_mapping(document), by=ADMIN, reason="the board wants it", at=world.clock.now())
     world.deploy()
     for _ in range(3):
         world.predict()
@@ -148,6 +157,32 @@ def insert_person(world: EvidenceWorld) -> None:
     world.meta._apply([Put(person_key("mallory"), {k: v for k, v in row.items() if k not in ("pk", "sk")})])
 
 
+EDITION = edition_key("standard", 2)
+
+
+def unlist_policy(world: EvidenceWorld) -> None:
+    row = world.meta.rows[policy_key("standard")]
+    world.meta._apply([Put(policy_key("standard"), {k: v for k, v in row.items() if k not in ("pk", "sk", "gsi_pk", "gsi_sk")}, When())])
+
+
+def set_policy_back(world: EvidenceWorld) -> None:
+    first = world.meta.rows[edition_key("standard", 1)]
+    edit(world, policy_key("standard"), **{name: first[name] for name in ("number", "sha256", "at")})
+
+
+def plant_edition(world: EvidenceWorld) -> None:
+    row = world.meta.rows[edition_key("standard", 1)]
+    world.meta._apply([Put(edition_key("standard", 3), {**row, "sk": "EDITION#000003", "number": 3}, When())])
+
+
+def plant_policy(world: EvidenceWorld) -> None:
+    for key in (policy_key("standard"), edition_key("standard", 1)):
+        row = world.meta.rows[key]
+        listed = {"gsi_sk": "planted"} if "gsi_sk" in row else {}
+        told = {k: v for k, v in row.items() if k not in ("pk", "sk")}
+        world.meta._apply([Put(Key("POLICY#planted", key.sort), {**told, **listed, "name": "planted", "number": 1}, When())])
+
+
 EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("standing", lambda w: edit(w, HEAD, standing="APPROVED"), ["head.standing", "pointer.moved"]),
     ("status", lambda w: edit(w, HEAD, status="RUNNING"), ["head.status"]),
@@ -231,6 +266,15 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("root's row deleted", lambda w: drop(w, ROOT_KEY), ["root.gone"]),
     ("root metadata overwritten", lambda w: w.store.put("root/1.targets.json", b"{}"), ["object.overwritten"]),
     ("root metadata deleted", lambda w: w.store.delete("root/timestamp.json"), ["object.deleted"]),
+    ("policy taken from its collection", unlist_policy, ["policy.unlisted"]),
+    ("policy deleted", lambda w: drop(w, policy_key("standard")), ["policy.gone"]),
+    ("policy set back", set_policy_back, ["policy.set_back"]),
+    ("policy set back without a trace", lambda w: (set_policy_back(w), drop(w, EDITION)), ["policy.edition_deleted"]),
+    ("edition of a policy deleted", lambda w: drop(w, EDITION), ["policy.edition_deleted"]),
+    ("edition of a policy changed", lambda w: edit(w, EDITION, document=b"{}"), ["policy.changed"]),
+    ("edition of a policy with another reason", lambda w: edit(w, EDITION, reason="nothing"), ["policy.changed"]),
+    ("edition of a policy planted", plant_edition, ["policy.without_event"]),
+    ("policy planted", plant_policy, ["policy.without_event"]),
     ("outbox event set aside", lambda w: w.meta._apply([Put(Key("CONFLICT", "x#1"), {"reason": "other bytes"})]), ["outbox.conflict"]),
 ]
 

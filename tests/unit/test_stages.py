@@ -11,9 +11,10 @@ from attestry.domain.jobs import job_prefix
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.digests import sha256_hex
+from attestry.ports import Key, Update
 from attestry.usecases.executions import start_next_attempt
 from attestry.usecases.readiness import check_frozen_files
-from attestry.usecases.records import OUTBOX
+from attestry.usecases.records import OUTBOX, version_key
 from attestry.usecases.stage_result import StageResult
 from tests.attestations import attested
 from tests.fakes import Faults
@@ -359,6 +360,15 @@ def test_a_gate_with_confidence_is_given_what_the_deployed_version_predicted(mon
     assert champion["reference"] == "tumour-diagnosis@1"
     assert champion["predictions"]["key"].endswith("stages/VALIDATION/1/predictions.json")
     assert job["evaluate"]["compare"] == {"roc_auc_score": 0.95}
+
+
+def test_a_deployed_version_whose_record_was_rewritten_with_its_digest_is_compared_with_nothing():
+    serving = Serving()
+    key = Key(version_key("tumour-diagnosis", 1).partition, "STAGE#VALIDATION#001")
+    record = str(serving.flow.meta.rows[key]["record"]).replace("predictions.json", "better-ones.json")
+    serving.flow.meta._apply([Update(key, {"record": record, "record_sha256": sha256_hex(record.encode())})])
+    with pytest.raises(IntegrityError, match="not one that a transition rests on"):
+        challenge(serving)
 
 
 def test_a_comparison_is_recorded_attested_and_judged_by_its_interval():
