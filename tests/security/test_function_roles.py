@@ -146,7 +146,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "delegate", "predict")),
     "read a model": (
         read_row("MODEL#probe"),
-        (*READERS, "decide", "delegate", "deploy", "gate", "operate", "predict", "record_stage", "register"),
+        (*READERS, "decide", "delegate", "deploy", "gate", "operate", "predict", "prepare_stage", "record_stage", "register"),
     ),
     "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
