@@ -41,6 +41,7 @@ class Route:
 ROUTES = (
     Route("POST", "/v1/uploads", "uploads"),
     Route("GET", "/v1/submissions/{submission}", "uploads"),
+    Route("GET", "/v1/openapi.json", "describe"),
     Route("GET", "/v1/me", "registry"),
     Route("GET", "/v1/models", "registry"),
     Route("GET", "/v1/models/{model}", "registry"),

@@ -79,6 +79,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
 }
 _CONSUMER_READS = (
     "/v1/me",
+    "/v1/openapi.json",
     "/v1/models",
     "/v1/models/{model}",
     "/v1/predictions/{id}/trace",

@@ -321,6 +321,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "decide": _decide,
     "delegate": _delegate,
     "deploy": _deploy,
+    "describe": _nothing,
     "evaluate": _evaluate,
     "gate": _gate,
     "inference": _nothing,

@@ -208,6 +208,7 @@ def _people() -> dict[str, Spec]:
                 ),
             )
         ),
+        "describe": Spec("API: its own description; no permissions", API_SECONDS, table=False),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
         "operate": _attests(
             Spec(

@@ -77,15 +77,13 @@ def show_conflicts(request: Request) -> dict[str, Any]:
     return {"conflicts": [vars(d) for d in conflicts_of(world.meta, request.text("model"))]}
 
 
+ROUTES = {
+    "POST /v1/models/{model}/versions/{number}/decision": decide,
+    "POST /v1/models/{model}/conflicts": declare,
+    "GET /v1/models/{model}/conflicts": show_conflicts,
+}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(
-        event,
-        context,
-        {
-            "POST /v1/models/{model}/versions/{number}/decision": decide,
-            "POST /v1/models/{model}/conflicts": declare,
-            "GET /v1/models/{model}/conflicts": show_conflicts,
-        },
-        on_denied=lambda request, error: world.audit.denied(request, error),
-    )
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))

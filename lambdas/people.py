@@ -53,14 +53,12 @@ def publish(request: Request) -> Answer:
     return Answer(edition.to_item(), 201)
 
 
+ROUTES = {"POST /v1/people": add, "GET /v1/people": show_all, "POST /v1/policies": publish}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(
-        event,
-        context,
-        {"POST /v1/people": add, "GET /v1/people": show_all, "POST /v1/policies": publish},
-        on_denied=lambda request, error: world.audit.denied(request, error),
-    )
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
 
 
 def _texts(body: dict[str, Any], field: str) -> list[str]:

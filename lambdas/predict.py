@@ -52,13 +52,11 @@ def predict(request: Request) -> Answer:
     return Answer(prediction.to_json(), encoded=True)
 
 
+ROUTES = {"POST /v1/models/{model}/predictions": predict}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API, or work off what waits for shadows."""
     if event == SHADOW:
         return shadow()
-    return serve(
-        event,
-        context,
-        {"POST /v1/models/{model}/predictions": predict},
-        on_denied=lambda request, error: world.audit.denied(request, error),
-    )
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))

@@ -49,14 +49,12 @@ def publish(request: Request) -> Answer:
     return Answer(_shown(published), 201 if published.changed else 200)
 
 
+ROUTES = {"GET /v1/root": show, "GET /v1/root/keys": keys, "POST /v1/root": publish}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(
-        event,
-        context,
-        {"GET /v1/root": show, "GET /v1/root/keys": keys, "POST /v1/root": publish},
-        on_denied=lambda request, error: world.audit.denied(request, error),
-    )
+    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
 
 
 def _shown(published: Publication) -> dict[str, Any]:

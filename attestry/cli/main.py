@@ -18,6 +18,7 @@ def make_app() -> typer.Typer:
     # The verbs register themselves; each imports what it needs when it runs.
     from attestry.cli import (
         act,
+        api_verbs,
         candidates,
         embedded,
         evidence,
@@ -45,7 +46,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, policy, rollout, root):
+    for module in (*verbs, policy, rollout, root, api_verbs):
         module.register(app)
     return app
 

@@ -34,6 +34,7 @@ FUNCTIONS = (
     "decide",
     "delegate",
     "deploy",
+    "describe",
     "evaluate",
     "gate",
     "inference",

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
 VERSION = "/v1/models/{model}/versions/{number}"
 COMMON = (
     "GET /v1/me",
+    "GET /v1/openapi.json",
     "GET /v1/models",
     "GET /v1/models/{model}",
     "GET /v1/predictions/{id}/trace",

@@ -63,6 +63,7 @@ EXPECTED = {
     "decide": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "delegate": AWS | SIGNATURES | EVENTS,
     "deploy": AWS | SIGNATURES | EVENTS | METRICS,
+    "describe": EVENTS,
     "evaluate": AWS | SIGNATURES,
     "gate": AWS | SIGNATURES | EVENTS | MANIFESTS | OWN_SIGNATURES,
     "inference": frozenset[str](),

@@ -1,0 +1,302 @@
+"""Operations that change versions and models: submissions, decisions, moves by hand."""
+
+from __future__ import annotations
+
+from attestry.api.components import STATE
+from attestry.api.operation import Operation, Parameter
+from attestry.api.reads import VERSION
+from attestry.api.schema import (
+    DAY,
+    ENVIRONMENT,
+    MODEL,
+    NUMBER,
+    REASON,
+    SHA256,
+    asked,
+    either,
+    flag,
+    many,
+    mapping,
+    maybe,
+    one_of,
+    ref,
+    text,
+    told,
+    whole,
+)
+
+_APPROVERS = ("validator", "approver")
+_GUARDS = ("validator", "approver", "deployer", "admin")
+_ATTEMPT = whole("The attempt that is to be followed by another one, so that a request that is sent twice is done once.", least=1)
+WANTED = (
+    *("PROCESSING", "TRAINING", "VALIDATION", "APPROVAL", "DEPLOYMENT"),
+    *("CANDIDATE", "APPROVED", "SHADOW", "CANARY", "DEPLOYED", "ROLLBACK", "RETIRED", "REJECTED"),
+    *("HELD", "RELEASED"),
+)
+_BY_REASON = asked({"reason": REASON})
+
+SUBMISSIONS = (
+    Operation(
+        "uploads.create",
+        "POST",
+        "/v1/uploads",
+        "Announce the files of a candidate, or data alone, and be given URLs that write exactly these.",
+        told(
+            {
+                "submission": text("ID by which to ask what became of it."),
+                "prefix": text(),
+                "uploads": many(told({"name": text(), "key": text(), "url": text(), "headers": mapping("Headers of the PUT.", text())})),
+            }
+        ),
+        roles=("scientist",),
+        body=asked(
+            {
+                "files": many(
+                    told(
+                        {
+                            "name": text("Path below the submission's folder.", least=1, most=1024),
+                            "size": whole(most=5 * 1024**3),
+                            "sha256": SHA256,
+                        }
+                    ),
+                    least=1,
+                    most=100,
+                )
+            }
+        ),
+        status=(201,),
+    ),
+    Operation(
+        "submissions.read",
+        "GET",
+        "/v1/submissions/{submission}",
+        "Tell what became of a submission of the caller's own.",
+        told({"state": text("`PENDING` until the registry has looked at it."), "submission": text(), "errors": many(mapping())}),
+        errors=(404,),
+    ),
+    Operation(
+        "versions.claim",
+        "POST",
+        f"{VERSION}/claim",
+        "Make the caller's person the submitter of what was uploaded by hand under the caller's own prefix.",
+        told({**STATE["properties"], "submitter": text()}),
+        roles=("scientist",),
+        body=asked({}),
+        errors=(404, 409),
+    ),
+    Operation(
+        "models.refresh",
+        "POST",
+        "/v1/models/{model}/refresh",
+        "Have a new version made of a candidate that is registered already, with data of the caller's own or without.",
+        ref("Made"),
+        roles=("scientist", "deployer"),
+        body=asked(
+            {"reason": REASON},
+            {
+                "version": maybe(NUMBER),
+                "data": maybe(
+                    mapping("Name of a source to an uploaded file.", asked({"submission": text(), "name": text()})),
+                ),
+                "request": maybe(
+                    text("Tells one request from another: what is sent twice is done once.", most=64, pattern="^[A-Za-z0-9_=-]*$")
+                ),
+            },
+        ),
+        status=(202,),
+        errors=(404, 409),
+    ),
+    Operation(
+        "versions.reproduce",
+        "POST",
+        f"{VERSION}/reproduction",
+        "Have a version's recipe run again, to compare what comes out.",
+        ref("Made"),
+        roles=("scientist", "validator", "deployer", "auditor"),
+        body=asked({"reason": REASON}, {"request": maybe(text("As of a refresh.", most=64, pattern="^[A-Za-z0-9_=-]*$"))}),
+        status=(202,),
+        errors=(404, 409),
+    ),
+)
+
+DECISIONS = (
+    Operation(
+        "versions.decide",
+        "POST",
+        f"{VERSION}/decision",
+        "Approve or reject a version that waits for it.",
+        told(
+            {
+                **{name: STATE["properties"][name] for name in ("model", "version", "stage", "status", "standing")},
+                "decision": one_of("approve", "reject"),
+                "complete": flag("Whether the stage has ended; false while further approvals are needed."),
+                "approvals": many(text(), "Persons who have approved."),
+                "needed": whole("How many approvals the policy asks for."),
+                "person": text("Who decided."),
+                "packet_sha256": SHA256,
+                "signed_by_person": flag(),
+                "missing": text("What the policy asks for yet; empty where nothing."),
+                "terms": mapping("Under what it may serve by its approvals."),
+            }
+        ),
+        roles=_APPROVERS,
+        body=asked(
+            {"decision": one_of("approve", "reject"), "reason": REASON},
+            {
+                "packet_sha256": maybe(text("Digest of the packet that was read; another is refused.", pattern="^([0-9a-f]{64})?$")),
+                "signature": maybe(
+                    text("The caller's own signature over it, as `ssh-keygen -Y sign` writes it.", pattern="^[\\x00-\\x7f]*$")
+                ),
+                "conditions": maybe(
+                    asked(
+                        {},
+                        {
+                            "until": maybe(text("A day, UTC, or empty.")),
+                            "max_predictions": maybe(whole(least=1)),
+                            "segments": maybe(mapping("Feature to the values that it is approved for.", many({}))),
+                        },
+                    )
+                ),
+            },
+        ),
+        errors=(404, 409),
+    ),
+    Operation(
+        "conflicts.declare",
+        "POST",
+        "/v1/models/{model}/conflicts",
+        "Record that the caller, or for an admin somebody else, has a conflict of interest on a model, or has it no more.",
+        ref("Conflict"),
+        roles=("validator", "approver", "admin"),
+        body=asked({"reason": REASON}, {"person": text("Whose; by default the caller's."), "withdraw": flag()}),
+        errors=(404, 409),
+    ),
+    Operation(
+        "conflicts.list",
+        "GET",
+        "/v1/models/{model}/conflicts",
+        "List the conflicts of interest on a model, what was withdrawn included.",
+        told({"conflicts": many(ref("Conflict"))}),
+    ),
+)
+
+
+def _act(id_: str, what: str, summary: str, roles: tuple[str, ...], **more: object) -> Operation:
+    """Return an operation on a version that takes a reason."""
+    given: dict[str, object] = {"answer": ref("Acted"), "body": _BY_REASON, **more}
+    return Operation(id_, "POST", f"{VERSION}/{what}", summary, roles=roles, errors=(404, 409), **given)  # type: ignore[arg-type]
+
+
+MOVES = (
+    _act(
+        "versions.deploy",
+        "deployment",
+        "Begin to put an approved version in place; its standing tells when it is.",
+        ("deployer",),
+        answer=ref("State"),
+        body=asked({"reason": REASON}, {"strategy": maybe(text("By default that of the manifest.", least=1, most=63))}),
+        status=(202,),
+    ),
+    _act(
+        "versions.promote",
+        "promotion",
+        "Begin to put a version in place in the environment after the one where it stands deployed.",
+        ("deployer",),
+        answer=ref("State"),
+        body=asked({"reason": REASON, "to": ENVIRONMENT}),
+        status=(202,),
+    ),
+    _act("versions.retry", "retry", "Start the next attempt of a failed version.", ("scientist", "deployer"), status=(202,)),
+    _act("versions.hold", "hold", "Hold a version: it begins nothing until it is released.", _GUARDS),
+    _act("versions.release", "release", "End the hold of a version.", _GUARDS),
+    _act(
+        "versions.redo",
+        "redo",
+        "Have PROCESSING or VALIDATION run again, and every stage behind it.",
+        ("scientist", "validator", "admin"),
+        body=asked(
+            {"stage": one_of("PROCESSING", "TRAINING", "VALIDATION", "APPROVAL", "DEPLOYMENT"), "reason": REASON},
+            {"attempt": maybe(_ATTEMPT)},
+        ),
+        status=(202,),
+    ),
+    _act(
+        "versions.transition",
+        "transition",
+        "Have a version moved towards a stage or standing, by what may lead there.",
+        ("scientist", "validator", "approver", "deployer", "admin"),
+        body=asked({"to": one_of(*WANTED), "reason": REASON}, {"attempt": maybe(_ATTEMPT)}),
+        status=(202,),
+        note="What the transition leads to asks for the role of that act.",
+    ),
+    _act("versions.kill", "kill", "Take a version out of use at once.", ("approver", "deployer", "admin"), answer=ref("Revoked")),
+    _act(
+        "versions.retire",
+        "retirement",
+        "Take a version out of use, now or from a day on.",
+        ("deployer", "admin"),
+        answer=ref("Revoked"),
+        body=asked({"reason": REASON}, {"on": maybe(DAY), "even_if_deployed": flag()}),
+    ),
+    Operation(
+        "models.rollback",
+        "POST",
+        "/v1/models/{model}/rollback",
+        "Put the version that is kept for rollback, or another approved one, back in place.",
+        told({**STATE["properties"], "previous": maybe(NUMBER), "environment": text()}),
+        roles=("deployer",),
+        body=asked({"reason": REASON}, {"environment": maybe(text(most=63)), "to": maybe(NUMBER)}),
+        errors=(404, 409),
+    ),
+    Operation(
+        "rollouts.change",
+        "POST",
+        "/v1/models/{model}/rollout",
+        "Advance, halt or finish what is rolled out beside the deployed version.",
+        told({**STATE["properties"], "environment": text()}),
+        roles=("deployer",),
+        body=asked({"action": one_of("advance", "halt", "finish"), "reason": REASON}, {"environment": maybe(ENVIRONMENT)}),
+        errors=(404, 409),
+    ),
+    Operation(
+        "models.capture",
+        "POST",
+        "/v1/models/{model}/capture",
+        "Set the share of predictions whose payload is kept.",
+        told({"model": MODEL, "environment": text(), "version": NUMBER, "rate": text(), "previous": text()}),
+        roles=("deployer", "admin"),
+        body=asked(
+            {"rate": either([text(most=20), {"type": "number", "minimum": 0, "maximum": 1}], "0 to 1."), "reason": REASON},
+            {"environment": maybe(text(most=63))},
+        ),
+        errors=(404, 409),
+    ),
+)
+
+PREDICTIONS = (
+    Operation(
+        "predictions.make",
+        "POST",
+        "/v1/models/{model}/predictions",
+        "Have the deployed version answer; the answer comes with its receipt.",
+        told(
+            {
+                "prediction_id": text(),
+                "model": MODEL,
+                "version": NUMBER,
+                "standing": one_of("DEPLOYED", "CANARY"),
+                "output": many({}, "An element per instance."),
+                "receipt": text("Compact JWS."),
+                "request_salt": text("Hex, for checking the receipt's digest of the request."),
+            }
+        ),
+        roles=("consumer",),
+        body=asked({"instances": many(mapping("Feature to value."), least=1, most=1000)}),
+        query=(
+            Parameter("environment", ENVIRONMENT),
+            Parameter("routing_key", text("Requests with the same key go to a canary or not alike.", most=128)),
+        ),
+        errors=(404, 409),
+        note="503 with Retry-After while the version loads.",
+    ),
+)

@@ -1,0 +1,33 @@
+"""The table of all native operations.
+
+    OPERATIONS           in the order of the reference
+    BY_ID["models.read"]
+    BY_ROUTE["GET /v1/models/{model}"]
+
+`infra/api.py` has the same routes and `infra/identity.py` the same roles: a test says so, since infra imports nothing of the package.
+Somebody who adds a route describes it here, in the module of its group or in one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attestry.api.acts import DECISIONS, MOVES, PREDICTIONS, SUBMISSIONS
+from attestry.api.administration import ADMINISTRATION
+from attestry.api.operation import Operation
+from attestry.api.proofs import EVIDENCE
+from attestry.api.reads import MODELS, VERSIONS
+
+OPERATIONS: tuple[Operation, ...] = (
+    *MODELS,
+    *VERSIONS,
+    *SUBMISSIONS,
+    *DECISIONS,
+    *MOVES,
+    *PREDICTIONS,
+    *EVIDENCE,
+    *ADMINISTRATION,
+)
+
+BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}
+BY_ROUTE: Mapping[str, Operation] = {operation.route: operation for operation in OPERATIONS}

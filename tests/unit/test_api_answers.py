@@ -1,0 +1,112 @@
+"""What the API answers is what its description says: real answers of the handlers against the schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from attestry.api.components import COMPONENTS
+from attestry.api.operation import Operation
+from attestry.api.operations import BY_ID, OPERATIONS
+from attestry.usecases.audit import drain_audit
+from tests.api_world import ApiWorld
+from tests.ssh_keys import SshPerson
+
+READ = {
+    "rollouts.read": ("?environment=production",),
+    "versions.log": ("?stage=TRAINING",),
+    "versions.data": ("?set=source", "?set=training", "?set=holdout-labels"),
+    "versions.diff": ("?from=1&to=1",),
+    "lineage.walk": ("?node={model}@1",),
+    "predictions.trace": ("", "?deep=true"),
+    "predictions.bundle": ("", "?payload=true"),
+    "ledger.read": ("?path=checkpoint",),
+}
+"""Operation to the queries that it is asked with."""
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ApiWorld]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield ApiWorld.install(patch)
+
+
+def check(operation: Operation, answer: Any, *, status: int = 200) -> None:
+    """Hold an answer against the description."""
+    assert answer.status == status, answer.raw
+    assert status in operation.status
+    schema = {**operation.answer, "components": {"schemas": dict(COMPONENTS)}}
+    errors = [f"{list(e.absolute_path)}: {e.message}" for e in Draft202012Validator(schema).iter_errors(answer.body)]
+    assert not errors
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.method == "GET"], ids=lambda o: o.id)
+def test_a_read_answers_as_it_is_described(api: ApiWorld, operation: Operation) -> None:
+    values = {"model": api.model, "number": "1", "id": api.prediction, "submission": announced(api), "policy": published(api)}
+    role = operation.roles[0] if "auditor" not in operation.roles else "auditor"
+    who = "scientist/dana" if operation.id == "submissions.read" else f"{role}/grace"
+    if operation.group == "audit":
+        api.call("GET", f"/v1/predictions/{api.prediction}/trace", who="auditor/grace")
+        api.evidence.clock.at += timedelta(minutes=5)
+        drain_audit(api.meta, api.store, api.clock.now())
+        api.evidence.sequence()
+    for query in READ.get(operation.id, ("",)):
+        check(operation, api.call("GET", operation.path.format(**values) + query.format(**values), who=who))
+
+
+def announced(api: ApiWorld) -> str:
+    files = [{"name": "manifest.json", "size": 2, "sha256": "0" * 64}]
+    answer = api.call("POST", "/v1/uploads", {"files": files}, who="scientist/dana")
+    check(BY_ID["uploads.create"], answer, status=201)
+    return str(answer.body["submission"])
+
+
+def published(api: ApiWorld) -> str:
+    document = {"name": "house-rules", "rules": []}
+    answer = api.call("POST", "/v1/policies", {"document": document, "reason": "first"}, who="admin/alex")
+    check(BY_ID["policies.publish"], answer, status=201)
+    return str(answer.body["name"])
+
+
+ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
+    ("predictions.make", "consumer/frank", "/v1/models/{model}/predictions", {"instances": [{"a": 1.5, "b": 2.0}]}, 200),
+    ("models.capture", "deployer/frank", "/v1/models/{model}/capture", {"rate": "0.5", "reason": "sampling"}, 200),
+    ("conflicts.declare", "approver/val", "/v1/models/{model}/conflicts", {"reason": "a friend's"}, 200),
+    ("people.add", "admin/alex", "/v1/people", {"person": "heidi", "logins": ["heidi"]}, 201),
+    ("policies.replay", "auditor/grace", "/v1/policy-replay", {"document": {"name": "r", "rules": []}, "since": "2020-01-01"}, 200),
+    ("models.refresh", "scientist/dana", "/v1/models/{model}/refresh", {"reason": "monthly"}, 202),
+    ("versions.reproduce", "auditor/grace", "/v1/models/{model}/versions/1/reproduction", {"reason": "audit"}, 202),
+)
+
+
+@pytest.mark.parametrize(("id_", "who", "path", "body", "status"), ACTS, ids=[act[0] for act in ACTS])
+def test_an_act_answers_as_it_is_described(api: ApiWorld, id_: str, who: str, path: str, body: dict[str, Any], status: int) -> None:
+    check(BY_ID[id_], api.call("POST", path.format(model=api.model), body, who=who), status=status)
+
+
+def test_a_version_s_way_through_the_api_answers_as_it_is_described(api: ApiWorld) -> None:
+    api.evidence.validate(edit=lambda draft: draft["training"]["hyperparameters"].update(C=0.2))
+    packet = api.evidence.open()
+    number = api.evidence.head.number
+    path = f"/v1/models/{api.model}/versions/{number}"
+    decision = {"decision": "approve", "packet_sha256": packet, "signature": SshPerson("erin").sign(packet).decode()}
+    way: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
+        ("versions.hold", "approver/erin", f"{path}/hold", {}, 200),
+        ("versions.release", "approver/erin", f"{path}/release", {}, 200),
+        ("versions.decide", "approver/erin", f"{path}/decision", decision, 200),
+        ("versions.deploy", "deployer/frank", f"{path}/deployment", {}, 202),
+        ("versions.transition", "deployer/frank", f"{path}/transition", {"to": "HELD"}, 202),
+        ("versions.kill", "deployer/frank", f"{path}/kill", {}, 200),
+    )
+    for id_, who, target, body, status in way:
+        check(BY_ID[id_], api.call("POST", target, {"reason": "reviewed", **body}, who=who), status=status)
+    packet_read = api.call("GET", f"{path}/packet", who="auditor/grace")
+    check(BY_ID["versions.packet"], packet_read)
+    check(
+        BY_ID["versions.retire"],
+        api.call("POST", f"/v1/models/{api.model}/versions/1/retirement", {"reason": "old", "on": "2999-01-01", "even_if_deployed": True}),
+    )
