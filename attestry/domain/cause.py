@@ -8,6 +8,7 @@ Rules:
   digest; everything else of the manifest holds as it is.
 - `barred` are the persons who stand behind the version: who submitted the candidate, who asked for this version, and who brought data that
   it is made of. None of them decides on it, whichever login they come by.
+- A version with the cause `import` was made elsewhere. It has no manifest, no data and no parent here, and only a person deploys it.
 - A version with the cause `reproduction` is never approved and never deployed.
 """
 
@@ -38,6 +39,7 @@ class CauseKind(StrEnum):
     ALARM = "alarm"
     MANUAL = "manual"
     REPRODUCTION = "reproduction"
+    IMPORT = "import"
 
 
 REFRESHES: Final = frozenset({CauseKind.SCHEDULE, CauseKind.DATA, CauseKind.ALARM, CauseKind.MANUAL})
@@ -88,6 +90,8 @@ class Cause:
         item: dict[str, Any] = {"kind": self.kind.value, "parent": self.parent}
         if self.kind in (CauseKind.REGISTRATION, CauseKind.REVISION):
             return {**item, **self.facts}
+        if self.kind is CauseKind.IMPORT:
+            return {**item, **self.facts, "barred": list(self.barred), "deploy": "people"}
         more = {
             "changed": [c.to_item() for c in self.changed],
             "inputs": dict(self.inputs),
@@ -117,6 +121,11 @@ def is_reproduction(cause: Mapping[str, Any]) -> bool:
     return kind_of(cause) is CauseKind.REPRODUCTION
 
 
+def is_import(cause: Mapping[str, Any]) -> bool:
+    """Return whether the version's files were made elsewhere, so that nothing of it was processed, trained or judged here."""
+    return cause.get("kind") == CauseKind.IMPORT
+
+
 def waits_for_deployer(cause: Mapping[str, Any]) -> bool:
     """Return whether the version is put in place only when a person asks for it."""
     return cause.get("deploy") == "people"
@@ -130,6 +139,8 @@ def sentence_of(model: str, cause: Mapping[str, Any]) -> str:
         return str(cause.get("kind"))
     if kind is CauseKind.REGISTRATION:
         return "its manifest was uploaded"
+    if kind is CauseKind.IMPORT:
+        return "its files were imported; it was made elsewhere"
     parent = f"{model}@{cause.get('parent')}"
     if kind is CauseKind.REPRODUCTION:
         return f"to reproduce {parent}; it is never deployed"

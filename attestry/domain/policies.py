@@ -211,6 +211,21 @@ def check_manifest(policy: Policy, manifest: Manifest) -> list[Objection]:
     ]
 
 
+def rules_for(policy: Policy, *, model: str, risk_tier: str, labels: Mapping[str, str], environment: str) -> list[Rule]:
+    """Return the rules of a policy that apply to a model in an environment, where there is no manifest that would tell them.
+
+    A rule that narrows by risk tier applies to a model whose tier nobody has named: what is not known is not taken for harmless.
+    """
+    return [
+        rule
+        for rule in policy.rules
+        if (not rule.applies.models or any(fnmatchcase(model, pattern) for pattern in rule.applies.models))
+        and (not rule.applies.risk_tiers or not risk_tier or risk_tier in rule.applies.risk_tiers)
+        and (not rule.applies.environments or environment in rule.applies.environments)
+        and all(labels.get(name) == value for name, value in rule.applies.labels.items())
+    ]
+
+
 def replay_policy(policy: Policy, promotion: Promotion) -> list[Objection]:
     """Return why a policy would have stopped a promotion, judged by what was recorded then; empty where it would have let it pass."""
     return [

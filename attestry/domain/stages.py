@@ -2,6 +2,7 @@
 
 Rules:
 - A version passes PROCESSING, TRAINING, VALIDATION, APPROVAL and DEPLOYMENT in this order; each ends SUCCEEDED, FAILED or REJECTED.
+- A version that was made elsewhere passes IMPORTED in the place of the first three: nothing of it was processed, trained or judged here.
 - FAILED can be tried again under the same number; REJECTED is final. No stage is ever skipped.
 - PROCESSING or VALIDATION that has succeeded can be done again before the version is approved: the version goes back to the stage before.
 - A held version begins nothing, and is neither approved nor put in place; what runs ends, and it can be rejected, killed and retired.
@@ -14,9 +15,10 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """A stage of the pipeline; its states in Step Functions carry these names."""
+    """A stage of the pipeline; its states in Step Functions carry these names. IMPORTED stands before the pipeline."""
 
     REGISTERED = "REGISTERED"
+    IMPORTED = "IMPORTED"
     PROCESSING = "PROCESSING"
     TRAINING = "TRAINING"
     VALIDATION = "VALIDATION"
@@ -65,6 +67,8 @@ _IN_USE = frozenset({Standing.SHADOW, Standing.CANARY, Standing.DEPLOYED})
 
 def stage_after(stage: Stage) -> Stage | None:
     """Return the stage that follows; None behind the last."""
+    if stage is Stage.IMPORTED:
+        return Stage.APPROVAL
     order = (Stage.REGISTERED, *PIPELINE)
     return order[order.index(stage) + 1] if stage is not order[-1] else None
 
@@ -96,6 +100,8 @@ def may_begin(stage: Stage, at: Stage, status: Status) -> bool:
     """
     if status is Status.REJECTED:
         return False
+    if Stage.IMPORTED in (at, stage):
+        return at is Stage.IMPORTED and stage is Stage.APPROVAL and status is Status.SUCCEEDED
     if at is stage:
         return status in (Status.RUNNING, Status.FAILED)
     return at is stage_before(stage) and status is Status.SUCCEEDED

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attestry.domain.days import is_day
-from attestry.domain.errors import HeldError
+from attestry.domain.errors import ConflictError, HeldError
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 
 REGISTERED: Mapping[str, Any] = {"kind": "registration", "parent": None}
 """The cause of a version that a manifest's upload made, and of every version of former times, whose rows have none."""
+
+_MADE_ELSEWHERE = "{} was imported: its files were made elsewhere, so it has no manifest, and nothing can be run to make it again"
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,9 @@ class Version:
         folder: prefix in the model store, without a trailing slash.
         submitter: who submitted the candidate.
         submitter_person: the person behind the submitter; None while unproven.
-        manifest: the canonical manifest in the store.
-        source: the source archive.
-        lock: the environment's lock file.
+        manifest: the canonical manifest in the store; of an imported version, the import document (`attestry.domain.imports`).
+        source: the source archive; None of an imported version.
+        lock: the environment's lock file; None of an imported version.
         diff: what the source archive holds beyond its revision; None when it is clean.
         created: RFC 3339.
         updated: RFC 3339.
@@ -179,8 +181,8 @@ class Version:
     submitter: Principal
     submitter_person: str | None
     manifest: FileRef
-    source: FileRef
-    lock: FileRef
+    source: FileRef | None
+    lock: FileRef | None
     created: str
     updated: str
     attempt: int = 1
@@ -235,6 +237,31 @@ class Version:
         return f"{self.model}@{self.number}"
 
     @property
+    def imported(self) -> bool:
+        """Return whether its files were made elsewhere; it has an import document in the place of a manifest then."""
+        return self.cause.get("kind") == "import"
+
+    @property
+    def code(self) -> tuple[FileRef, FileRef]:
+        """Return source archive and lock file of a version that is made here.
+
+        Raises:
+            ConflictError: the version was imported and has neither.
+        """
+        if self.source is None or self.lock is None:
+            raise ConflictError(_MADE_ELSEWHERE.format(self.reference))
+        return self.source, self.lock
+
+    def require_made_here(self) -> None:
+        """Refuse an imported version where something of the recipe is needed, which it has none of.
+
+        Raises:
+            ConflictError: the version was imported.
+        """
+        if self.imported:
+            raise ConflictError(_MADE_ELSEWHERE.format(self.reference))
+
+    @property
     def out_of_use(self) -> str:
         """Return how a version that stands RETIRED came to that: `killed at ... by ...: reason`; empty for every other."""
         if self.standing is not Standing.RETIRED:
@@ -283,7 +310,9 @@ class Version:
     def from_item(cls, item: Mapping[str, Any]) -> Version:
         """Return the version that a head row tells of."""
         values = {f.name: item[f.name] for f in fields(cls) if f.name in item and f.name not in _DECODERS}
-        decoded = {name: decode(item[name]) for name, decode in _DECODERS.items() if item.get(name) is not None}
+        decoded: dict[str, Any] = {name: decode(item[name]) for name, decode in _DECODERS.items() if item.get(name) is not None}
+        if (decoded.get("cause") or {}).get("kind") == "import":
+            decoded = {"source": None, "lock": None, **decoded}
         return cls(**values, **decoded)
 
 

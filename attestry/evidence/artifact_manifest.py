@@ -2,6 +2,8 @@
 
 Rules:
 - It is one RFC 8785 document; its SHA-256 is the version digest.
+- Format 1 is that of a version which was made here, format 2 that of one which was imported: it names no data and no environment, since
+  nothing was prepared, trained or run here.
 - It names model, number and execution, so that two trainings that give equal bytes are still two versions.
 - It lists every frozen file but itself; a file that it does not list is no part of the version.
 - Reading is strict: a document that the writer would not have written byte for byte is refused.
@@ -19,6 +21,8 @@ from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.evidence.digests import is_sha256, sha256_hex
 
 FORMAT = 1
+IMPORTED = 2
+"""The format of an imported version's manifest."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ class ArtifactManifest:
         model: the model's name.
         number: the version's number, from 1.
         execution_id: the execution that gave the version its folder.
-        candidate: digest of the canonical manifest, hex.
+        candidate: digest of the canonical manifest, or of the import document, hex.
         source: the source data.
-        training: tree digest of the training set, hex.
-        holdout: tree digest of the hold-out set, hex.
-        environment: what the scripts ran in.
+        training: tree digest of the training set, hex; empty of an imported version.
+        holdout: tree digest of the hold-out set, hex; empty of an imported version.
+        environment: what the scripts ran in; None of an imported version, and that alone tells it from the others.
         files: the frozen files; kept sorted by path.
 
     Raises:
@@ -75,7 +79,7 @@ class ArtifactManifest:
     source: tuple[SourceData, ...]
     training: str
     holdout: str
-    environment: ManifestEnvironment
+    environment: ManifestEnvironment | None
     files: tuple[FrozenFile, ...]
 
     def __post_init__(self) -> None:
@@ -84,10 +88,8 @@ class ArtifactManifest:
         ModelName(self.model)
         _require(bool(self.execution_id), "execution_id", "required", "is empty")
         _require(self.number >= 1, "number", "minimum", "is less than 1")
-        for field in ("candidate", "training", "holdout"):
-            _require_digest(getattr(self, field), field)
-        _require_digest(self.environment.lock_sha256, "environment.lock_sha256")
-        _require_digest(self.environment.archive_sha256, "environment.archive_sha256")
+        _require_digest(self.candidate, "candidate")
+        self._check_origin()
         for data in self.source:
             _require_digest(data.sha256, f"datasets.source.{data.name}")
             _require(data.size >= 0, f"datasets.source.{data.name}", "minimum", "has a negative size")
@@ -96,19 +98,39 @@ class ArtifactManifest:
         _check_files(self.files)
 
     @property
+    def imported(self) -> bool:
+        """Return whether it is of a version whose files were made elsewhere."""
+        return self.environment is None
+
+    def _check_origin(self) -> None:
+        if self.environment is None:
+            _require(not (self.source or self.training or self.holdout), "datasets", "imported", "an imported version has no data sets")
+            return
+        for field in ("training", "holdout"):
+            _require_digest(getattr(self, field), field)
+        _require_digest(self.environment.lock_sha256, "environment.lock_sha256")
+        _require_digest(self.environment.archive_sha256, "environment.archive_sha256")
+
+    @property
     def version_digest(self) -> str:
         """Return the SHA-256 of the document, hex."""
         return sha256_hex(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """Return the document."""
+        common = {
+            "model": self.model,
+            "number": self.number,
+            "execution_id": self.execution_id,
+            "candidate": self.candidate,
+            "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
+        }
+        if self.environment is None:
+            return canonical_bytes({"format": IMPORTED, **common, "origin": "import"})
         return canonical_bytes(
             {
                 "format": FORMAT,
-                "model": self.model,
-                "number": self.number,
-                "execution_id": self.execution_id,
-                "candidate": self.candidate,
+                **common,
                 "datasets": {
                     "source": [{"name": s.name, "sha256": s.sha256, "size": s.size} for s in self.source],
                     "training": self.training,
@@ -120,7 +142,6 @@ class ArtifactManifest:
                     "archive_sha256": self.environment.archive_sha256,
                     "python": self.environment.python,
                 },
-                "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
             }
         )
 
@@ -131,20 +152,11 @@ class ArtifactManifest:
         Raises:
             InvalidInputError: not canonical JSON, an unknown format, a field too many or too few, or of another type.
         """
-        body = _fields(
-            parse_canonical(data),
-            "",
-            {
-                "format": int,
-                "model": str,
-                "number": int,
-                "execution_id": str,
-                "candidate": str,
-                "datasets": dict,
-                "environment": dict,
-                "files": list,
-            },
-        )
+        value = parse_canonical(data)
+        common: dict[str, type] = {"format": int, "model": str, "number": int, "execution_id": str, "candidate": str, "files": list}
+        if isinstance(value, dict) and value.get("format") == IMPORTED:
+            return cls._read_imported(data, _fields(value, "", {**common, "origin": str}))
+        body = _fields(value, "", {**common, "datasets": dict, "environment": dict})
         _require(body["format"] == FORMAT, "format", "const", f"is not {FORMAT}")
         datasets = _fields(body["datasets"], "datasets", {"source": list, "training": str, "holdout": str})
         environment = {"id": str, "lock_sha256": str, "archive_sha256": str, "python": str}
@@ -160,12 +172,32 @@ class ArtifactManifest:
             training=datasets["training"],
             holdout=datasets["holdout"],
             environment=ManifestEnvironment(**_fields(body["environment"], "environment", environment)),
-            files=tuple(
-                FrozenFile(**_fields(f, f"files[{i}]", {"path": str, "size": int, "sha256": str})) for i, f in enumerate(body["files"])
-            ),
+            files=_read_files(body["files"]),
         )
         _require(manifest.to_bytes() == data, "", "canonical", "lists its files or sources in another order")
         return manifest
+
+    @classmethod
+    def _read_imported(cls, data: bytes, body: Mapping[str, Any]) -> ArtifactManifest:
+        _require(body["origin"] == "import", "origin", "const", "is not import")
+        manifest = cls(
+            model=body["model"],
+            number=body["number"],
+            execution_id=body["execution_id"],
+            candidate=body["candidate"],
+            source=(),
+            training="",
+            holdout="",
+            environment=None,
+            files=_read_files(body["files"]),
+        )
+        _require(manifest.to_bytes() == data, "", "canonical", "lists its files in another order")
+        return manifest
+
+
+def _read_files(files: Sequence[Any]) -> tuple[FrozenFile, ...]:
+    types: Mapping[str, type] = {"path": str, "size": int, "sha256": str}
+    return tuple(FrozenFile(**_fields(f, f"files[{i}]", types)) for i, f in enumerate(files))
 
 
 def _fields(value: Any, where: str, types: Mapping[str, type]) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def check_artifact(case: Case) -> str:
     artifact = ArtifactManifest.from_bytes(raw)
     if (artifact.model, artifact.number, artifact.candidate) != (index.model, index.number, candidate):
         raise IntegrityError(f"the artifact manifest is of {artifact.model}@{artifact.number}, candidate {artifact.candidate[:16]}")
+    if artifact.environment is None:
+        raise IntegrityError("the artifact manifest is that of an imported version, and this one was made by a manifest")
     listed = {f.path: f.sha256 for f in artifact.files}
     expected = {"manifest.json": candidate, "source.tar.gz": manifest.source.sha256, "requirements.lock": artifact.environment.lock_sha256}
     wrong = sorted(path for path, sha256 in expected.items() if listed.get(path) != sha256)

@@ -51,23 +51,24 @@ _SCRIPTS: Final = frozenset({"PROCESSING", "TRAINING", "VALIDATION"})
 _APPROVAL: Final = frozenset({"APPROVAL"})
 _DEPLOYMENT: Final = frozenset({"DEPLOYMENT"})
 _REGISTERED: Final = frozenset({"REGISTERED"})
+_IMPORTED: Final = frozenset({"IMPORTED"})
 _REOPENED: Final = _REGISTERED | frozenset({"TRAINING"})
-_ANY: Final = _REGISTERED | _SCRIPTS | _APPROVAL | _DEPLOYMENT
+_ANY: Final = _REGISTERED | _IMPORTED | _SCRIPTS | _APPROVAL | _DEPLOYMENT
 
 _ROLLOUTS: Final = {"rollout.advanced": _DEPLOYMENT, "rollout.halted": _DEPLOYMENT, "rollout.ended": _DEPLOYMENT}
 
 _DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
 
 MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
-    "register": {"candidate.registered": _REGISTERED},
+    "register": {"candidate.registered": _REGISTERED, "version.imported": _IMPORTED},
     "prepare_stage": {"stage.started": _SCRIPTS},
     # The pipeline's state `Record failure` writes the failure of every stage.
     "record_stage": {
-        "stage.succeeded": _SCRIPTS,
+        "stage.succeeded": _SCRIPTS | _IMPORTED,
         "stage.failed": _ANY - _REGISTERED,
         "version.rejected": _SCRIPTS,
         # Of the version whose recipe was run again, wherever it is by then.
-        "version.reproduced": _ANY - _REGISTERED,
+        "version.reproduced": _ANY - _REGISTERED - _IMPORTED,
     },
     # version.approved by a policy, without a person.
     "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL},
@@ -99,7 +100,7 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "retirement.scheduled": _ANY,
         "approval.lapsed": _APPROVAL,
         "submission.claimed": _ANY,
-        "stage.retried": _ANY - _REGISTERED,
+        "stage.retried": _ANY - _REGISTERED - _IMPORTED,
         "version.held": _ANY,
         "version.resumed": _ANY,
         # The stage that the version goes back to: the one before that which is done again.

@@ -146,7 +146,7 @@ class StageRun:
 
     def _lay_out(self) -> None:
         """Copy the inputs to the run's folder, each as the bytes that are recorded of it."""
-        self._copy(self._version.source, f"in/{JOB_CHANNEL}/source.tar.gz")
+        self._copy(self._version.code[0], f"in/{JOB_CHANNEL}/source.tar.gz")
         for name, files in channels_of(self._version, self._manifest, self._stage).items():
             for file in files:
                 self._copy(file, f"in/{name}/{file.path}")
@@ -169,7 +169,7 @@ class StageRun:
             "timeout_seconds": self.timeout_seconds,
             "max_output_bytes": MAX_OUTPUT_BYTES,
             "max_log_bytes": MAX_LOG_BYTES,
-            "source": name(version.source),
+            "source": name(version.code[0]),
             "entry_point": self._section.script,
             "arguments": dict(arguments_of(self._section)),
             "channels": {c: [name(f) for f in files] for c, files in channels_of(version, self._manifest, stage).items()},

@@ -19,6 +19,7 @@ def load_manifest(store: ObjectStore, version: Version) -> Manifest:
     Raises:
         IntegrityError: the stored bytes have another digest.
         NotFoundError: the recorded S3 version is gone.
+        ConflictError: the version was imported, and has no manifest.
     """
     return with_inputs(load_registered_manifest(store, version), version.cause)
 
@@ -29,12 +30,14 @@ def load_registered_manifest(store: ObjectStore, version: Version) -> Manifest:
     Raises:
         IntegrityError: the stored bytes have another digest.
         NotFoundError: the recorded S3 version is gone.
+        ConflictError: the version was imported, and has no manifest.
     """
     return Manifest.from_mapping(load_registered_mapping(store, version))
 
 
 def load_registered_mapping(store: ObjectStore, version: Version) -> dict[str, Any]:
     """Return the content of the registered manifest as it was written, without defaults; raises as `load_registered_manifest`."""
+    version.require_made_here()
     raw = store.read(version.manifest.key, version.manifest.version_id, max_bytes=version.manifest.size)
     if sha256_hex(raw) != version.candidate:
         raise IntegrityError(f"the manifest of {version.reference} is not the one that was registered")

@@ -143,7 +143,15 @@ def version_writes(
         UnavailableError: the attestation could not be signed or kept.
         InvalidInputError: the event would be larger than 4 KiB.
     """
-    facts = _registration(manifest, version, by, reason, at, policies)
+    return first_writes(attestor, version, _registration(manifest, version, by, reason, at, policies), by, at)
+
+
+def first_writes(attestor: Attestor, version: Version, facts: MoveFacts, by: Principal, at: datetime) -> list[Write]:
+    """Attest the first move of a version, of whichever kind, and return the writes that make it.
+
+    Raises:
+        UnavailableError, InvalidInputError: see `version_writes`.
+    """
     recorded = record_writes(version, facts, by, at, attest_move(attestor, version, facts))
     listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
     made = {"model": version.model, "number": version.number, "kind": version.cause["kind"], "at": timestamp(at)}

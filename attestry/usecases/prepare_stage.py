@@ -79,7 +79,8 @@ class StagePreparer:
         """Put the lock files where the builder reads them, and return what it has to build: the script's and the registry's own."""
         version = load_version(self._meta, model, number)
         environment = environment_of(version)
-        lock = self._store.read(version.lock.key, version.lock.version_id, max_bytes=version.lock.size)
+        _, locked = version.code
+        lock = self._store.read(locked.key, locked.version_id, max_bytes=locked.size)
         own_sha256 = sha256_hex(self._evaluation_lock)
         own = environment_id(own_sha256, environment.python, environment.platform)
         self._store.put_new(f"environments/{environment.id}/requirements.lock", lock, content_type="text/plain", retain=True)

@@ -257,7 +257,7 @@ class Refresher:
         inputs = self._inputs(origin, manifest, trigger, cause)
         first = self._first_of(origin)
         submitter = first.submitter if trigger.kind in _BY_THEMSELVES else trigger.by
-        files = SourceFiles(origin.manifest, origin.source, origin.lock, origin.diff)
+        files = SourceFiles(origin.manifest, *origin.code, origin.diff)
         made_from = Candidate(manifest, origin.candidate, files, origin.upload_folder)
         version = first_head(
             self._defaults,
@@ -303,7 +303,8 @@ def version_in_force(meta: MetaStore, model: str) -> Version:
     """Return the version that a refresh is made from.
 
     It is what stands deployed, in production before other environments, or a younger version of the same candidate that is on its way into
-    its place. Where nothing is deployed it is the youngest that was not rejected, or else the youngest.
+    its place. Where nothing is deployed it is the youngest that was not rejected, or else the youngest. An imported version is passed over:
+    it has no recipe that could be run again.
 
     Raises:
         NotFoundError: no such model, or none of its versions is in use.
@@ -318,9 +319,11 @@ def version_in_force(meta: MetaStore, model: str) -> Version:
     rows = meta.get_many([version_key(model, n) for n in numbers])
     versions = [Version.from_item(rows[key]) for n in numbers if (key := version_key(model, n)) in rows]
     usable = [v for v in versions if _in_use(v)]
+    standing = None
     if deployed is not None:
         standing = next((v for v in versions if v.number == deployed), None) or load_version(meta, model, deployed)
-        coming = (v for v in usable if v.number > deployed and v.candidate == standing.candidate and _is_coming(v))
+    if standing is not None and not standing.imported:
+        coming = (v for v in usable if v.number > standing.number and v.candidate == standing.candidate and _is_coming(v))
         return next(coming, standing)
     if not usable:
         raise NotFoundError(f"no version of {model} is in use, so there is nothing to refresh")
@@ -328,7 +331,7 @@ def version_in_force(meta: MetaStore, model: str) -> Version:
 
 
 def _in_use(version: Version) -> bool:
-    return version.standing is not Standing.RETIRED and not is_reproduction(version.cause)
+    return version.standing is not Standing.RETIRED and not is_reproduction(version.cause) and not version.imported
 
 
 def _is_coming(version: Version) -> bool:
