@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attestry.domain.commands import MEANING, Command, Effect, Outcome, State, outcome, reachable
 from attestry.domain.operations import ROLES_OF, Operation
-from attestry.domain.stages import Stage, Standing, Status
+from attestry.domain.stages import PIPELINE, Stage, Standing, Status
 
 PAGE = Path(__file__).parents[2] / "docs" / "transitions.md"
 GROUPS: tuple[tuple[str, tuple[Command, ...]], ...] = (
@@ -40,8 +40,9 @@ INTRODUCTION = """# What every command does in every state
 Printed from `attestry/domain/commands.py` by `python -m tests.unit.transitions_page`. A test holds the page against the table, and another
 one the use cases: each of the {states} states is reached by the commands themselves, and each of the {commands} commands is given
 there. These are all the states that the commands lead to from the registration on, of {combinations} combinations of stage, status,
-standing and hold. Not in the tables: rollouts beside a deployed version (standings CANARY and SHADOW) and the end of an approval,
-which [deployment-strategies.md](deployment-strategies.md) and [operations.md](operations.md#approvals-that-end) describe.
+standing and hold. Not in the tables: rollouts beside a deployed version (standings CANARY and SHADOW), the end of an approval, and versions
+that were made elsewhere (stage IMPORTED), which [deployment-strategies.md](deployment-strategies.md),
+[operations.md](operations.md#approvals-that-end) and [imports.md](imports.md) describe.
 
 A cell says which state follows, as far as it differs. `recorded`: a move that leads to the same state. `-`: nothing changes, and whoever
 asked is answered. `refused` comes with an error and changes nothing, not a byte. The number is that of the rule below the table. Held
@@ -54,7 +55,7 @@ somebody who may not is refused in every state.
 def render() -> str:
     """Return the page."""
     states = reachable()
-    combinations = len(Stage) * len(Status) * len(Standing) * 2
+    combinations = (len(PIPELINE) + 1) * len(Status) * len(Standing) * 2
     parts = [INTRODUCTION.format(states=len(states), commands=len(Command), combinations=combinations), _commands()]
     for title, commands in GROUPS:
         parts.append(_group(title, commands, states))
