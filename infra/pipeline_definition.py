@@ -100,7 +100,10 @@ def decision_definition(*, wait_seconds: int) -> State:
     answer = {"answer": "{% $states.result.Payload %}"}
     caught = {"Retry": [_retry()], "Catch": [_catch("'RegistryDecision'", then="Refused")]}
     operating = " or ".join(f"$states.context.Execution.Input.action = '{act}'" for act in OPERATING)
-    waited = f"$toMillis($states.context.State.EnteredTime) - $toMillis($states.context.Execution.StartTime) >= {wait_seconds * 1000}"
+    since = "($toMillis($states.context.State.EnteredTime) - $toMillis($states.context.Execution.StartTime))"
+    waited = f"{since} >= {wait_seconds * 1000}"
+    # Asked again after half of the time that has passed: CloudTrail tells some callers within a second and others after many minutes.
+    pause = f"$max([1, $min([{interval}, $floor({since} / 2000)])])"
     states = {
         "Begin": {"Type": "Pass", "Assign": {"answer": None, "failure": None}, "Next": "Decide or operate?"},
         "Decide or operate?": _choice({operating: "Find caller and operate"}, otherwise="Find caller and decide"),
@@ -114,7 +117,7 @@ def decision_definition(*, wait_seconds: int) -> State:
             },
             otherwise="Refused",
         ),
-        "Wait for CloudTrail": {"Type": "Wait", "Seconds": interval, "Next": "Decide or operate?"},
+        "Wait for CloudTrail": {"Type": "Wait", "Seconds": f"{{% {pause} %}}", "Next": "Decide or operate?"},
         "Done": {"Type": "Succeed", "Output": "{% $answer %}"},
         "Refused": _fail("Attestry.Refused", "{% $failure = null ? $string($answer) : $string($failure.error) %}"),
         "Caller unknown": _fail("Attestry.CallerUnknown", "CloudTrail did not say in time who started this decision, so nothing was done"),

@@ -1,5 +1,7 @@
 """The registry's own packages for evaluation: scikit-learn, numpy and pyarrow, from an archive built like every other environment.
 
+The lock file is that of the examples, so that who begins with one of them waits for one environment to be built and not for two.
+
 They are too large for a function's own archive. The archive is checked against its recorded digest, unpacked once for each process, and
 put first on the import path, before anything of it is imported.
 """

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,8 +130,14 @@ def _holder(data: DataDirectory) -> Server:
     raise DataDirectoryError(f"{data.lock} is held by a process that does not say who it is")
 
 
-def start(data: DataDirectory, port: int, key: RootKey) -> Server:
+def start(data: DataDirectory, port: int, key: RootKey, meanwhile: Callable[[], None] = lambda: None) -> Server:
     """Start the server and wait until it answers.
+
+    Args:
+        data: data directory.
+        port: port of the loopback address.
+        key: the root key.
+        meanwhile: what can be done while the server starts, which takes seconds; what it raises is raised.
 
     Raises:
         PortTakenError: another process listens on the port.
@@ -151,6 +158,7 @@ def start(data: DataDirectory, port: int, key: RootKey) -> Server:
             stderr=log,
             start_new_session=True,
         )
+    meanwhile()
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

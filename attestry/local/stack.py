@@ -145,7 +145,7 @@ def up(data_dir: str | os.PathLike[str], port: int | None = None, progress: Prog
     data = DataDirectory.at(data_dir)
     with _alone(data):
         key = data.prepare()
-        server = _running(data, port, key, say)
+        server = _running(data, port, key, say, meanwhile=lambda: _synthesise_if_changed(data, say))
         services = _services(server.endpoint_url, key)
         record = _deploy_if_changed(services, data, say)
         api_url = _api_url(server.endpoint_url, record)
@@ -206,12 +206,12 @@ def _alone(data: DataDirectory) -> Iterator[None]:
         yield
 
 
-def _running(data: DataDirectory, port: int | None, key: RootKey, say: Progress) -> process.Server:
+def _running(data: DataDirectory, port: int | None, key: RootKey, say: Progress, meanwhile: Callable[[], None]) -> process.Server:
     found = process.find(data)
     if found is None:
         wanted = port or _last_port(data) or DEFAULT_PORT
         say(f"starting the embedded AWS on port {wanted}")
-        return process.start(data, wanted, key)
+        return process.start(data, wanted, key, meanwhile)
     if port not in (None, found.port):
         raise DataDirectoryError(
             f"{data.path} is in use by a server on port {found.port}; stop it with `attestry down`, or leave --port out"
@@ -231,6 +231,19 @@ def _services(endpoint_url: str, key: RootKey) -> Services:
     return Services(boto3.Session(key.key_id, key.secret, region_name=REGION), endpoint_url)
 
 
+def _synthesise_if_changed(data: DataDirectory, say: Progress) -> None:
+    """Fill the output folder that `_deploy_if_changed` reads, where the sources are others than at the last deployment."""
+    root = synthesis.project_root()
+    digest, record = synthesis.sources_digest(root), _read_record(data)
+    if record is None or record["digest"] != digest:
+        _synthesise(data, root, digest, say)
+
+
+def _synthesise(data: DataDirectory, root: Path, digest: str, say: Progress) -> synthesis.Synthesis:
+    say("synthesising the CDK template")
+    return synthesis.synthesise_once(root, Path(os.environ.get("ATTESTRY_SYNTHESIS_DIR") or data.synthesis), digest)
+
+
 def _deploy_if_changed(services: Services, data: DataDirectory, say: Progress) -> dict[str, Any]:
     root = synthesis.project_root()
     digest = synthesis.sources_digest(root)
@@ -238,9 +251,7 @@ def _deploy_if_changed(services: Services, data: DataDirectory, say: Progress) -
     if record and record["digest"] == digest and _is_deployed(services, record["stack"]):
         say("nothing changed since the last deployment")
         return record
-    say("synthesising the CDK template")
-    outdir = Path(os.environ.get("ATTESTRY_SYNTHESIS_DIR") or data.synthesis)
-    synthesised = synthesis.synthesise_once(root, outdir, digest)
+    synthesised = _synthesise(data, root, digest, say)
     say(f"deploying {len(synthesised.template['Resources'])} resources")
     deployed = deploy(services, synthesised, say)
     say("comparing what is deployed with the template, and setting what is missing")

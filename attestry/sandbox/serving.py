@@ -6,7 +6,7 @@ Rules:
    while they are read. One byte off and the answer is REFUSED with the file's name, and nothing of it runs.
 2. Loading goes on in the background, so an answer comes by the deadline: LOADING, and a later call finds it READY. A failed load is
    told once and forgotten, so the next call tries again from the store.
-3. Where the kernel keeps versions apart (Landlock), two are kept; elsewhere one, and everything of it is ended and removed before the
+3. Where the kernel keeps versions apart (Landlock), four are kept; elsewhere one, and everything of it is ended and removed before the
    next. On AWS the function has an execution environment for each version (tenant isolation).
 4. Outputs are one finite JSON element for each instance, or the answer is FAILED.
 """
@@ -42,6 +42,9 @@ LOAD_SECONDS = 280.0
 WAIT_SECONDS = 20.0
 MAX_FILE_BYTES = 64 << 20
 WORKER_MIB = 192
+KEPT = 4
+"""Deployed, rollback, canary and shadow: what a model has in use at once."""
+
 PROCESSES = 512
 
 
@@ -81,7 +84,7 @@ class ModelServer:
         confine.shield_worker()
         self._workspace = workspace or Workspace()
         self._memory_bytes = max(64, (memory_mib or total_memory_mib()) - WORKER_MIB) << 20
-        self._kept = kept or (2 if confine.landlock_version() else 1)
+        self._kept = kept or (KEPT if confine.landlock_version() else 1)
         self._environments = EnvironmentCache(self._workspace)
         self._models: dict[str, _Loading] = {}
         self._count = 0

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonata
 import pytest
 
 from attestry.domain.console_request import DECISIONS, IN_CONSOLE
@@ -195,5 +196,13 @@ def test_definitions_are_far_below_the_limit_of_one_mebibyte(states: dict[str, S
 
 def test_a_waiting_decision_stays_below_the_limit_of_25000_history_events() -> None:
     states = definitions.decision_definition(wait_seconds=3600)["States"]
-    rounds = 3600 / states["Wait for CloudTrail"]["Seconds"]
+    pause = states["Wait for CloudTrail"]["Seconds"].strip("{%} ")
+    elapsed = rounds = 0
+    while elapsed < 3600:
+        context = {"State": {"EnteredTime": f"2026-01-01T{elapsed // 3600:02}:{elapsed // 60 % 60:02}:{elapsed % 60:02}Z"}}
+        engine = jsonata.Jsonata(pause)
+        engine.assign("states", {"context": context | {"Execution": {"StartTime": "2026-01-01T00:00:00Z"}}})
+        seconds = engine.evaluate(None)
+        assert 1 <= seconds <= 15
+        elapsed, rounds = elapsed + int(seconds), rounds + 1
     assert rounds * 10 < 25_000

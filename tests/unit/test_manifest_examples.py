@@ -20,6 +20,7 @@ from attestry.domain.environments import read_lock
 from attestry.domain.gates import all_passed, apply_gates
 from attestry.domain.manifest import Manifest, complete_manifest, read_manifest
 from attestry.domain.metrics import METRIC_FUNCTIONS
+from attestry.evaluation.environment import evaluation_lock
 from attestry.sandbox.contract import script_arguments
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "manifests").glob("*/manifest.yaml"))
@@ -73,6 +74,11 @@ def run_here(folder: Path, script: str, parameters: Any, variables: dict[str, st
 def run_apart(folder: Path, script: str, parameters: Any, variables: dict[str, str]) -> None:
     bare = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **variables}
     subprocess.run([sys.executable, script, *script_arguments(parameters)], cwd=folder, env=bare, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_an_example_runs_in_the_environment_that_is_built_for_evaluation_anyway(path: Path) -> None:
+    assert (path.parent / "requirements.lock").read_bytes() == evaluation_lock()
 
 
 @pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.parent.name)
