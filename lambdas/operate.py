@@ -6,13 +6,14 @@ import logging
 from datetime import date
 from typing import Any
 
+from attestry.aws.answers import relayed
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.days import read_day
-from attestry.domain.errors import ForbiddenError, InvalidInputError
+from attestry.domain.errors import InvalidInputError
 from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
 from attestry.domain.stages import PIPELINE, Stage, Standing
@@ -184,8 +185,8 @@ def _have_made(action: str, request: Request, body: dict[str, Any]) -> Answer:
     """Ask the function that makes versions, for the caller that the gateway authenticated."""
     asked = {"action": action, "model": request.text("model"), "body": body, "request": request.request_id}
     answer = world.functions.call(world.settings.register_function, {**asked, "principal": _caller(request).to_item()})
-    if int(answer["status"]) == ForbiddenError.status:
-        raise ForbiddenError(str(answer["body"]["error"]["message"]))
+    if int(answer["status"]) >= 400:
+        raise relayed(answer["body"]["error"], int(answer["status"]))
     return Answer(answer["body"], int(answer["status"]))
 
 

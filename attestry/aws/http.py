@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
+from attestry.aws.answers import Answer, InternalError, error_answer, shape
 from attestry.aws.logging import Invocation, configure_logging
-from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError, NotReadyError, UnavailableError
+from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError
 from attestry.evidence.canonical import parse_strict
+
+__all__ = ["MAX_BODY_BYTES", "Answer", "Request", "error_answer", "read_request", "serve"]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _MAX_NUMBER = 10**9
-_HEADERS = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 logger = logging.getLogger(__name__)
 
@@ -114,23 +115,6 @@ class Request:
         return value == "true"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer of the API.
-
-    Attributes:
-        body: JSON-ready body.
-        status: HTTP status.
-        headers: headers beyond the usual ones.
-        encoded: the body is JSON text already, to be sent as it stands because its bytes were signed.
-    """
-
-    body: Any
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    encoded: bool = False
-
-
 Route = Callable[[Request], Any]
 Denied = Callable[[Request, AttestryError], None]
 
@@ -162,16 +146,17 @@ def serve(
             raise NotFoundError(f"there is no route {request.route}")
         result = route(request)
         answer = result if isinstance(result, Answer) else Answer(result)
-        shaped = _shape(answer, request_id)
+        shaped = shape(answer, request_id)
     except AttestryError as error:
         answer = error_answer(error, request_id)
-        shaped = _shape(answer, request_id)
+        shaped = shape(answer, request_id)
         if on_denied is not None and request is not None and isinstance(error, ForbiddenError):
             _tell_denied(on_denied, request, error)
-    except Exception:
-        logger.exception("unexpected error", extra={"gateway_request_id": request_id})
-        answer = Answer({"error": {"code": "internal", "message": _failed(request_id)}}, 500)
-        shaped = _shape(answer, request_id)
+    except Exception as unexpected:  # noqa: BLE001 - it is logged with its trace, as the cause of what is answered
+        internal = InternalError("unexpected error")
+        internal.__cause__ = unexpected
+        answer = error_answer(internal, request_id)
+        shaped = shape(answer, request_id)
     logger.info("answered", extra={"route": event.get("routeKey"), "status": answer.status, "gateway_request_id": request_id})
     return shaped
 
@@ -200,38 +185,11 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
     )
 
 
-def error_answer(error: AttestryError, request_id: str) -> Answer:
-    """Return the answer for an error of the registry.
-
-    What went wrong inside (status 500) is told to the log; the caller gets the code and the request's ID.
-    """
-    if error.status == 500:
-        logger.error("%s: %s", error.code, error.message, exc_info=error, extra={"gateway_request_id": request_id})
-        return Answer({"error": {"code": error.code, "message": _failed(request_id)}}, 500)
-    headers = {}
-    if isinstance(error, NotReadyError):
-        headers["retry-after"] = str(error.retry_after_seconds)
-    elif isinstance(error, UnavailableError):
-        logger.warning("unavailable: %s", error.message, extra={"gateway_request_id": request_id})
-        headers["retry-after"] = "1"
-    return Answer({"error": error.to_dict()}, error.status, headers)
-
-
 def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> None:
     try:
         on_denied(request, error)
     except Exception:
         logger.exception("a denied request could not be noted down", extra={"gateway_request_id": request.request_id})
-
-
-def _shape(answer: Answer, request_id: str) -> dict[str, Any]:
-    body = answer.body if answer.encoded else json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    headers = {**_HEADERS, **({"x-request-id": request_id} if request_id else {}), **answer.headers}
-    return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}
-
-
-def _failed(request_id: str) -> str:
-    return f"the registry failed; its log tells more under request {request_id}"
 
 
 def _number(name: str, text: str) -> int:

@@ -47,9 +47,9 @@ class ApiError(AttestryError):
 
     @classmethod
     def from_answer(cls, status: int, body: Any, request_id: str = "") -> ApiError:
-        """Return the error that an answer carries: `{"error": {...}}` from the registry, `{"message": ...}` from the gateway."""
-        error = body.get("error") if isinstance(body, dict) else None
-        if not isinstance(error, dict):
+        """Return the error that an answer carries: problem details (RFC 9457) from the registry, `{"message": ...}` from the gateway."""
+        error = body if isinstance(body, dict) and "code" in body and "detail" in body else None
+        if error is None:
             told = body.get("message") or body.get("Message") if isinstance(body, dict) else None
             code = {401: "forbidden", 403: "forbidden", 404: "not_found", 429: "unavailable"}.get(status, "gateway")
             message = str(told or f"the gateway answered {status}")
@@ -57,9 +57,9 @@ class ApiError(AttestryError):
         problems = [_problem(p) for p in error.get("problems") or [] if isinstance(p, dict)]
         details = error.get("details")
         return cls(
-            str(error.get("message", "")),
+            str(error["detail"]),
             status=status,
-            code=str(error.get("code", "error")),
+            code=str(error["code"]),
             problems=problems,
             details=details if isinstance(details, dict) else None,
             request_id=request_id,

@@ -138,13 +138,14 @@ class Answer:
     @property
     def code(self) -> str:
         """The registry's code of the error; `gateway` for what the gateway itself refused."""
-        error = self.body.get("error") if isinstance(self.body, dict) else None
-        return str(error["code"]) if isinstance(error, dict) else "" if self.status < 400 else "gateway"
+        if self.status < 400:
+            return ""
+        return str(self.body["code"]) if isinstance(self.body, dict) and "code" in self.body else "gateway"
 
     @property
     def fields(self) -> dict[str, str]:
         """Field and rule of every problem with the input."""
-        return {p["field"]: p["rule"] for p in self.body["error"]["problems"]}
+        return {p["field"]: p["rule"] for p in self.body["problems"]}
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def test_a_version_with_a_file_over_a_frozen_one_is_not_deployed(covered: Covere
 
 def test_a_version_with_other_bytes_than_its_digest_says_is_refused_at_load(exchanged: Exchanged) -> None:
     assert (exchanged.answer.status, exchanged.answer.code) == (409, "integrity"), exchanged.answer.body
-    assert exchanged.file.path in exchanged.answer.body["error"]["message"]
+    assert exchanged.file.path in exchanged.answer.body["detail"]
 
 
 def test_a_file_of_other_bytes_is_named_by_the_deep_trace(exchanged: Exchanged) -> None:

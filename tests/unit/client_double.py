@@ -74,7 +74,7 @@ class ApiDouble(ThreadingHTTPServer):
 
     def refuse(self, route: str, status: int, code: str, message: str = "no", **more: Any) -> None:
         """Add an error of the registry for a route."""
-        self.answer(route, {"error": {"code": code, "message": message, **more}}, status)
+        self.answer(route, problem(code, message, **more), status)
 
     def serve_file(self, path: str, content: bytes, *, announced: bytes | None = None) -> dict[str, Any]:
         """Serve a file of a data set, and return its entry; `announced` are the bytes that the record tells of."""
@@ -87,6 +87,11 @@ class ApiDouble(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         self._thread.join(5)
+
+
+def problem(code: str, message: str, **more: Any) -> dict[str, Any]:
+    """Problem details, as the registry answers them."""
+    return {"type": f"urn:attestry:problem:{code}", "title": code, "code": code, "detail": message, **more}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         if route == f"GET /v1/submissions/{SUBMISSION}":
             states = self.server.registration
             return Told(states.pop(0) if len(states) > 1 else states[0])
-        return Told({"error": {"code": "not_found", "message": f"there is no route {route}"}}, 404)
+        return Told(problem("not_found", f"there is no route {route}"), 404)
 
     def _grant(self, files: list[dict[str, Any]]) -> dict[str, Any]:
         prefix = f"candidates/AIDAEXAMPLE/{SUBMISSION}/"

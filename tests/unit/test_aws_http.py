@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
+from attestry.aws.answers import relayed
 from attestry.aws.errors import AccessRefusedError
 from attestry.aws.http import Answer, Request, read_request, serve
-from attestry.domain.errors import ConflictError, InvalidInputError, NotReadyError, SelfApprovalError, UnavailableError
+from attestry.domain.errors import (
+    AttestryError,
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotReadyError,
+    Problem,
+    SelfApprovalError,
+    UnavailableError,
+)
 
 SECRET = "AWS4-HMAC-SHA256 Credential=AKID/secret-signature"
 
@@ -94,25 +104,25 @@ def test_an_answer_that_is_encoded_already_goes_as_it_stands() -> None:
 def test_a_bad_body_is_refused_by_rule(raw: bytes, rule: str) -> None:
     given = event(body=base64.b64encode(raw).decode(), isBase64Encoded=True)
     status, body, _ = answer(lambda r: r.body("x"), given)
-    assert (status, body["error"]["code"], body["error"]["rule"]) == (400, "invalid_input", rule)
+    assert (status, body["code"], body["rule"]) == (400, "invalid_input", rule)
 
 
 def test_a_body_that_is_not_the_base64_it_claims_is_refused() -> None:
-    assert answer(lambda r: {}, event(body="***", isBase64Encoded=True))[1]["error"]["rule"] == "base64"
+    assert answer(lambda r: {}, event(body="***", isBase64Encoded=True))[1]["rule"] == "base64"
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.0", "x", "", "99999999999999", "٣", "1e3"])
 def test_a_number_in_the_path_is_a_number_from_1(text: str) -> None:
     status, body, _ = answer(lambda r: r.number("number"), event(pathParameters={"number": text}))
-    assert (status, body["error"]["field"], body["error"]["rule"]) == (400, "number", "number")
+    assert (status, body["field"], body["rule"]) == (400, "number", "number")
 
 
 def test_a_missing_query_parameter_is_named() -> None:
-    assert answer(lambda r: r.query_number("from"))[1]["error"]["field"] == "from"
+    assert answer(lambda r: r.query_number("from"))[1]["field"] == "from"
 
 
 def test_a_flag_is_true_or_false() -> None:
-    assert answer(lambda r: r.query_flag("deep"), event(queryStringParameters={"deep": "yes"}))[1]["error"]["rule"] == "boolean"
+    assert answer(lambda r: r.query_flag("deep"), event(queryStringParameters={"deep": "yes"}))[1]["rule"] == "boolean"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_a_flag_is_true_or_false() -> None:
 )
 def test_an_error_of_the_registry_is_answered_with_its_status(error: Exception, status: int, code: str) -> None:
     got, body, _ = answer(raising(error))
-    assert (got, body["error"]["code"], body["error"]["message"]) == (status, code, str(error))
+    assert (got, body["code"], body["detail"]) == (status, code, str(error))
 
 
 @pytest.mark.parametrize(("error", "seconds"), [(NotReadyError("loading", retry_after_seconds=7), "7"), (UnavailableError("busy"), "1")])
@@ -139,7 +149,7 @@ def test_what_went_wrong_inside_goes_to_the_log_and_not_to_the_caller(error: Exc
     status, body, _ = answer(raising(error))
     assert status == 500
     assert "secret detail" not in json.dumps(body)
-    assert "req-1" in body["error"]["message"]
+    assert "req-1" in body["detail"]
     assert "secret detail" in caplog.text
 
 
@@ -159,3 +169,46 @@ def test_headers_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     answer(raising(AccessRefusedError("x")))
     assert caplog.records
     assert not any("secret-signature" in str(vars(record)) for record in caplog.records)
+
+
+def test_an_error_is_problem_details_with_the_registry_s_own_members() -> None:
+    error = InvalidInputError([Problem("a.b", "required", "is missing", 3), Problem("c", "type", "is a text", None)])
+    status, body, headers = answer(raising(error))
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+    assert body.pop("detail") == str(error)
+    assert body == {
+        "type": "urn:attestry:problem:invalid_input",
+        "title": "Invalid input",
+        "status": 400,
+        "instance": "urn:attestry:request:req-1",
+        "code": "invalid_input",
+        "field": "a.b",
+        "rule": "required",
+        "line": 3,
+        "problems": [
+            {"field": "a.b", "rule": "required", "message": "is missing", "line": 3},
+            {"field": "c", "rule": "type", "message": "is a text", "line": None},
+        ],
+    }
+
+
+def test_half_a_surrogate_pair_in_an_answer_does_not_fail_the_platform() -> None:
+    given = event(body='{"\\ud800": 1}')
+    shaped = serve(given, None, {"POST /v1/things/{name}": lambda _: {"told": "\ud800"}})
+    assert json.loads(shaped["body"].encode("utf-8")) == {"told": "?"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidInputError.of("a", "type", "is a text"),
+        SelfApprovalError("no", details={"login": "dana"}),
+        ConflictError("moved"),
+        NotReadyError("loading", retry_after_seconds=7),
+    ],
+    ids=lambda error: error.code,
+)
+def test_an_error_that_another_function_answered_with_is_told_as_its_own(error: AttestryError) -> None:
+    again = relayed(error.to_dict(), error.status)
+    assert (again.to_dict(), again.status) == (error.to_dict(), error.status)
+    assert isinstance(again, ForbiddenError) == isinstance(error, ForbiddenError)

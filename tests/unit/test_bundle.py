@@ -291,7 +291,7 @@ class TestRoutes:
         world.seal()
         route, wanted = "GET /v1/predictions/{id}/bundle", {"payload": "true"}
         status, body = self.get(route, query=wanted, id=prediction)
-        assert (status, body["error"]["code"]) == (403, "forbidden")
+        assert (status, body["code"]) == (403, "forbidden")
         assert not scratch.versions
         status, body = self.get(route, "auditor", wanted, id=prediction)
         assert (status, body["payload"]) == (200, True)

@@ -16,6 +16,7 @@ from attestry.client.errors import ApiError, EndpointError
 from attestry.client.wait import Rest, wait_for_version
 from attestry.domain.errors import IntegrityError, InvalidInputError, NotFoundError, UnavailableError
 from tests.unit.client_double import ApiDouble
+from tests.unit.client_double import problem as told
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_an_error_of_the_registry_carries_code_status_and_problems(api: ApiDoubl
     problem = {"field": "instances[0].age", "rule": "type", "message": "a number is needed", "line": None}
     api.answer(
         "POST /v1/models/m/predictions",
-        {"error": {"code": "invalid_input", "message": "x", "problems": [problem]}},
+        told("invalid_input", "x", problems=[problem]),
         400,
         x_request_id="r-1",
     )
@@ -137,7 +138,7 @@ def test_a_refusal_by_the_gateway_itself_is_forbidden(api: ApiDouble, client: Re
 def test_a_request_waits_as_long_as_the_registry_says_and_is_sent_again(api: ApiDouble, session: boto3.Session) -> None:
     waits: list[tuple[str, float]] = []
     client = RegistryClient(session, api.url, on_wait=lambda why, seconds: waits.append((why, seconds)))
-    api.answer("POST /v1/models/m/predictions", {"error": {"code": "not_ready", "message": "loading"}}, 503, Retry_After="0")
+    api.answer("POST /v1/models/m/predictions", told("not_ready", "loading"), 503, Retry_After="0")
     api.answer("POST /v1/models/m/predictions", {"output": [1]})
     assert client.predict("m", [{}]) == {"output": [1]}
     assert waits == [("loading", 0.0)]
@@ -145,7 +146,7 @@ def test_a_request_waits_as_long_as_the_registry_says_and_is_sent_again(api: Api
 
 def test_patience_ends(api: ApiDouble, session: boto3.Session) -> None:
     client = RegistryClient(session, api.url, patience_seconds=0.01)
-    api.answer("POST /v1/models/m/predictions", {"error": {"code": "not_ready", "message": "loading"}}, 503, Retry_After="5")
+    api.answer("POST /v1/models/m/predictions", told("not_ready", "loading"), 503, Retry_After="5")
     with pytest.raises(ApiError) as caught:
         client.predict("m", [{}])
     assert caught.value.code == "not_ready"

@@ -54,7 +54,7 @@ def post(body: bytes = BODY, *, encoded: bool = False, **changes: Any) -> dict[s
 
 
 def error_of(answer: dict[str, Any]) -> tuple[int, str]:
-    return answer["statusCode"], json.loads(answer["body"])["error"]["code"]
+    return answer["statusCode"], json.loads(answer["body"])["code"]
 
 
 def rows(scene: Scene) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def test_what_is_not_signed_is_an_error_with_its_status(scene: Scene, inference:
 def test_a_bad_request_names_its_field(scene: Scene) -> None:
     answer = post(b'{"instances":[{"age":"x","income":1}]}')
     assert error_of(answer) == (400, "invalid_input")
-    assert json.loads(answer["body"])["error"]["field"] == "instances[0].age"
+    assert json.loads(answer["body"])["field"] == "instances[0].age"
 
 
 def test_a_request_without_an_identity_is_refused(scene: Scene) -> None:

@@ -335,12 +335,12 @@ def test_a_witness_of_the_own_account_is_told_as_inside_whatever_the_settings_sa
 def test_a_key_of_a_function_that_no_trusted_root_names_is_refused(registry: RootRegistry) -> None:
     registry.replace_key("nobody")
     status, body = registry.call("GET /v1/root/keys")
-    assert (status, body["error"]["code"]) == (400, "invalid_input")
+    assert (status, body["code"]) == (400, "invalid_input")
 
 
 def test_the_api_publishes_and_shows(registry: RootRegistry, first: Files) -> None:
     status, body = registry.call("GET /v1/root")
-    assert (status, body["error"]["code"]) == (404, "not_found")
+    assert (status, body["code"]) == (404, "not_found")
     texts = {name: data.decode() for name, data in first.items()}
     status, body = registry.call("POST /v1/root", {"files": texts})
     assert status == 201
