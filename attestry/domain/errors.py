@@ -95,6 +95,24 @@ class HeldError(ConflictError):
     code = "held"
 
 
+class ModelExistsError(ConflictError):
+    """A model of that name is there already."""
+
+    code = "model_exists"
+
+
+class ModelModeError(ConflictError):
+    """The model is governed; what was asked for is for open models alone."""
+
+    code = "governed"
+
+
+class RevisionError(ConflictError):
+    """The record is not at the revision that the caller has seen; read it again, and decide anew."""
+
+    code = "revision"
+
+
 class ForbiddenError(AttestryError):
     """The principal may not do this."""
 
