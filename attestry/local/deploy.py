@@ -8,7 +8,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,12 +39,16 @@ class Services:
 
     session: boto3.Session
     endpoint_url: str
+    _made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def client(self, service: str) -> Any:
-        """Return a client of a service."""
-        # The stubs want a literal name; which service it is, the callers know.
-        make = cast("Callable[..., Any]", self.session.client)
-        return make(service, endpoint_url=self.endpoint_url, config=Config(retries={"max_attempts": 3, "mode": "standard"}))
+        """Return the client of a service, which is made once: some take half a second, and every resource is asked for."""
+        if service not in self._made:
+            # The stubs want a literal name; which service it is, the callers know.
+            make = cast("Callable[..., Any]", self.session.client)
+            config = Config(retries={"max_attempts": 3, "mode": "standard"})
+            self._made[service] = make(service, endpoint_url=self.endpoint_url, config=config)
+        return self._made[service]
 
 
 @dataclass(frozen=True)

