@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attestry.client.signer import PredictionSigner
+    from attestry.sdk.runs import Run, RunError, start_run
 
 __version__ = "0.1.0"
-__all__ = ["PredictionSigner", "__version__"]
+__all__ = ["PredictionSigner", "Run", "RunError", "__version__", "start_run"]
+
+_OFFERED = {
+    "PredictionSigner": "attestry.client.signer",
+    "Run": "attestry.sdk.runs",
+    "RunError": "attestry.sdk.runs",
+    "start_run": "attestry.sdk.runs",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is offered here on first use: the functions import this package too, and need none of it."""
-    if name == "PredictionSigner":
-        from attestry.client.signer import PredictionSigner
+    if name in _OFFERED:
+        from importlib import import_module
 
-        return PredictionSigner
+        return getattr(import_module(_OFFERED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

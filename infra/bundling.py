@@ -40,7 +40,7 @@ SANDBOX = "sandbox"
 SIGNING = "signing"
 
 _SIGNING_ENTRY = Path("lambdas/sign_artifact.py")
-_FOR_PEOPLE = ("attestry/cli/", "attestry/client/", "attestry/local/")
+_FOR_PEOPLE = ("attestry/cli/", "attestry/client/", "attestry/local/", "attestry/sdk/")
 _REGISTRY_EXCLUDED = (*_FOR_PEOPLE, "attestry/oms/", _SIGNING_ENTRY.as_posix())
 _SOURCE_SUFFIXES = frozenset({".py", ".json", ".lock", ".typed"})
 
