@@ -36,7 +36,8 @@ from lambdas import collect, decide, delegate, deploy, gate, operate, predict, p
 
 WARM_PREDICTIONS = 10
 FEW, MANY = 3, 60
-TARGET_PREDICT, TARGET_TRACE = 3, 6
+TARGET_PREDICT, TARGET_TRACE = 3, 7
+"""Of a trace one at the gate, in a process that has not decided on the caller within the last seconds."""
 STAGES = ("PROCESSING", "TRAINING", "VALIDATION")
 SERVICES = ("dynamodb", "s3", "lambda", "kms", "sfn", "sns")
 NOTES = (

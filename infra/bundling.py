@@ -42,7 +42,7 @@ SIGNING = "signing"
 _SIGNING_ENTRY = Path("lambdas/sign_artifact.py")
 _FOR_PEOPLE = ("attestry/cli/", "attestry/client/", "attestry/local/", "attestry/sdk/")
 _REGISTRY_EXCLUDED = (*_FOR_PEOPLE, "attestry/oms/", _SIGNING_ENTRY.as_posix())
-_SOURCE_SUFFIXES = frozenset({".py", ".json", ".lock", ".typed"})
+_SOURCE_SUFFIXES = frozenset({".cedar", ".cedarschema", ".json", ".lock", ".py", ".typed"})
 
 
 @dataclass(frozen=True)

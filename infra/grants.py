@@ -139,6 +139,10 @@ class Grants:
         patterns = (ATTESTATIONS, *further)
         return [*self.read_objects(self.stores.store, *patterns), *self.write_objects(self.stores.store, *patterns, retain=True)]
 
+    def decide_access(self) -> Statements:
+        """Read what decisions on callers rest on: whose login it is, grants, added policies, where a model is placed."""
+        return self.read_rows("ACCESS", "GRANT#*", "LOGIN#*", "PLACED#*")
+
     def audit(self) -> Statements:
         """Note down what was denied, and reads that an auditor would ask for."""
         return self.write_rows("AUDIT")

@@ -58,6 +58,7 @@ def _bundle(g: Grants) -> Statements:
         *g.read_rows("ROOT"),
         *g.read_index("VERSION_KEYS#*"),
         *g.audit(),
+        *g.decide_access(),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),
         *g.read_objects(g.stores.scratch, "bundles/*"),
@@ -99,6 +100,7 @@ def _decide(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(SIGNATURES),
         *g.audit(),
+        *g.decide_access(),
         *g.invoke("gate"),
     ]
 
@@ -162,6 +164,7 @@ def _operate(g: Grants) -> Statements:
         *g.find_console_callers(),
         *g.attest(),
         *g.audit(),
+        *g.decide_access(),
         *g.invoke("deploy", "gate", "register"),
         *g.start_pipeline(),
         *g.notify(),
@@ -173,6 +176,7 @@ def _people(g: Grants) -> Statements:
         *g.read_rows("LOGIN#*", "PERSON#*", "POLICY#*", "SSHKEY#*"),
         *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*", "POLICY#*", "SSHKEY#*"),
         *g.audit(),
+        *g.decide_access(),
         *g.read_index("PEOPLE", "POLICIES"),
     ]
 
@@ -183,6 +187,7 @@ def _predict(g: Grants) -> Statements:
         *g.write_rows("CANARY#*", "KEY#*", "SHADOWED#*"),
         *g.write_rows("SHADOW#*", delete=True),
         *g.audit(),
+        *g.decide_access(),
         *g.presign_objects("environments/*", FROZEN, "models/*/predictions/payloads/*"),
         *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
         *g.invoke("delegate", "inference"),
@@ -257,6 +262,7 @@ def _registry(g: Grants) -> Statements:
         *g.read_rows("CANARY#*", "OUTBOX", "POLICY#*", "REFRESH#*", "ROOT", "SHADOWED#*"),
         *g.read_index("FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
+        *g.decide_access(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),
         *g.list_versions(g.stores.store),
     ]
@@ -267,6 +273,7 @@ def _root(g: Grants) -> Statements:
         *g.read_rows("LOGIN#*", "ROOT"),
         *g.write_rows("OUTBOX", "ROOT"),
         *g.audit(),
+        *g.decide_access(),
         *g.read_objects(g.stores.store, "root/*"),
         *g.write_objects(g.stores.store, "root/*", retain=True),
     ]
@@ -308,6 +315,7 @@ def _uploads(g: Grants) -> Statements:
         *g.read_rows("LOGIN#*", "UPLOAD#*"),
         *g.write_rows("UPLOAD#*"),
         *g.audit(),
+        *g.decide_access(),
         *g.read_objects(g.stores.store, "candidates/*.status.json"),
         *g.write_objects(g.stores.store, "candidates/*"),
     ]

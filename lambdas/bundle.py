@@ -18,6 +18,10 @@ def prediction(request: Request) -> dict[str, Any]:
     if payload:
         require_payload_reader(caller(request, world.settings), prediction_id)
     made = BundleMaker(world.meta, world.store).of_prediction(prediction_id, world.clock.now(), payload=payload)
+    by = request.require(made.model)
+    if payload:
+        # Once more: the role has to count on the model that the prediction turned out to be of.
+        require_payload_reader(by, prediction_id)
     handed = hand_out(world.scratch, made)
     world.audit.allowed(request, "prediction.payload" if payload else "prediction.bundle", prediction_id)
     return handed
@@ -39,4 +43,4 @@ ROUTES = {
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))

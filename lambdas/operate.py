@@ -224,7 +224,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         done = lapse_due(world.meta, world.attestor, world.notifier, at=world.clock.now())
         (logger.error if done.errors else logger.info)("approvals that ended", extra={"lapsed": done.lapsed, "errors": done.errors})
         return {"lapsed": list(done.lapsed), "told": done.told, "errors": list(done.errors)}
-    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
 
 
 def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:

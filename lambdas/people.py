@@ -58,7 +58,7 @@ ROUTES = {"POST /v1/people": add, "GET /v1/people": show_all, "POST /v1/policies
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
 
 
 def _texts(body: dict[str, Any], field: str) -> list[str]:

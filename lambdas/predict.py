@@ -59,4 +59,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API, or work off what waits for shadows."""
     if event == SHADOW:
         return shadow()
-    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))

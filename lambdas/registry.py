@@ -17,7 +17,6 @@ from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
 from attestry.usecases.packet import show_packet
 from attestry.usecases.policies import list_editions, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
-from attestry.usecases.records import person_of
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
 from attestry.usecases.trace import trace_prediction
@@ -26,13 +25,18 @@ world = World()
 
 
 def me(request: Request) -> dict[str, Any]:
-    """Tell who the caller is to the registry."""
-    return person_of(world.meta, caller(request, world.settings)).to_item()
+    """Tell who the caller is to the registry, and where which role counts for them."""
+    access = request.warrant.standing.to_item() if request.warrant else {}
+    return {**caller(request, world.settings).to_item(), "access": access}
 
 
-def models(_: Request) -> dict[str, Any]:
-    """List all models."""
-    return {"models": browse.list_models(world.meta)}
+def models(request: Request) -> dict[str, Any]:
+    """List the models that the caller may read."""
+    listed = browse.list_models(world.meta)
+    if request.warrant is not None and request.warrant.standing.governed:
+        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in listed]))
+        listed = [row for row in listed if row["model"] in readable]
+    return {"models": listed}
 
 
 def model(request: Request) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def trace(request: Request) -> dict[str, Any]:
     deep = request.query_flag("deep")
     today = world.delegator.public_key_der
     traced = trace_prediction(world.meta, world.store, request.text("id"), delegator_key=today, former_key=_former_delegator, deep=deep)
+    request.require(str(traced["version"]["model"]["value"]))
     if deep:
         # The verifier's libraries are wanted here alone, and no other read waits for their import.
         from attestry.usecases.prove import add_proof, prove_prediction
@@ -193,7 +198,7 @@ ROUTES = {
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
 
 
 def _reference(request: Request) -> str:

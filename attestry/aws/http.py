@@ -16,13 +16,17 @@ import binascii
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote
 
 from attestry.aws.answers import Answer, InternalError, error_answer, shape
 from attestry.aws.logging import Invocation, configure_logging
-from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError
+from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError, UnprovenIdentityError
 from attestry.evidence.canonical import parse_strict
+
+if TYPE_CHECKING:
+    from attestry.access.warrant import Warrant
+    from attestry.domain.principal import Principal
 
 __all__ = ["MAX_BODY_BYTES", "Answer", "Request", "error_answer", "read_request", "serve"]
 
@@ -44,6 +48,8 @@ class Request:
         context: the gateway's request context: the caller's identity and address.
         request_id: the gateway's ID of the request.
         max_body_bytes: limit of the body.
+        principal: who calls, with the roles that count on what is asked for; None before the gate.
+        warrant: decides on what only the function finds out; None before the gate.
     """
 
     route: str
@@ -53,6 +59,8 @@ class Request:
     context: Mapping[str, Any]
     request_id: str
     max_body_bytes: int = MAX_BODY_BYTES
+    principal: Principal | None = None
+    warrant: Warrant | None = None
 
     def body(self, *allowed: str) -> dict[str, Any]:
         """Return the JSON object in the body; with `allowed`, other fields than these are refused.
@@ -71,6 +79,21 @@ class Request:
             known = ", ".join(allowed)
             raise InvalidInputError.of(unknown[0], "unknown_field", f"there is no such field here; the fields are {known}")
         return body
+
+    def require(self, model: str, action: str | None = None, **context: str) -> Principal:
+        """Have it decided whether the caller may do this to a model that the function has found out, and return the caller.
+
+        Args:
+            model: its name.
+            action: another action than that of the route.
+            context: further facts for policies.
+
+        Raises:
+            ForbiddenError: policies deny it, or the request passed no gate.
+        """
+        if self.warrant is None:
+            raise UnprovenIdentityError("the request passed no gate, so nobody knows whose it is")
+        return self.warrant.require(model, action, **context)
 
     def text(self, name: str) -> str:
         """Return a parameter of the path."""
@@ -119,11 +142,23 @@ Route = Callable[[Request], Any]
 Denied = Callable[[Request, AttestryError], None]
 
 
+class Guard(Protocol):
+    """The gate that every request passes."""
+
+    def admit(self, request: Request) -> Request:
+        """Return the request with its principal and warrant.
+
+        Raises:
+            ForbiddenError: it is denied.
+        """
+
+
 def serve(
     event: Mapping[str, Any],
     context: Invocation | None,
     routes: Mapping[str, Route],
     *,
+    guard: Guard | None,
     max_body_bytes: int = MAX_BODY_BYTES,
     on_denied: Denied | None = None,
 ) -> dict[str, Any]:
@@ -133,6 +168,7 @@ def serve(
         event: the event in payload format 2.0.
         context: the Lambda context.
         routes: method and path template to the function that answers.
+        guard: decides who is let; None only where nothing is behind the routes.
         max_body_bytes: limit of the body, checked after base64.
         on_denied: told of a request that was refused to its caller, once the answer is made; what it raises is logged and changes nothing.
     """
@@ -144,7 +180,10 @@ def serve(
         route = routes.get(request.route)
         if route is None:
             raise NotFoundError(f"there is no route {request.route}")
+        request = guard.admit(request) if guard is not None else request
         result = route(request)
+        if request.warrant is not None:
+            request.warrant.require_settled()
         answer = result if isinstance(result, Answer) else Answer(result)
         shaped = shape(answer, request_id)
     except AttestryError as error:

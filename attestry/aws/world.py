@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attestry.aws.audit import AuditNotes
     from attestry.aws.automations import SsmAutomations
     from attestry.aws.executions import StepFunctionsExecutions
+    from attestry.aws.guard import Guard
     from attestry.aws.notifier import SnsNotifier
     from attestry.aws.pipeline import StepFunctionsPipeline
     from attestry.aws.trail import CloudTrailTrail
@@ -54,6 +55,13 @@ class World:
         from attestry.aws.audit import AuditNotes
 
         return AuditNotes(self.meta, self.clock, account=self.settings.account, prefix=self.settings.prefix)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """Return the gate that requests of the API pass."""
+        from attestry.aws.guard import Guard
+
+        return Guard(self.meta, self.clock, account=self.settings.account, prefix=self.settings.prefix)
 
     @cached_property
     def store(self) -> S3ObjectStore:

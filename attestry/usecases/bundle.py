@@ -57,12 +57,14 @@ class MadeBundle:
     Attributes:
         data: the zip.
         subject: prediction ID or `MODEL@N`.
+        model: the model's name.
         payload: whether request and output of the prediction are in it.
         pending: how many of its events are not in the ledger yet.
     """
 
     data: bytes
     subject: str
+    model: str
     payload: bool = False
     pending: int = 0
 
@@ -246,7 +248,7 @@ class BundleMaker:
     def _close(index: BundleIndex, collected: Collected, *, payload: bool = False) -> MadeBundle:
         files = collected.files
         documents = {REPORT: render_report(index, files).encode(), README: render_readme(index, files).encode()}
-        return MadeBundle(write_bundle(index, {**files, **documents}), index.subject, payload, collected.pending)
+        return MadeBundle(write_bundle(index, {**files, **documents}), index.subject, index.model, payload, collected.pending)
 
 
 def may_have_payload(by: Principal) -> bool:

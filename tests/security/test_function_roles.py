@@ -142,6 +142,9 @@ VERSION_WRITERS = ("console_decision", "decide", "deploy", "gate", "operate", "p
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
+API = ("bundle", "decide", "operate", "people", "predict", "registry", "root", "uploads")
+"""What serves routes, each of which asks first whether the caller is let."""
+
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "delegate", "predict")),
     "read a model": (

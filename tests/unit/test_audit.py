@@ -58,7 +58,7 @@ class Scene:
         def route(_: Request) -> Any:
             raise error or ForbiddenError("no")
 
-        answer = serve(event_of(number, user), None, {DECISION: route}, on_denied=(notes or self.notes).denied)
+        answer = serve(event_of(number, user), None, {DECISION: route}, guard=None, on_denied=(notes or self.notes).denied)
         return int(answer["statusCode"])
 
     def rows(self) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_a_hook_that_fails_changes_nothing_but_the_log(caplog: pytest.LogCapture
     def broken(*_: Any) -> None:
         raise RuntimeError("no settings")
 
-    assert serve(event_of(), None, {DECISION: route}, on_denied=broken)["statusCode"] == 403
+    assert serve(event_of(), None, {DECISION: route}, guard=None, on_denied=broken)["statusCode"] == 403
     assert "could not be noted down" in caplog.text
 
 
@@ -149,7 +149,7 @@ def test_a_request_without_an_identity_is_answered_all_the_same(scene: Scene) ->
     def route(_: Request) -> Any:
         raise UnprovenIdentityError("no identity")
 
-    assert serve(event, None, {DECISION: route}, on_denied=scene.notes.denied)["statusCode"] == 403
+    assert serve(event, None, {DECISION: route}, guard=None, on_denied=scene.notes.denied)["statusCode"] == 403
     assert scene.rows() == []
 
 

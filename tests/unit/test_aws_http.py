@@ -40,7 +40,7 @@ def event(route: str = "POST /v1/things/{name}", **changes: Any) -> dict[str, An
 
 
 def answer(route: Any, given: dict[str, Any] | None = None, **options: Any) -> tuple[int, Any, dict[str, str]]:
-    shaped = serve(given or event(), None, {"POST /v1/things/{name}": route}, **options)
+    shaped = serve(given or event(), None, {"POST /v1/things/{name}": route}, guard=None, **options)
     return shaped["statusCode"], json.loads(shaped["body"]), shaped["headers"]
 
 
@@ -81,7 +81,7 @@ def test_a_route_answers_with_its_status_and_headers() -> None:
 
 def test_an_answer_that_is_encoded_already_goes_as_it_stands() -> None:
     text = '{"output": [1.0,  1e-7]}'
-    assert serve(event(), None, {"POST /v1/things/{name}": lambda _: Answer(text, encoded=True)})["body"] == text
+    assert serve(event(), None, {"POST /v1/things/{name}": lambda _: Answer(text, encoded=True)}, guard=None)["body"] == text
 
 
 @pytest.mark.parametrize(

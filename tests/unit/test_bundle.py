@@ -264,7 +264,7 @@ class TestRoutes:
         monkeypatch.setattr(bundle_function, "world", served)
         return scratch
 
-    def get(self, route: str, role: str = "consumer", query: dict[str, str] | None = None, **parameters: str) -> tuple[int, dict[str, Any]]:
+    def get(self, route: str, role: str = "approver", query: dict[str, str] | None = None, **parameters: str) -> tuple[int, dict[str, Any]]:
         identity = {"userArn": f"arn:aws:sts::123456789012:assumed-role/attestry-{role}/gil", "userId": "AROA:gil"}
         event = {
             "version": "2.0",
@@ -286,7 +286,7 @@ class TestRoutes:
             assert status == 200
             assert world.verify(scratch.fetch(body["url"])).verdict == "PROVEN"
 
-    def test_a_payload_is_refused_to_a_consumer_and_given_to_an_auditor(self, world, scratch):
+    def test_a_payload_is_refused_to_an_approver_and_given_to_an_auditor(self, world, scratch):
         prediction = world.predict()
         world.seal()
         route, wanted = "GET /v1/predictions/{id}/bundle", {"payload": "true"}

@@ -1,0 +1,122 @@
+"""Actions: what each route of the API is called in policies and audit notes, and what it acts on.
+
+A route that is not in the table is refused to everybody: whoever adds one says here what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Resource(StrEnum):
+    """What a request acts on, as far as the route tells.
+
+    Attributes:
+        MODEL: the model that the path names.
+        REGISTRY: the registry as a whole, or nothing of a model.
+        NAMED: the model that the query names, the registry where it names none.
+        LATER: a model that only the function finds out; until then `FIND` is asked for, and the function asks for the action itself.
+    """
+
+    MODEL = "model"
+    REGISTRY = "registry"
+    NAMED = "named"
+    LATER = "later"
+
+
+@dataclass(frozen=True)
+class Action:
+    """An operation of the API.
+
+    Attributes:
+        name: as policies name it.
+        resource: what it acts on.
+        fresh: decided on rows as they are now; other actions may be decided on rows that were read up to `STALE_SECONDS` ago.
+    """
+
+    name: str
+    resource: Resource
+    fresh: bool
+
+
+_VERSION = "/v1/models/{model}/versions/{number}"
+_ON_MODEL = {
+    "GET /v1/models/{model}": "models.read",
+    "GET /v1/models/{model}/rollout": "rollouts.read",
+    "GET /v1/models/{model}/versions": "versions.list",
+    "GET /v1/models/{model}/diff": "versions.diff",
+    "GET /v1/models/{model}/refreshes": "refreshes.read",
+    "GET /v1/models/{model}/conflicts": "conflicts.list",
+    f"GET {_VERSION}": "versions.read",
+    f"GET {_VERSION}/logs": "versions.log",
+    f"GET {_VERSION}/data": "versions.data",
+    f"GET {_VERSION}/packet": "versions.packet",
+    f"GET {_VERSION}/bundle": "versions.bundle",
+    f"POST {_VERSION}/decision": "versions.decide",
+    f"POST {_VERSION}/deployment": "versions.deploy",
+    f"POST {_VERSION}/promotion": "versions.promote",
+    f"POST {_VERSION}/retry": "versions.retry",
+    f"POST {_VERSION}/claim": "versions.claim",
+    f"POST {_VERSION}/kill": "versions.kill",
+    f"POST {_VERSION}/retirement": "versions.retire",
+    f"POST {_VERSION}/hold": "versions.hold",
+    f"POST {_VERSION}/release": "versions.release",
+    f"POST {_VERSION}/redo": "versions.redo",
+    f"POST {_VERSION}/transition": "versions.transition",
+    f"POST {_VERSION}/reproduction": "versions.reproduce",
+    "POST /v1/models/{model}/rollback": "models.rollback",
+    "POST /v1/models/{model}/rollout": "rollouts.change",
+    "POST /v1/models/{model}/capture": "models.capture",
+    "POST /v1/models/{model}/refresh": "models.refresh",
+    "POST /v1/models/{model}/conflicts": "conflicts.declare",
+    "POST /v1/models/{model}/predictions": "predictions.make",
+}
+_ON_REGISTRY = {
+    "GET /v1/me": "me.read",
+    "GET /v1/openapi.json": "api.describe",
+    "GET /v1/models": "models.list",
+    "POST /v1/uploads": "uploads.create",
+    "GET /v1/submissions/{submission}": "submissions.read",
+    "GET /v1/ledger/file": "ledger.read",
+    "GET /v1/ledger/audit": "audit.list",
+    "GET /v1/ledger/audit/{number}": "audit.read",
+    "GET /v1/lineage": "lineage.walk",
+    "GET /v1/compliance": "compliance.review",
+    "GET /v1/root": "root.read",
+    "POST /v1/root": "root.publish",
+    "GET /v1/root/keys": "root.keys",
+    "GET /v1/people": "people.list",
+    "POST /v1/people": "people.add",
+    "GET /v1/policies": "policies.list",
+    "GET /v1/policies/{policy}": "policies.read",
+    "POST /v1/policies": "policies.publish",
+    "POST /v1/policy-replay": "policies.replay",
+}
+_NAMED = {"GET /v1/findings": "findings.list"}
+_LATER = {
+    "GET /v1/predictions/{id}/trace": "predictions.trace",
+    "GET /v1/predictions/{id}/bundle": "predictions.bundle",
+}
+_OFTEN = frozenset({"predictions.make"})
+"""Acts that are asked for so often that they are decided on rows read a moment ago, like reads."""
+
+FIND = "predictions.find"
+"""What is asked for where the model is not known yet."""
+
+REGISTER = "versions.register"
+"""Making a version of an uploaded manifest: no route, since the manifest names the model."""
+
+
+def _actions() -> dict[str, Action]:
+    tables = {Resource.MODEL: _ON_MODEL, Resource.REGISTRY: _ON_REGISTRY, Resource.NAMED: _NAMED, Resource.LATER: _LATER}
+    return {
+        route: Action(name, resource, not route.startswith("GET ") and name not in _OFTEN)
+        for resource, table in tables.items()
+        for route, name in table.items()
+    }
+
+
+ACTIONS: Mapping[str, Action] = _actions()
+"""Route, method and path template, to its action."""

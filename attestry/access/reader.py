@@ -1,0 +1,131 @@
+"""Reads what decisions rest on, and keeps it for a moment.
+
+Rules:
+- A decision on an act that changes something reads its rows as they are now, in one round trip; reads and predictions may be decided on
+  rows that this process read up to `STALE_SECONDS` ago. So long a withdrawn grant still counts for those, and no longer.
+- Whose login it is never changes once it is known, so that is read once.
+- An added policy whose text is gone or is not what its digest says lets nobody through: it may be the one that forbids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from attestry.access.engine import Engine, OnModel
+from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, login_subject, person_subject, placement_key
+from attestry.access.scopes import Placement
+from attestry.access.standing import Caller, Standing, standing_of
+from attestry.domain.errors import IntegrityError
+from attestry.ports import Item, Key, MetaStore
+
+STALE_SECONDS: Final = 10.0
+MAX_KEPT: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was read for a decision.
+
+    Attributes:
+        standing: what the caller holds.
+        engine: the policies in force.
+        row: of the placement of the model that was asked for, or None.
+    """
+
+    standing: Standing
+    engine: Engine
+    row: Item | None
+
+    def model(self, name: str) -> OnModel:
+        """Return the model that was asked for, where it is placed."""
+        return OnModel(name, Placement.from_item(self.row))
+
+
+class AccessReader:
+    """What one process keeps of the rows that decisions rest on.
+
+    Args:
+        meta: the table.
+        monotonic: seconds.
+    """
+
+    def __init__(self, meta: MetaStore, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._meta = meta
+        self._monotonic = monotonic
+        self._kept: dict[Key, tuple[float, Item | None]] = {}
+        self._persons: dict[str, str] = {}
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    def read(self, caller: Caller, model: str | None, at: datetime, *, fresh: bool) -> Known:
+        """Read what a decision on a caller rests on.
+
+        Args:
+            caller: whom the platform authenticated.
+            model: the model that is asked for, or None.
+            at: the time.
+            fresh: whether rows that were read a moment ago will not do.
+
+        Raises:
+            IntegrityError: an added policy is not what was published.
+            UnavailableError: the table did not answer.
+        """
+        login = caller.principal.login
+        by_login, login_key = grant_key(login_subject(login)), Key(f"LOGIN#{login}")
+        placed = placement_key(model) if model else None
+        person = self._persons.get(login)
+        # Most people's logins are their IDs: what was granted to such a person comes in the same round trip.
+        by_person = grant_key(person_subject(person or login))
+        wanted = [POLICIES_KEY, by_login, by_person, *([placed] if placed else []), *([] if person else [login_key])]
+        rows = self._rows(wanted, fresh)
+        if person is None and (row := rows[login_key]) is not None:
+            person = self._persons[login] = str(row["person"])
+            if person != login:
+                by_person = grant_key(person_subject(person))
+                rows |= self._rows([by_person], fresh)
+        of_person = rows[by_person] if person else None
+        standing = standing_of(caller, person, (of_person, rows[by_login]), at)
+        return Known(standing, self._engine(rows[POLICIES_KEY]), rows[placed] if placed else None)
+
+    def models(self, names: Iterable[str]) -> dict[str, OnModel]:
+        """Return models where they are placed, on rows of a moment ago."""
+        keys = {name: placement_key(name) for name in names}
+        rows = self._rows(list(keys.values()), fresh=False)
+        return {name: OnModel(name, Placement.from_item(rows[key])) for name, key in keys.items()}
+
+    def _rows(self, keys: list[Key], fresh: bool) -> dict[Key, Item | None]:
+        now = self._monotonic()
+        with self._lock:
+            kept = {} if fresh else {k: self._kept[k][1] for k in keys if k in self._kept and now - self._kept[k][0] < STALE_SECONDS}
+        missing = [key for key in keys if key not in kept]
+        if not missing:
+            return kept
+        found = self._meta.get_many(missing)
+        with self._lock:
+            if len(self._kept) > MAX_KEPT:
+                self._kept.clear()
+                self._persons.clear()
+            self._kept.update({key: (now, found.get(key)) for key in missing})
+        return {**kept, **{key: found.get(key) for key in missing}}
+
+    def _engine(self, head: Item | None) -> Engine:
+        in_force: Mapping[str, Any] = head["policies"] if head else {}
+        name = "\n".join(f"{name} {edition['number']} {edition['sha256']}" for name, edition in sorted(in_force.items()))
+        engine = self._engines.get(name)
+        if engine is None:
+            engine = Engine([self._text(policy, edition) for policy, edition in sorted(in_force.items())])
+            self._engines = {name: engine}
+        return engine
+
+    def _text(self, name: str, edition: Mapping[str, Any]) -> str:
+        row = self._meta.get(access_policy_key(name, int(edition["number"])))
+        text = str(row["text"]) if row else ""
+        if hashlib.sha256(text.encode()).hexdigest() != edition["sha256"]:
+            raise IntegrityError(f"edition {edition['number']} of the access policy {name}, which is in force, is not what was published")
+        return text

@@ -1,0 +1,54 @@
+"""The gate of every API function: who calls, what it is, and whether policies let it. Deny by default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from attestry.access.actions import ACTIONS, Resource
+from attestry.access.reader import AccessReader
+from attestry.access.standing import Caller
+from attestry.access.warrant import Warrant
+from attestry.domain.principal import principal_from_request_context
+from attestry.ports import Clock, MetaStore
+
+if TYPE_CHECKING:
+    from attestry.aws.http import Request
+
+
+class Guard:
+    """The gate of one process.
+
+    Args:
+        meta: the table.
+        clock: the time.
+        account: the registry's account.
+        prefix: prefix of the registry's role names.
+    """
+
+    def __init__(self, meta: MetaStore, clock: Clock, *, account: str, prefix: str) -> None:
+        self._reader = AccessReader(meta)
+        self._clock = clock
+        self._account = account
+        self._prefix = prefix
+
+    def admit(self, request: Request) -> Request:
+        """Return the request with its caller and with what they may do.
+
+        Raises:
+            ForbiddenError: the gateway has authenticated nobody, the route is no known action, or policies deny it.
+            IntegrityError: a policy is not what was published.
+            UnavailableError: the table did not answer.
+        """
+        caller = Caller(principal_from_request_context(request.context, account=self._account, prefix=self._prefix))
+        warrant = Warrant.for_route(self._reader, caller, request.route, self._clock.now())
+        context = {"alias": request.parameters["alias"]} if "alias" in request.parameters else {}
+        principal = warrant.admit(_model(request), **context)
+        return replace(request, principal=principal, warrant=warrant)
+
+
+def _model(request: Request) -> str | None:
+    resource = ACTIONS[request.route].resource
+    if resource is Resource.MODEL:
+        return request.parameters["model"]
+    return request.query.get("model") or None if resource is Resource.NAMED else None
