@@ -20,7 +20,8 @@ from infra.pipeline import Pipeline
 from infra.runbook import approve_in_systems_manager
 from infra.stores import OWN_PREFIXES, UPLOADS, Stores
 
-_NOT_FOR_ALL = ("/v1/people", "/v1/root/keys")
+_REVIEWS = tuple(f"/v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
+_NOT_FOR_ALL = ("/v1/people", "/v1/root/keys", *_REVIEWS)
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _CONFLICT = "POST /v1/models/{model}/conflicts"
@@ -60,12 +61,14 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": (_REPRODUCTION, "GET /v1/people", _REPLAY),
+    "auditor": (_REPRODUCTION, "GET /v1/people", _REPLAY, *(f"GET {path}" for path in _REVIEWS)),
     "admin": (
         _CONFLICT,
         "GET /v1/people",
         "POST /v1/people",
         "POST /v1/policies",
+        *(f"GET {path}" for path in _REVIEWS),
+        *(f"POST /v1/access/{name}" for name in ("grants", "withdrawals", "policies", "placements")),
         "GET /v1/root/keys",
         "POST /v1/root",
         _KILL,
@@ -80,6 +83,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
 _CONSUMER_READS = (
     "/v1/me",
     "/v1/openapi.json",
+    "/v1/access/check",
     "/v1/models",
     "/v1/models/{model}",
     "/v1/predictions/{id}/trace",

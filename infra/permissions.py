@@ -24,11 +24,13 @@ SIGNATURES = "models/*/evidence/signatures/*"
 ARTIFACT_SIGNATURE = "models/*/evidence/model.sig"
 
 EVERY_ROW = (
+    "ACCESS",
     "AUDIT",
     "CANDIDATE#*",
     "CONFLICT",
     "EDGE#*",
     "FINDINGS#*",
+    "GRANT#*",
     "KEY#*",
     "KEYS",
     "LEAF#*",
@@ -37,6 +39,7 @@ EVERY_ROW = (
     "MODEL#*",
     "OUTBOX",
     "PERSON#*",
+    "PLACED#*",
     "POLICY#*",
     "RECONCILE",
     "RETIREMENTS",
@@ -174,10 +177,10 @@ def _operate(g: Grants) -> Statements:
 def _people(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "PERSON#*", "POLICY#*", "SSHKEY#*"),
-        *g.write_rows("LOGIN#*", "OUTBOX", "PERSON#*", "POLICY#*", "SSHKEY#*"),
+        *g.write_rows("ACCESS", "GRANT#*", "LOGIN#*", "OUTBOX", "PERSON#*", "PLACED#*", "POLICY#*", "SSHKEY#*"),
         *g.audit(),
         *g.decide_access(),
-        *g.read_index("PEOPLE", "POLICIES"),
+        *g.read_index("GRANTS", "PEOPLE", "POLICIES"),
     ]
 
 
@@ -248,7 +251,7 @@ def _register(g: Grants) -> Statements:
 def _reconcile(g: Grants) -> Statements:
     return [
         *g.read_rows(*EVERY_ROW),
-        *g.read_index("FINDINGS", "MODELS", "PEOPLE", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_index("FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),
@@ -282,7 +285,7 @@ def _root(g: Grants) -> Statements:
 def _sequence(g: Grants) -> Statements:
     return [
         *g.read_stream(),
-        *g.read_rows("AUDIT", "CONFLICT", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "ROOT"),
+        *g.read_rows("ACCESS", "AUDIT", "CONFLICT", "GRANT#*", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "PLACED#*", "ROOT"),
         *g.write_rows("CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"),
         *g.delete_rows("AUDIT", "OUTBOX"),
         *g.read_objects(g.stores.store, "ledger/*"),

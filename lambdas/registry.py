@@ -26,14 +26,13 @@ world = World()
 
 def me(request: Request) -> dict[str, Any]:
     """Tell who the caller is to the registry, and where which role counts for them."""
-    access = request.warrant.standing.to_item() if request.warrant else {}
-    return {**caller(request, world.settings).to_item(), "access": access}
+    return {**caller(request, world.settings).to_item(), "access": request.standing.to_item()}
 
 
 def models(request: Request) -> dict[str, Any]:
     """List the models that the caller may read."""
     listed = browse.list_models(world.meta)
-    if request.warrant is not None and request.warrant.standing.governed:
+    if request.warrant is not None and request.standing.governed:
         readable = set(request.warrant.may("models.read", [str(row["model"]) for row in listed]))
         listed = [row for row in listed if row["model"] in readable]
     return {"models": listed}

@@ -93,6 +93,15 @@ _ON_REGISTRY = {
     "GET /v1/policies/{policy}": "policies.read",
     "POST /v1/policies": "policies.publish",
     "POST /v1/policy-replay": "policies.replay",
+    "GET /v1/access/grants": "access.list",
+    "POST /v1/access/grants": "access.grant",
+    "POST /v1/access/withdrawals": "access.withdraw",
+    "GET /v1/access/who-can": "access.who_can",
+    "GET /v1/access/check": "access.check",
+    "GET /v1/access/policies": "access.policies",
+    "POST /v1/access/policies": "access.publish",
+    "GET /v1/access/placements": "access.placement",
+    "POST /v1/access/placements": "access.place",
 }
 _NAMED = {"GET /v1/findings": "findings.list"}
 _LATER = {

@@ -115,7 +115,8 @@ class AccessReader:
         return {**kept, **{key: found.get(key) for key in missing}}
 
     def _engine(self, head: Item | None) -> Engine:
-        in_force: Mapping[str, Any] = head["policies"] if head else {}
+        known: Mapping[str, Any] = head["policies"] if head else {}
+        in_force = {name: edition for name, edition in known.items() if edition["sha256"]}
         name = "\n".join(f"{name} {edition['number']} {edition['sha256']}" for name, edition in sorted(in_force.items()))
         engine = self._engines.get(name)
         if engine is None:

@@ -67,7 +67,7 @@ class Warrant:
         """Decide on a model that the function has found out.
 
         Args:
-            model: its name.
+            model: its name; empty for the registry as a whole.
             action: another action than that of the route.
             context: further facts for policies.
 

@@ -25,6 +25,7 @@ from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputEr
 from attestry.evidence.canonical import parse_strict
 
 if TYPE_CHECKING:
+    from attestry.access.standing import Standing
     from attestry.access.warrant import Warrant
     from attestry.domain.principal import Principal
 
@@ -84,16 +85,28 @@ class Request:
         """Have it decided whether the caller may do this to a model that the function has found out, and return the caller.
 
         Args:
-            model: its name.
+            model: its name; empty for the registry as a whole.
             action: another action than that of the route.
             context: further facts for policies.
 
         Raises:
             ForbiddenError: policies deny it, or the request passed no gate.
         """
+        return self._warrant().require(model, action, **context)
+
+    @property
+    def standing(self) -> Standing:
+        """Return what the caller holds.
+
+        Raises:
+            UnprovenIdentityError: the request passed no gate.
+        """
+        return self._warrant().standing
+
+    def _warrant(self) -> Warrant:
         if self.warrant is None:
             raise UnprovenIdentityError("the request passed no gate, so nobody knows whose it is")
-        return self.warrant.require(model, action, **context)
+        return self.warrant
 
     def text(self, name: str) -> str:
         """Return a parameter of the path."""

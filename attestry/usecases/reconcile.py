@@ -1,7 +1,7 @@
 """Reconcile: compare table, ledger and store, a unit of work at a time; whatever was done by hand becomes a finding.
 
 Units, in this order: the registry itself; the ledger in parts of 256 leaves; the policies; the predictions of the last days; the root of
-trust; of each model the model, its versions, and of each version the keys that signed for it; and the persons.
+trust; of each model the model, its versions, and of each version the keys that signed for it; the persons; and who may do what.
 
 Rules:
 - A run goes on where the last one stopped, for as long as it may; the row RECONCILE/CURSOR says where. After the last unit it begins anew.
@@ -24,6 +24,7 @@ from attestry.evidence.note import Verifier
 from attestry.ports import Clock, Key, MetaStore, ObjectStore, Put, Update, When
 from attestry.usecases.findings import Observed, Scope, settle
 from attestry.usecases.ledger_bytes import LedgerBytes
+from attestry.usecases.reconcile_access import AccessExaminer
 from attestry.usecases.reconcile_ledger import LedgerExaminer
 from attestry.usecases.reconcile_model import ModelExaminer
 from attestry.usecases.reconcile_people import PeopleExaminer
@@ -45,6 +46,7 @@ _POLICIES_UNIT = "2/policies"
 _DAYS_UNIT = "2/predictions"
 _ROOT_UNIT = "2/root"
 _PEOPLE_UNIT = "4/people"
+_ACCESS_UNIT = "5/access"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Reconciler:
         self._keys = KeyExaminer(meta, store, ledger)
         self._people = PeopleExaminer(meta, ledger)
         self._policies = PolicyExaminer(meta, ledger)
+        self._access = AccessExaminer(meta, ledger)
         self._root = RootExaminer(meta, store, ledger)
 
     def run(self, *, seconds: float = 600.0) -> Reconciled:
@@ -163,6 +166,7 @@ class Reconciler:
             yield _Unit(Scope(f"{name}000000000", model), lambda model=model: self._models.examine(model))  # type: ignore[misc]
             yield from self._of_model(model, name)
         yield _Unit(Scope(_PEOPLE_UNIT), self._people.examine)
+        yield _Unit(Scope(_ACCESS_UNIT), self._access.examine)
 
     def _of_model(self, model: str, name: str) -> Iterator[_Unit]:
         head = self._meta.get(model_key(model))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from attestry.access.events import ABOUT, row_of
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.evidence.leaf import Leaf
@@ -141,6 +142,8 @@ class LedgerExaminer:
                 keys[ROOT_KEY] = "root.gone"
             elif leaf.event["kind"] == PUBLISHED:
                 keys[policy_key(str(leaf.event["subject"]).removeprefix(subject_of("")))] = "policy.gone"
+            elif leaf.event["kind"] in ABOUT:
+                keys[row_of(leaf.event)] = f"{ABOUT[str(leaf.event['kind'])]}.gone"
         rows = self._rows(list(keys))
         gone_models = {k.partition.removeprefix("MODEL#") for k, what in keys.items() if what == "model.gone" and k not in rows}
         for key, what in keys.items():

@@ -24,6 +24,7 @@ COMMON = (
     "GET /v1/ledger/audit",
     "GET /v1/ledger/audit/{number}",
     "GET /v1/root",
+    "GET /v1/access/check",
 )
 READS = (
     *COMMON,
@@ -46,6 +47,8 @@ READS = (
     "GET /v1/policies/{policy}",
 )
 KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
+REVIEWS = tuple(f"GET /v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
+ACCESS = tuple(f"POST /v1/access/{name}" for name in ("grants", "withdrawals", "policies", "placements"))
 REPLAY = "POST /v1/policy-replay"
 HOLDS = (f"POST {VERSION}/hold", f"POST {VERSION}/release")
 REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
@@ -70,7 +73,7 @@ MAY: dict[str, tuple[str, ...]] = {
         PROMOTION,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
-    "grace": (*READS, "GET /v1/people", REPLAY, REPRODUCTION),
+    "grace": (*READS, *REVIEWS, "GET /v1/people", REPLAY, REPRODUCTION),
     "admin": (
         *READS,
         "GET /v1/people",
@@ -78,6 +81,8 @@ MAY: dict[str, tuple[str, ...]] = {
         "GET /v1/root/keys",
         "POST /v1/root",
         "POST /v1/policies",
+        *REVIEWS,
+        *ACCESS,
         KILL,
         RETIREMENT,
         CAPTURE,

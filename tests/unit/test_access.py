@@ -70,7 +70,9 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "uploads.create": ("scientist",),
     **dict.fromkeys(("lineage.walk", "compliance.review"), READERS),
     "policies.replay": ("validator", "approver", "auditor", "admin"),
-    **dict.fromkeys(("people.list", "audit.list", "audit.read", "access.list", "access.who_can", "access.policies"), OVERSEERS),
+    **dict.fromkeys(
+        ("people.list", "audit.list", "audit.read", "access.list", "access.who_can", "access.policies", "access.placement"), OVERSEERS
+    ),
     **dict.fromkeys(("people.add", "policies.publish", "root.keys", "root.publish"), ("admin",)),
     **dict.fromkeys(("access.grant", "access.withdraw", "access.place", "access.publish"), ("admin",)),
 }

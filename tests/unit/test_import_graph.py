@@ -53,6 +53,9 @@ MODEL_SIGNING = frozenset(
 )
 """Heavy, and in an archive of its own for that."""
 
+POLICIES = frozenset({"cedarpy"})
+"""Functions that serve routes import it with their first request; who checks policies before it publishes them has it from the start."""
+
 MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyyaml", "referencing", "rpds-py"})
 
 EXPECTED = {
@@ -68,7 +71,7 @@ EXPECTED = {
     "gate": AWS | SIGNATURES | EVENTS | MANIFESTS | OWN_SIGNATURES,
     "inference": frozenset[str](),
     "operate": AWS | SIGNATURES | EVENTS,
-    "people": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
+    "people": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES | POLICIES,
     "predict": AWS | SIGNATURES | EVENTS,
     "prepare_stage": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "reconcile": AWS | SIGNATURES | EVENTS | MANIFESTS | METRICS | OWN_SIGNATURES | TUF,

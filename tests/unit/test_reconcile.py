@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
+from attestry.access.scopes import Placement
+from attestry.access.standing import Grant
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.errors import NotFoundError, UnavailableError
@@ -17,18 +20,21 @@ from attestry.domain.policies import Policy
 from attestry.evidence.leaf import event_id
 from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import Delete, Key, Put, Update, When
+from attestry.usecases.access_policies import publish_access_policy
 from attestry.usecases.artifact_copy import artifact_key
 from attestry.usecases.capture import set_capture_rate
 from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
+from attestry.usecases.grants import give_grant, withdraw_grant
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
 from attestry.usecases.people import add_person, withdraw_keys
+from attestry.usecases.placement import place_model
 from attestry.usecases.policies import edition_key, policy_key, publish_policy
 from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
 from attestry.usecases.recorded import event_digest, event_of_transition
 from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
 from attestry.usecases.root import ROOT_KEY
 from lambdas import reconcile as reconcile_function
-from tests.evidence_world import ADMIN, DEPLOYER, EvidenceWorld
+from tests.evidence_world import ADMIN, DEPLOYER, ERIN, EvidenceWorld
 from tests.root_of_trust import REGISTRY
 from tests.ssh_keys import SshPerson
 from tests.versions import session
@@ -57,10 +63,24 @@ def make_world() -> EvidenceWorld:
         }
         publish_policy(world.meta, Policy.from_mapping(document), by=ADMIN, reason="the board wants it", at=world.clock.now())
     world.deploy()
+    decide_access(world)
     for _ in range(3):
         world.predict()
     world.seal()
     return world
+
+
+def decide_access(world: EvidenceWorld) -> None:
+    """Grant, withdraw, place a model and add a policy, each of them twice."""
+    told: Any = {"reason": "asked for", "by": ERIN, "at": world.clock.now()}
+    for scope in ("model/a", "tag/tier=low"):
+        give_grant(world.meta, HOLDER, Grant("approver", scope), **told)
+    withdraw_grant(world.meta, HOLDER, "approver", "model/a", **told)
+    for tier in ("high", "low"):
+        place_model(world.meta, MODEL, Placement({"tier": tier}), **told)
+    for action in ("models.capture", "versions.kill"):
+        text = f'forbid (principal, action == Attestry::Action::"{action}", resource);'
+        publish_access_policy(world.meta, "low-alone", text, **told)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +120,9 @@ def edit(world: EvidenceWorld, key: Key, **changes: Any) -> None:
 
 def drop(world: EvidenceWorld, key: Key) -> None:
     world.meta._apply([Delete(key)])
+
+
+HOLDER = "person/grace"
 
 
 def transition(world: EvidenceWorld, kind: str) -> Key:
@@ -150,6 +173,11 @@ def forge_index(world: EvidenceWorld) -> None:
     insert_transition(world)
     event = event_of_transition(MODEL, 1, world.meta.rows[last_transition(world)])
     world.meta._apply([Put(leaf_key(event.event_id), {"index": 0, "sha256": event_digest(event), "logged": "x"})])
+
+
+def insert_grant(world: EvidenceWorld) -> None:
+    row = {k: v for k, v in world.meta.rows[grant_key(HOLDER)].items() if k not in ("pk", "sk")}
+    world.meta._apply([Put(grant_key("login/mallory"), {**row, "subject": "login/mallory", "gsi_sk": "login/mallory"})])
 
 
 def insert_person(world: EvidenceWorld) -> None:
@@ -262,6 +290,20 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("person set back", lambda w: edit(w, person_key("grace"), rev=0, changed=[]), ["person.changed"]),
     ("person deleted", lambda w: drop(w, person_key("grace")), ["person.gone"]),
     ("person inserted", insert_person, ["person.without_event"]),
+    ("grant added to a row", lambda w: edit(w, grant_key(HOLDER), grants=[Grant("admin", "registry").to_item()]), ["grant.changed"]),
+    ("grants set back", lambda w: edit(w, grant_key(HOLDER), rev=0, changed=[]), ["grant.changed"]),
+    ("grants deleted", lambda w: drop(w, grant_key(HOLDER)), ["grant.gone"]),
+    ("grants inserted", insert_grant, ["grant.without_event"]),
+    ("model placed by hand", lambda w: edit(w, placement_key(MODEL), tags={"tier": "none"}), ["placement.changed"]),
+    ("placement deleted", lambda w: drop(w, placement_key(MODEL)), ["placement.gone"]),
+    ("access policies taken out", lambda w: edit(w, POLICIES_KEY, policies={}), ["access.changed"]),
+    ("access policies deleted", lambda w: drop(w, POLICIES_KEY), ["access.gone"]),
+    (
+        "access policy edited",
+        lambda w: edit(w, access_policy_key("low-alone", 2), text="permit (principal, action, resource);"),
+        ["access.text_changed"],
+    ),
+    ("access policy's text deleted", lambda w: drop(w, access_policy_key("low-alone", 1)), ["access.text_deleted"]),
     ("root's row changed", lambda w: edit(w, ROOT_KEY, files=other_root(w)), ["root.changed"]),
     ("root's row deleted", lambda w: drop(w, ROOT_KEY), ["root.gone"]),
     ("root metadata overwritten", lambda w: w.store.put("root/1.targets.json", b"{}"), ["object.overwritten"]),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from attestry.access.scopes import Placement
+from attestry.access.standing import Grant
 from attestry.domain.errors import IntegrityError, UnavailableError
 from attestry.domain.events import Event
 from attestry.domain.principal import registry_principal
@@ -16,9 +18,11 @@ from attestry.evidence.ledger_batch import Batch, LogState
 from attestry.evidence.note import Checkpoint, Verifier, open_note, sign_note
 from attestry.evidence.tlog import RightEdge, leaf_hash
 from attestry.ports import Delete, Key, Put, When
+from attestry.usecases.grants import give_grant
 from attestry.usecases.ledger import LedgerReader
 from attestry.usecases.ledger_head import COMMIT, leaf_key
 from attestry.usecases.people import add_person
+from attestry.usecases.placement import place_model
 from attestry.usecases.records import outbox_put
 from tests.fakes import LocalNoteSigner
 from tests.unit.ledger_world import (
@@ -388,6 +392,24 @@ def test_an_event_of_a_person_that_no_row_bears_out_never_enters_the_ledger(sequ
     assert not [k for k in world.meta.rows if k.partition == "OUTBOX"]
     reasons = [str(row["reason"]) for key, row in world.meta.rows.items() if key.partition == "CONFLICT"]
     assert any("no row bears out person.changed 1 of person/nobody" in reason for reason in reasons)
+
+
+def test_an_event_about_access_that_no_row_bears_out_never_enters_the_ledger() -> None:
+    world = World()
+    told: Any = {"reason": "asked for", "by": registry_principal("test"), "at": world.clock.now()}
+    give_grant(world.meta, "login/scoring", Grant("consumer", "registry"), **told)
+    place_model(world.meta, "a", Placement({"tier": "high"}), **told)
+    world.run()
+    size = len(check_leaves(world))
+    made_up = {"role": "admin", "scope": "registry", "until": "", "reason": "x"}
+    # The same time and number as the grant's own event, under the other kind.
+    forged(world, "grant.withdrawn", "grant/login/scoring", 1, {**made_up, "role": "consumer"})
+    forged(world, "grant.given", "grant/login/scoring", 2, made_up)
+    forged(world, "grant.given", "grant/login/mallory", 1, made_up)
+    forged(world, "model.placed", "placed/a", 2, Placement({"tier": "low"}).to_item())
+    forged(world, "access.published", "access", 1, {"name": "p", "number": 1, "sha256": "", "previous": "", "reason": "x"})
+    assert world.sequencer().run().conflicts == 5
+    assert len(check_leaves(world)) == size
 
 
 def test_a_root_that_was_never_published_never_enters_the_ledger() -> None:
