@@ -84,7 +84,7 @@ def who_can(request: Request) -> dict[str, Any]:
     """Tell who can do something to a model, or to the registry."""
     alias, model = request.query_text("alias", ""), request.query_text("model", "")
     told = access_review.who_can(world.meta, request.query_text("action"), model, world.clock.now(), alias=alias)
-    world.audit.allowed(request, "access.who_can", f"{told['action']} on {told['on']}")
+    world.audit.allowed(request, "access.review", f"{told['action']} on {told['on']}")
     return told
 
 
@@ -93,7 +93,7 @@ def check(request: Request) -> dict[str, Any]:
     asked = {name: request.query[name] for name in ("person", "login") if name in request.query}
     alias, model = request.query_text("alias", ""), request.query_text("model", "")
     if asked:
-        request.require("", "access.who_can")
+        request.require("", "access.review")
         standing = access_review.standing_of_subject(world.meta, read_subject(asked), world.clock.now())
     else:
         standing = request.standing

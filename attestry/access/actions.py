@@ -96,7 +96,7 @@ _ON_REGISTRY = {
     "GET /v1/access/grants": "access.list",
     "POST /v1/access/grants": "access.grant",
     "POST /v1/access/withdrawals": "access.withdraw",
-    "GET /v1/access/who-can": "access.who_can",
+    "GET /v1/access/who-can": "access.review",
     "GET /v1/access/check": "access.check",
     "GET /v1/access/policies": "access.policies",
     "POST /v1/access/policies": "access.publish",

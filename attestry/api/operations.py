@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attestry.api.access import ACCESS
 from attestry.api.acts import DECISIONS, MOVES, PREDICTIONS, SUBMISSIONS
 from attestry.api.administration import ADMINISTRATION
 from attestry.api.operation import Operation
@@ -27,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *PREDICTIONS,
     *EVIDENCE,
     *ADMINISTRATION,
+    *ACCESS,
 )
 
 BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}

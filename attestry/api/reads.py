@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attestry.api.access import STANDING
 from attestry.api.components import MODEL_ROW
 from attestry.api.operation import ALL, Operation, Parameter
 from attestry.api.schema import (
@@ -23,8 +24,10 @@ from attestry.api.schema import (
 
 VERSION = "/v1/models/{model}/versions/{number}"
 
+ME = {"allOf": [ref("Principal"), told({"access": told(STANDING)})]}
+
 MODELS = (
-    Operation("me.read", "GET", "/v1/me", "Tell who the caller is to the registry.", ref("Principal"), roles=ALL),
+    Operation("me.read", "GET", "/v1/me", "Tell who the caller is to the registry, and where which role counts for them.", ME, roles=ALL),
     Operation("models.list", "GET", "/v1/models", "List all models, by name.", told({"models": many(ref("ModelRow"))}), roles=ALL),
     Operation(
         "models.read",

@@ -25,6 +25,9 @@ READ = {
     "predictions.trace": ("", "?deep=true"),
     "predictions.bundle": ("", "?payload=true"),
     "ledger.read": ("?path=checkpoint",),
+    "access.review": ("?action=versions.decide&model={model}",),
+    "access.check": ("?action=versions.decide&model={model}", "?action=people.list"),
+    "access.placement": ("?model={model}",),
 }
 """Operation to the queries that it is asked with."""
 
@@ -79,6 +82,16 @@ ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
     ("people.add", "admin/alex", "/v1/people", {"person": "heidi", "logins": ["heidi"]}, 201),
     ("policies.replay", "auditor/grace", "/v1/policy-replay", {"document": {"name": "r", "rules": []}, "since": "2020-01-01"}, 200),
     ("models.refresh", "scientist/dana", "/v1/models/{model}/refresh", {"reason": "monthly"}, 202),
+    ("access.grant", "admin/alex", "/v1/access/grants", {"login": "scoring", "role": "consumer", "reason": "a service"}, 201),
+    ("access.withdraw", "admin/alex", "/v1/access/withdrawals", {"login": "scoring", "role": "consumer", "reason": "over"}, 200),
+    ("access.place", "admin/alex", "/v1/access/placements", {"model": "heart", "tags": {"tier": "low"}, "reason": "classified"}, 200),
+    (
+        "access.publish",
+        "admin/alex",
+        "/v1/access/policies",
+        {"name": "none", "text": 'forbid (principal, action == Attestry::Action::"root.publish", resource);', "reason": "for now"},
+        201,
+    ),
     ("versions.reproduce", "auditor/grace", "/v1/models/{model}/versions/1/reproduction", {"reason": "audit"}, 202),
 )
 
