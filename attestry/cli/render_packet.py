@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -30,13 +33,14 @@ def packet(of: Packet) -> RenderableType:
         for row in content["findings"]:
             found.add_row(*(text(row.get(k)) for k in ("what", "where", "expected", "found")))
         parts.append(found)
+    if "import" in content:
+        return Group(*parts, *_made_elsewhere(content["import"]), *_differences(of))
     gates = table("gate", "rule", "threshold", "value", "outcome", "why", title="gates")
     for gate in content["gates"]:
         cells = (text(gate.get(k)) for k in ("name", "rule", "threshold", "value"))
         gates.add_row(*cells, text("passed" if gate.get("passed") else "failed"), text(gate.get("reason")))
     parts.append(gates)
-    if of.compared_with:
-        parts += [Text(f"difference to {of.compared_with}", style="bold"), differences(content["differences"])]
+    parts += _differences(of)
     made_of = {
         "revision": lineage["code"]["revision"],
         **{f"source {s['name']}": s["sha256"] for s in lineage["source_data"]},
@@ -47,3 +51,32 @@ def packet(of: Packet) -> RenderableType:
     for row in content["records"]:
         records.add_row(*(text(row.get(k)) for k in ("stage", "attempt", "outcome", "rows", "sha256")))
     return Group(*parts, Text("made of", style="bold"), facts(made_of), records)
+
+
+def _differences(of: Packet) -> list[RenderableType]:
+    if not of.compared_with:
+        return []
+    return [Text(f"difference to {of.compared_with}", style="bold"), differences(of.content["differences"])]
+
+
+def _made_elsewhere(told: Mapping[str, Any]) -> list[RenderableType]:
+    """Return what is verified and what is claimed of an imported version, apart from each other."""
+    verified, claimed, mlmodel = told["verified"], told["claimed"], told["mlmodel"]
+    files = table("file", "bytes", "SHA-256", title="verified")
+    for file in verified["files"]:
+        files.add_row(*(text(file[k]) for k in ("path", "size", "sha256")))
+    reading = mlmodel.get("reading") or {}
+    said = {
+        "source": claimed["source"],
+        "run": claimed["run"]["id"],
+        "experiment": claimed["run"]["experiment"],
+        "parameters": claimed["run"]["params"],
+        "metrics": claimed["run"]["metrics"],
+        "description": claimed["description"],
+        "flavours": sorted(reading.get("flavors", {})),
+        "requirements": reading.get("requirements"),
+        "MLmodel could not be read": mlmodel.get("problem"),
+    }
+    shown = {name: value for name, value in said.items() if value}
+    warning = Text("made elsewhere: nothing of it was processed, trained or judged here", style="bold")
+    return [warning, files, Text("claimed, which nobody here saw", style="bold"), facts(shown), text(told["serving"])]

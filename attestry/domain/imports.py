@@ -153,6 +153,11 @@ class ImportDocument:
         check_files([(f.path, f.size) for f in self.files])
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Return path to size in bytes."""
+        return {f.path: f.size for f in self.files}
+
+    @property
     def total_bytes(self) -> int:
         """Return the size of all files."""
         return sum(f.size for f in self.files)

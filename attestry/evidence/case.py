@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from attestry.domain.imports import ImportDocument
 from attestry.domain.manifest_record import Manifest
 from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.bundle import Bundle
@@ -108,7 +109,8 @@ class Case:
         entries: all events, by their leaves, pending ones last.
         moves: the moves of the version, by their number.
         artifact: the artifact manifest.
-        manifest: the manifest.
+        manifest: the manifest; None of an imported version.
+        imported: the import document of a version that was made elsewhere.
         mapping: the same, with its defaults, as JSON values.
         records: stage to the record of its success, or of the judgement that rejected the version.
         packet: what the decision packet says.
@@ -131,6 +133,7 @@ class Case:
     moves: tuple[Attested, ...] = ()
     artifact: ArtifactManifest | None = None
     manifest: Manifest | None = None
+    imported: ImportDocument | None = None
     mapping: Mapping[str, Any] = field(default_factory=dict)
     records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     packet: Mapping[str, Any] = field(default_factory=dict)
@@ -190,6 +193,20 @@ class Case:
         if self.artifact is None:
             raise MissingError("the artifact manifest is not known")
         return self.artifact
+
+    def was_imported(self) -> bool:
+        """Return whether the version was made elsewhere, by its first move.
+
+        Raises:
+            MissingError: not all moves are known.
+        """
+        return self.need_moves()[0].entry.kind == "version.imported"
+
+    def need_import(self) -> ImportDocument:
+        """Return the import document."""
+        if self.imported is None:
+            raise MissingError("the import document is not known")
+        return self.imported
 
     def need_manifest(self) -> Manifest:
         """Return the manifest."""

@@ -3,7 +3,7 @@
 Rules:
 
 - The policy is the manifest's, or stricter: a registry may ask for signatures where the manifest does not. It was logged
-  before the evaluation and stands in the packet.
+  before the evaluation and stands in the packet. Of an imported version it is the import document's.
 - The approval is opened once, and again only after it has lapsed or failed; each opening has a packet and decisions of its own.
 - Every decision rests on the packet that was frozen when the approval opened, and names version digest, stage, policy,
   packet and the transition that opened it, so that it serves nowhere else.
@@ -33,7 +33,8 @@ from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError
 from attestry.domain.requirements import check_fills, missing
 from attestry.domain.stages import LAPSED
 from attestry.evidence.case import Attested, Case, Entry
-from attestry.evidence.checks_moves import PLACINGS, REGISTERED
+from attestry.evidence.checks_import import policy_of_import
+from attestry.evidence.checks_moves import FIRST, PLACINGS
 from attestry.evidence.checks_person_keys import check_key
 from attestry.evidence.checks_version import policy_of
 from attestry.evidence.digests import is_sha256, sha256_hex
@@ -59,8 +60,7 @@ def check_approvals(case: Case) -> str:
         if decisions or any(case.moved(kind) for kind in PLACINGS):
             raise IntegrityError("the version was decided on, or deployed, although its approval was never opened")
         return "the approval has not been opened"
-    judged: Mapping[str, Any] = case.records.get("VALIDATION", {}).get("criteria", {})
-    policy = policy_of(case.need_manifest(), logged=judged.get("policy_sha256"))
+    policy = _policy(case)
     if any(m.entry.sequence < opened[0].entry.sequence for m in decisions):
         raise IntegrityError("the version was decided on before its approval was opened, or before it was judged again")
     told: list[dict[str, Any]] = []
@@ -78,6 +78,14 @@ def check_approvals(case: Case) -> str:
     lapsed = [m.entry for m in case.moved(LAPSED)]
     ended = "".join(f"; that approval lapsed: {e.data['reason']} ({e.place})" for e in lapsed)
     return f"approved by {', '.join(names)} on packet {packet[:16]}{ended}" if approved else "not approved"
+
+
+def _policy(case: Case) -> ApprovalPolicy:
+    """Return the policy that the version stands under: by its manifest, or by its import document."""
+    if case.was_imported():
+        return policy_of_import(case)
+    judged: Mapping[str, Any] = case.records.get("VALIDATION", {}).get("criteria", {})
+    return policy_of(case.need_manifest(), logged=judged.get("policy_sha256"))
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def _check_terms(approved: Entry, decisions: Sequence[Attested], policy: Approva
 
 def submitters_of(case: Case) -> set[str]:
     """Return who stands behind the version: who submitted the candidate or claimed it, who asked for a refresh, who brought its data."""
-    moves = [m.entry for m in case.need_moves() if m.entry.kind in (REGISTERED, "submission.claimed")]
+    moves = [m.entry for m in case.need_moves() if m.entry.kind in (*FIRST, "submission.claimed")]
     cause = moves[0].data.get("cause") or {} if moves else {}
     behind = {m.event["principal"]["person"] for m in moves} | {cause.get("submitter"), *cause.get("barred", ())}
     return {str(person) for person in behind if person}
@@ -189,8 +197,9 @@ def _check_packet(case: Case, opening: _Opening, policy: ApprovalPolicy) -> Pack
         "transition": opened.sequence,
         "policy": policy.to_item(),
         "policy_sha256": policy.digest,
-        "metrics": validation.get("metrics"),
-        "gates": validation.get("gates"),
+        # Nothing judged a version that was made elsewhere, whatever is claimed of it.
+        "metrics": {} if case.was_imported() else validation.get("metrics"),
+        "gates": [] if case.was_imported() else validation.get("gates"),
     }
     wrong = sorted(name for name, value in expected.items() if said[name] != value)
     if wrong:

@@ -6,6 +6,8 @@ Rules:
   nothing but an approval makes a version APPROVED (or gives that standing back to it), nothing but a deployment DEPLOYED.
 - No stage is passed over: one begins behind the stage before it, or again where it had failed; one that is done again takes the version
   back to the stage before it.
+- A version that was made elsewhere begins IMPORTED and goes on with its approval: it passes no stage in which something would be processed,
+  trained or judged; and no other version is ever IMPORTED.
 - Nothing begins, is approved or put in place between a hold and the move that ends it.
 - Each event names an attestation that is there; no attestation is there that no event names.
 - An attestation counts by a key that the trusted root names, valid at the ledger time of the event, of a function that
@@ -33,6 +35,10 @@ from attestry.evidence.trusted_root import require_may_sign
 from attestry.evidence.verdict import Found, MissingError, Outcome
 
 REGISTERED: Final = "candidate.registered"
+IMPORTED: Final = "version.imported"
+FIRST: Final = (REGISTERED, IMPORTED)
+"""What a version begins with."""
+
 ENDS: Final = ("version.killed", "version.retired")
 DEPLOYMENTS: Final = ("version.deployed", "version.rolled_back")
 PLACINGS: Final = (*DEPLOYMENTS, "version.canaried", "version.shadowed")
@@ -41,6 +47,7 @@ PLACINGS: Final = (*DEPLOYMENTS, "version.canaried", "version.shadowed")
 _SAME: Final = None
 _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     REGISTERED: ("SUCCEEDED", "CANDIDATE"),
+    IMPORTED: ("RUNNING", "CANDIDATE"),
     "stage.started": ("RUNNING", _SAME),
     "stage.succeeded": ("SUCCEEDED", _SAME),
     "stage.failed": ("FAILED", _SAME),
@@ -104,9 +111,10 @@ def check_moves(case: Case) -> Found | str:
     if len({e.sequence for e in entries}) != len(entries):
         raise IntegrityError("two moves have the same number")
     _check_chain(entries, gaps=bool(missing))
+    _check_origin(entries)
     _check_digests(entries, index.version_digest)
     absent = [e for e in entries if f"attestations/{e.data['attestation']}.json" not in case.need_bundle().files]
-    first = entries[0] if entries[0].kind == REGISTERED else None
+    first = entries[0] if entries[0].kind in FIRST else None
     # What is there is judged although something is not: a contradiction outweighs a gap.
     moves = tuple(_attested(case, e, str(first.data["candidate"])) for e in entries if e not in absent) if first else ()
     if missing:
@@ -156,7 +164,7 @@ def _check_chain(entries: list[Entry], *, gaps: bool) -> None:
         move, _ = MoveFacts.from_event(entry.event)
         where = f"move {entry.sequence} ({entry.kind})"
         follows = before is not None and before.sequence + 1 == entry.sequence
-        if (entry.sequence == 1) != (entry.kind == REGISTERED) or (entry.sequence == 1) != (move.origin is None):
+        if (entry.sequence == 1) != (entry.kind in FIRST) or (entry.sequence == 1) != (move.origin is None):
             raise IntegrityError(f"{where} is no beginning, or no continuation")
         if before is not None and follows and dict(move.origin or {}) != dict(before.data["to"]):
             raise IntegrityError(f"{where} does not begin where move {before.sequence} ended")
@@ -188,7 +196,7 @@ def _check_kind(where: str, kind: str, origin: Mapping[str, Any], to: Mapping[st
 def _check_order(where: str, entry: Entry, origin: Mapping[str, Any]) -> None:
     """Check that a move does not pass over a stage."""
     to = str(entry.data["to"]["stage"])
-    if entry.kind == REGISTERED or (to == origin["stage"] and entry.kind not in ("stage.started", "stage.reopened")):
+    if entry.kind in FIRST or (to == origin["stage"] and entry.kind not in ("stage.started", "stage.reopened")):
         return
     try:
         at, status, stage = Stage(origin["stage"]), Status(origin["status"]), Stage(to)
@@ -219,12 +227,28 @@ def _held(where: str, entry: Entry, origin: Mapping[str, Any], *, held: bool) ->
     return held
 
 
+def _check_origin(entries: list[Entry]) -> None:
+    """Check that a version which was made elsewhere passes no stage of ours, and that no other one is IMPORTED."""
+    if entries[0].sequence != 1:
+        return
+    imported = entries[0].kind == IMPORTED
+    for entry in entries:
+        stage = str(entry.data["to"]["stage"])
+        if imported and stage not in ("IMPORTED", "APPROVAL", "DEPLOYMENT"):
+            raise IntegrityError(f"move {entry.sequence} ({entry.kind}) leads to {stage}, and the version was made elsewhere")
+        if not imported and stage == "IMPORTED":
+            raise IntegrityError(f"move {entry.sequence} ({entry.kind}) leads to IMPORTED, and the version was made here")
+        ends = entry.kind in ("stage.succeeded", "stage.failed") and stage == "IMPORTED"
+        if ends and (entry.data["from"] or {}).get("status") != "RUNNING":
+            raise IntegrityError(f"move {entry.sequence} ({entry.kind}) ends an import that had ended")
+
+
 def _check_digests(entries: list[Entry], version_digest: str) -> None:
     named = {str(e.data["version_digest"]) for e in entries} - {""}
     if named and named != {version_digest}:
         raise IntegrityError(f"the moves name the version digest {', '.join(sorted(named))}, the bundle {version_digest or 'none'}")
     if version_digest and not named:
-        raise MissingError("no move names the version digest: TRAINING has not succeeded, as far as the bundle tells")
+        raise MissingError("no move names the version digest: neither TRAINING nor an import has succeeded, as far as the bundle tells")
 
 
 def _signers(case: Case) -> set[str]:

@@ -46,9 +46,9 @@ FIELDS: Final[Mapping[str, type]] = {
 }
 """Field of a packet to the type of its value; `compared_with` is empty where no version was deployed."""
 
-OPTIONAL: Final[Mapping[str, type]] = {"cause": dict, "conflicts": list, "reproductions": list}
-"""Fields that a packet may lack: why the version was made, what came out when its recipe was run again (former ones), and who has a
-conflict of interest (where nobody has)."""
+OPTIONAL: Final[Mapping[str, type]] = {"cause": dict, "conflicts": list, "import": dict, "reproductions": list}
+"""Fields that a packet may lack: why the version was made, what came out when its recipe was run again (former ones), who has a
+conflict of interest (where nobody has), and what is verified and what claimed of a version that was made elsewhere."""
 
 AT_OPENING: Final = ("opened", "reproductions", "compared_with", "differences", "findings", "conflicts")
 """Fields that tell of the moment; the others follow from the version and cannot differ between two tries."""

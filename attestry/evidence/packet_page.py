@@ -62,11 +62,9 @@ def render_page(packet: Packet) -> bytes:
         _head(packet),
         _asked(packet),
         _findings(content["findings"]),
-        _gates(content),
-        _metrics(content),
+        *(_import(content["import"]) if "import" in content else [_gates(content), _metrics(content)]),
         _differences(packet),
-        _data(content["lineage"]),
-        _training(content["lineage"]),
+        *([] if "import" in content else [_data(content["lineage"]), _training(content["lineage"])]),
         _section("Recorded runs", _records(content["records"])),
         _section("Deployment, once approved", _facts(content["deployment"])),
         _foot(packet),
@@ -108,7 +106,9 @@ def _submitter(submitter: Mapping[str, Any]) -> str:
 
 def _asked(packet: Packet) -> str:
     content, policy = packet.content, packet.content["policy"]
-    if policy.get("automatic"):
+    if policy.get("automatic") and "import" in content:
+        asked = "The model is open: this version is approved by itself. Nobody is asked, and no gate judged it."
+    elif policy.get("automatic"):
         asked = "The manifest's policy approves this version by itself, because every gate is passed. Nobody is asked."
     else:
         count, roles = int(policy.get("count") or 1), " or ".join(str(r) for r in policy.get("roles", []))
@@ -163,6 +163,43 @@ def _metrics(content: Mapping[str, Any]) -> str:
         for name in [*metrics, *(n for n in before if n not in metrics)]
     )
     return _section("Metrics", _table(columns, rows), "Computed by the registry on the hold-out, which training never received.")
+
+
+def _import(told: Mapping[str, Any]) -> list[str]:
+    """Return the sections of a version that was made elsewhere: what is verified and what is claimed stand apart."""
+    verified, claimed, mlmodel = told["verified"], told["claimed"], told["mlmodel"]
+    run, reading = claimed["run"], mlmodel.get("reading") or {}
+    files = ([_text(f["path"]), _text(f["size"]), _code(f["sha256"])] for f in verified["files"])
+    more = verified["count"] - len(verified["files"])
+    warning = (
+        "This version was made elsewhere. Nothing of it was processed, trained or judged here: no gate was applied, and the registry "
+        "computed no metric. Files such as pickles run code when they are loaded; the registry has never loaded them."
+    )
+    says = {
+        "Where from": claimed["source"],
+        "Run": run["id"],
+        "Experiment": run["experiment"],
+        "Description": claimed["description"],
+        "Tags": claimed["tags"],
+    }
+    model = {
+        "Flavours": sorted(reading.get("flavors", {})),
+        "Python": reading.get("python_version"),
+        "Loaded by": reading.get("loader_module"),
+        "Requirements": reading.get("requirements"),
+        "Signature": reading.get("signature"),
+        "Could not be read": mlmodel.get("problem"),
+        "SHA-256 of the file": _Code(mlmodel.get("sha256")),
+    }
+    note = "Digested by the registry while it froze them." + (f" {more} further files are in the artifact manifest." if more else "")
+    return [
+        f'<div class="box bad"><strong class="bad">Made elsewhere</strong><p>{_text(warning)}</p></div>',
+        _section("Verified: the files", _table(("path", "bytes", "SHA-256"), files), note),
+        _section("Claimed: where they come from", _facts(says), "The word of who imported it. Nobody here saw the run."),
+        _section("Claimed: parameters", _facts(run["params"], exact=True)),
+        _section("Claimed: metrics", _facts(run["metrics"], exact=True), "Not computed by the registry; no gate rests on them."),
+        _section("Claimed: the MLmodel file", _facts(model) if mlmodel else '<p class="note">None.</p>'),
+    ]
 
 
 def _differences(packet: Packet) -> str:

@@ -5,6 +5,7 @@
 | PROCESSING or TRAINING has succeeded | SLSA provenance v1 |
 | VALIDATION has succeeded or rejected | in-toto test-result v0.1 |
 | a decision of people or of the policy | `urn:attestry:predicate:approval:v1` |
+| the files of a version that was made elsewhere are frozen | `urn:attestry:predicate:import:v1` |
 | a version's recipe was run again | `urn:attestry:predicate:reproduction:v1` |
 | a version was put in place, as canary or shadow too | `urn:attestry:predicate:deployment:v1` |
 | every other move | `urn:attestry:predicate:transition:v1` |
@@ -13,8 +14,8 @@ Rules:
 - Each attestation carries the whole move: predicates of ours at their top, beside `content` for what only they say; predicates of others
   in the extension field `attestry_move`, which their readers pass over.
 - The move is the event without the digest of its own attestation; `check_attestation` requires that the two are equal.
-- The subject is the version (its URN and version digest) from the success of TRAINING on. Before, it is the candidate; for the success of
-  PROCESSING it is the data sets that it made, the training set first.
+- The subject is the version (its URN and version digest) from the success of TRAINING, or of IMPORTED, on. Before, it is the candidate; for
+  the success of PROCESSING it is the data sets that it made, the training set first.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 TRANSITION: Final = "urn:attestry:predicate:transition:v1"
 APPROVAL: Final = "urn:attestry:predicate:approval:v1"
 DEPLOYMENT: Final = "urn:attestry:predicate:deployment:v1"
+IMPORT: Final = "urn:attestry:predicate:import:v1"
 REPRODUCTION: Final = "urn:attestry:predicate:reproduction:v1"
 
 MOVE_FIELD: Final = "attestry_move"
 CANDIDATE: Final = "candidate"
 """Name of the subject before there is a version digest."""
 
-_OURS = frozenset({TRANSITION, APPROVAL, DEPLOYMENT, REPRODUCTION})
+_OURS = frozenset({TRANSITION, APPROVAL, DEPLOYMENT, IMPORT, REPRODUCTION})
 _EVENT_FIELDS = frozenset({"format", "id", "kind", "subject", "sequence", "at", "principal", "data"})
 _EVENT_DATA = ("from", "to", "reason", "evidence", "version_digest")
 RESERVED: Final = frozenset({*_EVENT_DATA, "attestation"})
@@ -161,6 +163,8 @@ def predicate_type(kind: str, stage: str) -> str:
     """Return the type of predicate that attests a move of this kind into this stage."""
     if kind == "stage.succeeded" and stage in (Stage.PROCESSING, Stage.TRAINING):
         return PROVENANCE
+    if kind == "stage.succeeded" and stage == Stage.IMPORTED:
+        return IMPORT
     if kind in ("stage.succeeded", "version.rejected") and stage == Stage.VALIDATION:
         return TEST_RESULT
     if kind in ("approval.given", "version.approved", "version.rejected"):
@@ -234,6 +238,8 @@ def check_attestation(statement: Statement, event: Mapping[str, Any], *, candida
         raise IntegrityError(f"the attestation of {move.kind} is about {', '.join(s.name for s in statement.subjects)}, something else")
     if expected == PROVENANCE:
         _require_record(content, move)
+    if expected == IMPORT and content.get("record") != move.evidence:
+        raise IntegrityError("the attestation of the import names another record than the event")
     if expected == REPRODUCTION and sha256_hex(canonical_bytes(content)) != move.evidence:
         raise IntegrityError("the comparison that is attested is not the one that the event names")
     if expected == TEST_RESULT and content.get("result") != ("PASSED" if move.kind == "stage.succeeded" else "FAILED"):

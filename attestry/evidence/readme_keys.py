@@ -2,7 +2,7 @@
 
 A trusted root names keys of years. The ledger's key is the one that the checkpoint's signature line names, valid at the checkpoint's
 time; the delegator the one that the delegation names, valid when its event was logged; the artifact signer the one that `model.sig` names,
-valid when the success of TRAINING was logged. Nothing is verified here: that is what the commands are for.
+valid when the success of TRAINING, or of an import, was logged. Nothing is verified here: that is what the commands are for.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _delegator(root: TrustedRoot, token: str, events: list[tuple[bool, str, Mapp
 
 def _artifact(root: TrustedRoot, signature: bytes, events: list[tuple[bool, str, Mapping[str, Any]]]) -> NamedKey:
     hint = json.loads(signature)["verificationMaterial"]["publicKey"]["hint"]
-    at = [at for _, at, e in events if e["kind"] == "stage.succeeded" and e["data"]["to"]["stage"] == "TRAINING"][-1]
+    at = [at for _, at, e in events if e["kind"] == "stage.succeeded" and e["data"]["to"]["stage"] in ("TRAINING", "IMPORTED")][-1]
     named = [k for k in root.artifact_signers if key_hint(k.der) == hint and k.is_valid_at(at)]
     return NamedKey(named[-1] if named else None, at)
 

@@ -21,6 +21,7 @@ from attestry.domain.conditions import Terms
 from attestry.evidence.bundle import BundleIndex
 
 NOTHING: Final = "-"
+_SUBMITTING: Final = ("candidate.registered", "version.imported", "submission.claimed")
 _SPECIAL: Final = frozenset("\\`*_{}[]<>#|~")
 _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """Control characters, and characters that are not seen or change the order of others. Spelled out, since what Python takes for
@@ -56,6 +57,11 @@ class Sources:
         return self.json("version/manifest.json")
 
     @cached_property
+    def imported(self) -> Mapping[str, Any]:
+        """Return the import document of a version that was made elsewhere, or an empty mapping."""
+        return self.json("version/import.json")
+
+    @cached_property
     def packet(self) -> Mapping[str, Any]:
         """Return the decision packet, or an empty mapping."""
         return self.json("version/packet.json")
@@ -87,10 +93,7 @@ def render_report(index: BundleIndex, files: Mapping[str, bytes]) -> str:
         _head(sources),
         _summary(sources),
         *([_prediction(sources)] if index.kind == "prediction" else []),
-        _data(sources),
-        _code(sources),
-        _training(sources),
-        _judgement(sources),
+        *([made_elsewhere(sources)] if sources.imported else [_data(sources), _code(sources), _training(sources), _judgement(sources)]),
         _approval(sources),
         _promotion(sources),
         _limits(),
@@ -110,7 +113,7 @@ def _head(s: Sources) -> str:
 
 
 def _summary(s: Sources) -> str:
-    about = s.manifest.get("model", {})
+    about = s.packet.get("about", {}) if s.imported else s.manifest.get("model", {})
     last = s.moves[-1] if s.moves else None
     to = last[2]["data"]["to"] if last else {}
     rows = [
@@ -119,7 +122,10 @@ def _summary(s: Sources) -> str:
         ("Owner, team, risk tier", ", ".join(plain(about.get(k)) for k in ("owner", "team", "risk_tier"))),
         ("Version", f"{s.index.number}"),
         ("Version digest", f"`{s.index.version_digest or NOTHING}`"),
-        ("Submitted by", "; ".join(_who(e) for _, _, e in s.moves_of("candidate.registered", "submission.claimed")) or NOTHING),
+        (
+            "Submitted by",
+            "; ".join(_who(e) for _, _, e in s.moves_of("candidate.registered", "version.imported", "submission.claimed")) or NOTHING,
+        ),
         ("Approved by", "; ".join(_who(e) for _, _, e in s.moves_of("approval.given", "version.approved")) or "nobody"),
         ("Put in place by", "; ".join(_who(e) for _, _, e in s.moves_of("version.deployed", "version.rolled_back")) or "nobody"),
         (
@@ -130,7 +136,7 @@ def _summary(s: Sources) -> str:
     ended = s.moves_of("version.killed", "version.retired")
     if ended:
         rows.append(("Revoked", "; ".join(f"{e['kind']} by {_who(e)} at {at}: {plain(e['data']['reason'])}" for _, at, e in ended)))
-    return section("In short", table(("", ""), rows), "version/manifest.json", "ledger/leaves/")
+    return section("In short", table(("", ""), rows), "version/packet.json" if s.imported else "version/manifest.json", "ledger/leaves/")
 
 
 def _prediction(s: Sources) -> str:
@@ -221,6 +227,31 @@ def _machine(record: Mapping[str, Any]) -> str:
         return ", ".join(part for part in (machines, f"{plain(ran.get('billable_seconds'))} s billed", plain(ran.get("job_arn"))) if part)
     resources = record["resources"]["configured"]
     return f"{plain(resources.get('memory_mib'))} MiB, {plain(resources.get('vcpu'))} vCPU"
+
+
+def made_elsewhere(s: Sources) -> str:
+    """Return the section of a version that was made elsewhere, in the place of those on data, code, training and judgement."""
+    claimed, record = s.imported.get("claimed", {}), s.record("IMPORTED")
+    run, mlmodel = claimed.get("run", {}), record.get("claimed", {}).get("mlmodel", {})
+    verified = record.get("verified", {})
+    reading = mlmodel.get("reading", {})
+    rows = [
+        ("Files, digested by the registry", f"{plain(verified.get('files'))} of {plain(verified.get('bytes'))} bytes in all"),
+        ("Where they come from, as claimed", plain(claimed.get("source"))),
+        ("Run, as claimed", ", ".join(plain(run.get(k)) for k in ("id", "experiment"))),
+        ("Metrics, as claimed", plain(run.get("metrics")) if run.get("metrics") else NOTHING),
+        ("Flavours, as the MLmodel file says", ", ".join(plain(f) for f in sorted(reading.get("flavors", {}))) or NOTHING),
+        ("SHA-256 of the MLmodel file", f"`{plain(mlmodel.get('sha256'))}`"),
+    ]
+    listed = [(plain(f.get("path")), plain(f.get("size"))) for f in s.imported.get("files", [])]
+    body = (
+        "This version was made elsewhere and imported. Nothing of it was processed, trained or judged here: no gate was applied, and no\n"
+        "metric was computed by the registry. What is called claimed is the word of who imported it.\n\n"
+        + table(("", ""), rows)
+        + "\n\n"
+        + table(("file", "bytes"), listed)
+    )
+    return section("Where it comes from", body, "version/import.json", "version/records/", "attestations/ (import)")
 
 
 def _judgement(s: Sources) -> str:

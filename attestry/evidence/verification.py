@@ -154,7 +154,8 @@ def _check_artifact(case: Case) -> Found | str:
     told = check_artifact(case)
     if case.artifact is None:
         return told
-    trained = case.moved("stage.succeeded", "TRAINING")
+    made = "IMPORTED" if case.was_imported() else "TRAINING"
+    trained = case.moved("stage.succeeded", made)
     if not trained:
         raise IntegrityError("there is an artifact, and no move that made it")
     signature = case.take("version/model.sig")
@@ -162,7 +163,7 @@ def _check_artifact(case: Case) -> Found | str:
         raise MissingError("version/model.sig, the signature over the version's files, is not in the bundle")
     end = trained[-1].entry
     if sha256_hex(signature) != end.data.get("oms_sha256"):
-        raise IntegrityError("version/model.sig is not the signature that the success of TRAINING names")
+        raise IntegrityError(f"version/model.sig is not the signature that the success of {made} names")
     key = check_signature(signature, case.artifact, [k for k in case.need_root().artifact_signers if k.is_valid_at(end.at)])
     return f"{told}; signed for model_signing by {key.fingerprint[:16]}"
 

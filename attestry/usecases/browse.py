@@ -11,6 +11,8 @@ from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.findings import findings_of
+from attestry.usecases.import_facts import describe_import
+from attestry.usecases.import_version import read_import_document
 from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
@@ -71,6 +73,8 @@ def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
 def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
     """Return all that is recorded of a version: head, manifest, transitions, runs of stages, decisions, and open findings.
 
+    Of an imported version, `import` (`attestry.usecases.import_facts`) stands in the place of `manifest_content`, which is None.
+
     Raises:
         NotFoundError: no such version.
         IntegrityError: the manifest is not the one that was registered.
@@ -82,13 +86,19 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
     version = Version.from_item(head)
     return {
         **_shown(head),
-        "manifest_content": load_registered_manifest(store, version).to_mapping(),
+        **_content(meta, store, version),
         "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
         "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
         "reproductions": [_shown(r) for r in rows if r["sk"].startswith("REPRODUCTION#")],
         "findings": findings_of(meta, model, number),
     }
+
+
+def _content(meta: MetaStore, store: ObjectStore, version: Version) -> dict[str, Any]:
+    if version.imported:
+        return {"manifest_content": None, "import": describe_import(meta, store, version)}
+    return {"manifest_content": load_registered_manifest(store, version).to_mapping()}
 
 
 def diff_versions(meta: MetaStore, store: ObjectStore, model: str, before: int, after: int) -> list[dict[str, Any]]:
@@ -150,6 +160,27 @@ def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name
     return {"set": name, "digests": {d.name: d.digest for d in chosen}, "files": files}
 
 
+def list_files(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
+    """Return the frozen files of a version, each with its digest and a URL that reads exactly the recorded bytes.
+
+    Whoever downloads them checks each against the artifact manifest, which is among them, and that against the version digest.
+
+    Returns:
+        `{"model", "version", "version_digest", "files": [{"path", "sha256", "size", "url"}]}`; paths as below `frozen/`.
+
+    Raises:
+        NotFoundError: no such version, or nothing is frozen yet.
+    """
+    version = load_version(meta, model, number)
+    if version.artifact is None:
+        raise NotFoundError(f"{version.reference} has no frozen files: it is in {version.stage} {version.status}")
+    files = [
+        {"path": f.path, "sha256": f.sha256, "size": f.size, "url": store.presign_get(f.key, f.version_id, seconds=URL_SECONDS)}
+        for f in (version.artifact, *version.frozen)
+    ]
+    return {"model": model, "version": number, "version_digest": version.version_digest, "files": files}
+
+
 def current_pointer(meta: MetaStore, model: str, environment: str) -> dict[str, Any]:
     """Return what is deployed in an environment.
 
@@ -160,6 +191,10 @@ def current_pointer(meta: MetaStore, model: str, environment: str) -> dict[str, 
 
 
 def _sections(store: ObjectStore, version: Version) -> dict[str, Any]:
+    if version.imported:
+        claimed = read_import_document(store, version).request.claimed
+        files = {f.path: f.sha256 for f in version.frozen if f.path.startswith("model/")}
+        return {"claimed": claimed, "files": files, "settings": {"approval": dict(version.approval_policy)}}
     manifest = load_manifest(store, version).to_mapping()
     return {
         "metrics": dict(version.metrics),

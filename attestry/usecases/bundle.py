@@ -184,7 +184,8 @@ class BundleMaker:
         """Add what a version consists of, and return its rows."""
         rows = self._meta.query(version_key(version.model, version.number).partition)
         manifest, artifact, packet = version.manifest, version.artifact, version.packet
-        self._add(collected, "version/manifest.json", manifest.key, manifest.version_id)
+        content = "version/import.json" if version.imported else "version/manifest.json"
+        self._add(collected, content, manifest.key, manifest.version_id)
         if artifact is not None:
             self._add(collected, "version/artifact-manifest.json", artifact.key, artifact.version_id)
             self._add(collected, "version/model.sig", f"{version.folder}/evidence/model.sig", None)

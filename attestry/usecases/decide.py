@@ -231,7 +231,8 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
         raise UnprovenIdentityError(f"{version.reference} is not approved before a person has claimed it: its submitter is unproven")
     by = registry_principal("approval-policy")
     packet, policy = _packet_and_policy(store, version)
-    act = _Act(Verdict.APPROVE, by.login, by, "the manifest's policy approves what passes all gates", at, packet, policy)
+    why = "its model is open: no person is asked" if version.imported else "the manifest's policy approves what passes all gates"
+    act = _Act(Verdict.APPROVE, by.login, by, why, at, packet, policy)
     act = replace(act, terms=_terms(version, act, ()))
     if not _commit(meta, attestor, version, act, (), complete=True):
         head = load_version(meta, version.model, version.number)

@@ -32,6 +32,7 @@ from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, named_in, number_in, rollout_in, vacate
 from attestry.usecases.records import Move, approval_key, load_version, model_key, move_writes, pointer_key, transition_key
 from attestry.usecases.rollout_places import forget_rollouts, leave_writes
+from attestry.usecases.serving import NOT_SERVED
 
 TRIES = 8
 MAX_ERROR = 2000
@@ -90,6 +91,8 @@ def require_deployable(version: Version, at: datetime) -> None:
         raise ConflictError(f"{version.reference} stands {version.standing}; `attestry rollout {version.model}` finishes or halts it")
     if is_reproduction(version.cause):
         raise ConflictError(f"{version.reference} was made to reproduce another version and is never deployed")
+    if version.imported and version.approved:
+        raise ConflictError(f"{version.reference} is {NOT_SERVED}")
     if not version.approved or version.standing not in DEPLOYABLE or not version.version_digest:
         raise ConflictError(f"{version.reference} stands {version.standing} and is not approved for deployment")
 

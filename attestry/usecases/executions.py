@@ -17,7 +17,12 @@ from attestry.usecases.records import load_version, version_key
 
 
 def start_attempt(pipeline: Pipeline, version: Version) -> str:
-    """Start the version's latest attempt and return the execution's ARN; the same again is harmless."""
+    """Start the version's latest attempt and return the execution's ARN; the same again is harmless.
+
+    Raises:
+        ConflictError: the version was imported, so no pipeline makes it.
+    """
+    version.require_made_here()
     name = name_execution(version.model, version.number, version.attempt, version.candidate)
     return pipeline.start(name, {"model": version.model, "version": version.number, "attempt": version.attempt})
 
@@ -57,8 +62,10 @@ def start_next_attempt(meta: MetaStore, pipeline: Pipeline, version: Version) ->
 def go_on(meta: MetaStore, pipeline: Pipeline, version: Version) -> bool:
     """Start the version again where it stands between two stages and no execution takes it on; False where there is nothing to start.
 
+    An imported version is taken on by no execution: the gate opens its approval, and a person has it deployed.
+
     Raises:
         ConflictError: the version moved meanwhile.
     """
     between = version.status is Status.SUCCEEDED and version.stage is not Stage.DEPLOYMENT and version.standing is not Standing.RETIRED
-    return between and not version.held and start_again(meta, pipeline, version)
+    return between and not version.imported and not version.held and start_again(meta, pipeline, version)

@@ -22,6 +22,7 @@ from attestry.evidence.packet_page import render_page
 from attestry.ports import MetaStore, ObjectStore
 from attestry.usecases.browse import compare_versions
 from attestry.usecases.conflicts import conflicts_at_opening
+from attestry.usecases.import_facts import packet_parts
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.pointer import number_in
 from attestry.usecases.records import load_version, pointer_key, version_key
@@ -90,8 +91,7 @@ def open_findings(meta: MetaStore, model: str, number: int) -> list[dict[str, st
 
 
 def _collect(meta: MetaStore, store: ObjectStore, version: Version, transition: int, at: datetime) -> dict[str, Any]:
-    manifest = load_manifest(store, version)
-    mapping = manifest.to_mapping()
+    made = packet_parts(meta, store, version) if version.imported else _made_here(store, version)
     pointer = meta.get(pointer_key(version.model, version.deployment_environment))
     number = number_in(pointer)
     deployed = load_version(meta, version.model, number) if number is not None else None
@@ -115,16 +115,25 @@ def _collect(meta: MetaStore, store: ObjectStore, version: Version, transition: 
         "submitter": version.submitter.to_item(),
         "cause": dict(version.cause),
         "reproductions": _reproductions(meta, version),
-        "about": {k: mapping["model"][k] for k in ("owner", "team", "purpose", "risk_tier", "labels")},
         "metrics": dict(version.metrics),
         "gates": [dict(gate) for gate in version.gates],
         "compared_with": compared,
         "differences": compare_versions(store, deployed, version) if deployed is not None else [],
-        "lineage": _lineage(version, manifest, mapping),
         "records": _records(meta, version),
         "findings": open_findings(meta, version.model, version.number),
         "policy": policy.to_item(),
         "policy_sha256": policy.digest,
+        **made,
+    }
+
+
+def _made_here(store: ObjectStore, version: Version) -> dict[str, Any]:
+    """Return what the manifest says of how the version was made."""
+    manifest = load_manifest(store, version)
+    mapping = manifest.to_mapping()
+    return {
+        "about": {k: mapping["model"][k] for k in ("owner", "team", "purpose", "risk_tier", "labels")},
+        "lineage": _lineage(version, manifest, mapping),
         "deployment": {**mapping["deployment"], "inference_script": version.inference_script},
     }
 

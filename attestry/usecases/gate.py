@@ -93,6 +93,45 @@ def open_approval(
         pipeline.resume(token, _answer(version))
 
 
+def open_import(
+    meta: MetaStore,
+    attestor: Attestor,
+    store: ObjectStore,
+    notifier: Notifier,
+    *,
+    model: str,
+    number: int,
+    at: datetime,
+    ways: ConsoleWays | None = None,
+) -> Version:
+    """Open the approval of an imported version, or again where it had lapsed; no pipeline waits for it. The same again is harmless.
+
+    Args:
+        meta: the table.
+        attestor: signs with the gate's own key.
+        store: the model store.
+        notifier: tells people.
+        model: the model's name.
+        number: the version's number.
+        at: the time.
+        ways: how people approve in the AWS console; None for not at all.
+
+    Raises:
+        ConflictError: the version was not imported, or moved meanwhile.
+        IntegrityError: see `open_approval`.
+    """
+    version = load_version(meta, model, number)
+    if not version.imported:
+        raise ConflictError(f"{version.reference} is made by its manifest; its pipeline opens its approval")
+    opens = may_begin(Stage.APPROVAL, version.stage, version.status) and version.status is not Status.RUNNING
+    if opens and version.standing is Standing.CANDIDATE and not version.held:
+        version = _open(meta, attestor, store, version, "", at)
+        _tell_people(notifier, version, ways)
+    if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
+        version = _apply_policy(meta, attestor, store, version, at)
+    return version
+
+
 def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: Pipeline, *, model: str, number: int, at: datetime) -> str:
     """Send the waiting execution on if the table says that APPROVAL has ended, or an automatic policy ends it now.
 
@@ -104,6 +143,8 @@ def send_on(meta: MetaStore, attestor: Attestor, store: ObjectStore, pipeline: P
         version = _apply_policy(meta, attestor, store, version, at)
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         return "waiting"
+    if version.imported:
+        return "sent"  # nobody waits: no pipeline made it, and a person has it deployed
     if version.token and pipeline.resume(version.token, _answer(version)):
         _forget_token(meta, version)
         return "sent"
@@ -137,7 +178,7 @@ def _open(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Vers
         version.standing,
         "stage.started",
         registry_principal("pipeline"),
-        "validation has passed",
+        "its files are frozen; it was made elsewhere" if version.imported else "validation has passed",
         at,
         frozen.packet.sha256,
         {"policy_sha256": frozen.packet.content["policy_sha256"], "page_sha256": frozen.place["page_sha256"]},

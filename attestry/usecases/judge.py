@@ -66,7 +66,7 @@ def find_champion(meta: MetaStore, store: ObjectStore, version: Version, manifes
     if not any(gate.confidence for gate in manifest.gates.no_worse_than_deployed):
         return None
     other = _deployed(meta, version.model, manifest.deployment.environment)
-    if other is None or compare_holdouts(_holdout_of(version), _holdout_of(other)) != "the same hold-out":
+    if other is None or other.imported or compare_holdouts(_holdout_of(version), _holdout_of(other)) != "the same hold-out":
         return None
     rows = meta.query(version_key(other.model, other.number).partition, prefix=f"STAGE#{Stage.VALIDATION.value}#")
     row = next(r for r in reversed(rows) if r["status"] == Status.SUCCEEDED.value)

@@ -40,7 +40,7 @@ def edge_puts(version: Version, revision: str) -> list[Put]:
 
     Args:
         version: with its data sets and environment.
-        revision: the commit that the manifest names.
+        revision: the commit that the manifest names; empty where there is none.
     """
     edges = list(_inputs(version, revision))
     return [
@@ -52,7 +52,7 @@ def edge_puts(version: Version, revision: str) -> list[Put]:
 def _inputs(version: Version, revision: str) -> Iterator[Edge]:
     """Yield the edges into a version and into its prepared data."""
     target = Node(NodeKind.VERSION, version.reference)
-    plain = [(NodeKind.COMMIT, revision), (NodeKind.CANDIDATE, version.candidate)]
+    plain = [*([(NodeKind.COMMIT, revision)] if revision else []), (NodeKind.CANDIDATE, version.candidate)]
     if version.environment is not None:
         plain.append((NodeKind.ENVIRONMENT, version.environment.id))
     for kind, name in plain:
@@ -150,7 +150,8 @@ class LineageWalker:
             yield Edge(Node(NodeKind.VERSION, node.name.partition("/")[0]), node, "deployed")
         elif node.kind is NodeKind.VERSION:
             version, _ = self._version(node.name)
-            revision = load_manifest(self._store, version).source.revision
+            # Of an imported version nothing is known that it was made of: what is claimed makes no lineage.
+            revision = "" if version.imported else load_manifest(self._store, version).source.revision
             yield from (e for e in _inputs(version, revision) if e.target == node)
         elif node.kind is NodeKind.DATASET:
             for row in self._meta.query(edge_partition(node), limit=1):

@@ -61,6 +61,10 @@ class Hand:
     reason: str
     at: datetime
 
+    def open_import(self, version: Version) -> None:
+        """Have the gate open the approval of an imported version."""
+        self.functions.send(self.gate_function, {"action": "open_import", "model": version.model, "version": version.number})
+
     def tell_gate(self, version: Version) -> None:
         """Have the gate look at what waits at the version's approval."""
         self.functions.send(self.gate_function, {"action": "decided", "model": version.model, "version": version.number})
@@ -120,6 +124,8 @@ def release_version(hand: Hand, model: str, number: int) -> Acted:
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         # Its policy may approve it by itself.
         hand.tell_gate(version)
+    elif version.imported and version.status is Status.SUCCEEDED and version.stage is Stage.IMPORTED:
+        hand.open_import(version)
     elif go_on(hand.meta, hand.pipeline, version):
         version = load_version(hand.meta, model, number)
     return Acted(version, acted.changed)
@@ -180,13 +186,18 @@ def retry_version(hand: Hand, model: str, number: int) -> Acted:
         version.require_not_held("is not tried again")
         if version.status is not Status.FAILED:
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; only a failed version is tried again")
-        if _is_retried(hand, version):
+        if version.imported:
+            _check_retry_of_import(version)
+        elif _is_retried(hand, version):
             return None
         attempt = version.attempt + 1
         return _Change(version.stage, version.status, RETRIED, {"attempt": attempt}, {"next": attempt})
 
     acted = _act(hand, model, number, move)
-    start_attempt(hand.pipeline, acted.version)
+    if acted.version.imported:
+        hand.open_import(acted.version)
+    else:
+        start_attempt(hand.pipeline, acted.version)
     return acted
 
 
@@ -197,6 +208,18 @@ def _is_retried(hand: Hand, version: Version) -> bool:
     return status is None or (status == "RUNNING" and (row is None or row["status"] != Status.FAILED.value))
 
 
+def _check_retry_of_import(version: Version) -> None:
+    """Refuse to try again what of an imported version is not tried again; its approval is, once it has lapsed.
+
+    Raises:
+        ConflictError: its files could not be frozen, or it is deployed by a person.
+    """
+    if version.stage is Stage.IMPORTED:
+        raise ConflictError(f"the files of {version.reference} could not be frozen ({version.error}); upload them again as another import")
+    if version.stage is Stage.DEPLOYMENT:
+        raise ConflictError(f"{version.reference} was imported, so a person has it deployed: attestry deploy {version.reference}")
+
+
 def check_redo(version: Version, stage: Stage) -> None:
     """Check that a stage of a version can be done again.
 
@@ -204,6 +227,7 @@ def check_redo(version: Version, stage: Stage) -> None:
         ConflictError: it cannot, by the rule that the sentence names.
     """
     name = version.reference
+    version.require_made_here()
     if version.standing is Standing.RETIRED:
         raise ConflictError(f"{name} was {version.out_of_use}; nothing of it runs again")
     if version.status is Status.REJECTED:

@@ -83,6 +83,8 @@ def _replay_version(meta: MetaStore, store: ObjectStore, policy: Policy, version
     moves = [r for r in rows if str(r["sk"]).startswith("TRANSITION#") and r["kind"] in PROMOTIONS and str(r["at"]) >= since]
     if not moves:
         return
+    if version.imported:
+        return  # it has no manifest; a policy in force when it was imported raised what it asks for
     manifest = load_manifest(store, version)
     compared = frozenset(str(g["name"]) for g in version.gates if g["rule"] == "no_worse_than_deployed" and g["passed"])
     metrics = {name: float(value) for name, value in version.metrics.items()}

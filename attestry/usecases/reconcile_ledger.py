@@ -130,7 +130,7 @@ class LedgerExaminer:
         keys: dict[Key, str] = {}
         for leaf in leaves:
             data = leaf.event["data"]
-            if leaf.event["kind"] == "candidate.registered":
+            if leaf.event["kind"] in ("candidate.registered", "version.imported"):
                 model, _, number = str(leaf.event["subject"]).partition("@")
                 keys[model_key(model)] = "model.gone"
                 keys[version_key(model, int(number))] = "version.gone"

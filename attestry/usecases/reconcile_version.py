@@ -36,7 +36,10 @@ from attestry.usecases.reconcile_people import examine_deciders
 from attestry.usecases.recorded import decision_problem, event_digest, event_of_transition
 from attestry.usecases.records import version_key
 
-SCRIPTS: Final = ("PROCESSING", "TRAINING", "VALIDATION")
+RECORDED: Final = ("IMPORTED", "PROCESSING", "TRAINING", "VALIDATION")
+FIRST: Final = ("candidate.registered", "version.imported")
+"""Kinds of moves that a version begins with."""
+
 KINDS: Final = tuple(sorted({kind for kinds in MAY_SIGN.values() for kind in kinds}))
 _ENDED = {"stage.succeeded": "SUCCEEDED", "stage.failed": "FAILED", "version.rejected": "REJECTED"}
 
@@ -81,7 +84,7 @@ class VersionExaminer:
         rows = self._read(model, number)
         observed = self._transitions(model, number, rows)
         if rows.head is None:
-            told = bool(rows.transitions) or bool(self._ledger.find([event_id("candidate.registered", rows.reference, 1)]))
+            told = bool(rows.transitions) or bool(self._ledger.find([event_id(kind, rows.reference, 1) for kind in FIRST]))
             return [*observed, *([Observed("head.deleted", rows.where("HEAD"), rows.reference, "nothing")] if told else [])]
         try:
             version = Version.from_item(rows.head)
@@ -179,7 +182,7 @@ def _stage_rows(rows: _Rows) -> Iterable[Observed]:
     known: set[str] = set()
     for moved in rows.holding:
         stage, data = str(moved["to"]["stage"]), moved["data"]
-        if stage not in SCRIPTS or "attempt" not in data or (moved["kind"] != "stage.started" and moved["kind"] not in _ENDED):
+        if stage not in RECORDED or "attempt" not in data or (moved["kind"] != "stage.started" and moved["kind"] not in _ENDED):
             continue
         sort = f"STAGE#{stage}#{int(data['attempt']):03d}"
         known.add(sort)
@@ -266,10 +269,10 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
         elif moved["kind"] in PLACINGS:
             expected["deployment_environment"] = moved["data"].get("environment")
             retires_on = moved["data"].get("retires_on", retires_on)
-        elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] == "candidate.registered"):
+        elif moved["kind"] == "submission.claimed" or (moved is first and moved["kind"] in FIRST):
             told = moved["data"].get("cause") or {}
             expected["submitter_person"] = told["submitter"] if "submitter" in told else moved["principal"].get("person")
-    if first["kind"] == "candidate.registered":
+    if first["kind"] in FIRST:
         cause = first["data"].get("cause")
         expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
         if cause:

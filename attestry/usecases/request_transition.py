@@ -93,6 +93,9 @@ def _run(hand: Hand, version: Version, stage: Stage, attempt: int | None) -> Act
     _check_next(version, stage)
     version.require_not_held("begins no stage")
     require_role(Operation.RETRY, hand.by, version.reference)
+    if version.imported:
+        hand.open_import(version)
+        return Acted(version, changed=True)
     started = go_on(hand.meta, hand.pipeline, version)
     return Acted(load_version(hand.meta, version.model, version.number), started)
 

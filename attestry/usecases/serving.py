@@ -13,6 +13,8 @@ from attestry.domain.version import Version
 from attestry.ports import ObjectStore
 
 URL_SECONDS = 15 * 60
+NOT_SERVED = "not deployable here: no inference script and no locked environment came with it"
+"""Why the built-in inference function does not serve an imported version."""
 
 
 def load_request(store: ObjectStore, version: Version, *, deadline_seconds: int) -> dict[str, Any]:
@@ -24,8 +26,10 @@ def load_request(store: ObjectStore, version: Version, *, deadline_seconds: int)
         deadline_seconds: how long the call may take before it answers LOADING.
 
     Raises:
-        ConflictError: the version has no frozen artifact yet.
+        ConflictError: the version has no frozen artifact yet, or was imported without what serving it would take.
     """
+    if version.imported:
+        raise ConflictError(f"{version.reference} is {NOT_SERVED}")
     if version.artifact is None or version.environment is None or version.environment.archive is None:
         raise ConflictError(f"{version.reference} has no frozen artifact yet")
     archive = version.environment.archive

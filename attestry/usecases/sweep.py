@@ -37,6 +37,7 @@ def sweep(
     pipeline: Pipeline,
     *,
     gate_function: str,
+    record_function: str = "",
     at: datetime,
     on_unmended: Unmended = lambda _version, _why: None,
 ) -> dict[str, int]:
@@ -55,7 +56,7 @@ def sweep(
             if str(row["updated"]) >= before:
                 continue
             try:
-                done = _mend(meta, functions, pipeline, row, gate_function)
+                done = _mend(meta, functions, pipeline, row, gate_function, record_function)
             except AttestryError as error:
                 done = "failed"
                 on_unmended(f"{row['model']}@{row['number']}", error.message)
@@ -64,8 +65,29 @@ def sweep(
     return counts
 
 
-def _mend(meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mapping[str, Any], gate_function: str) -> str | None:
+def _mend_import(functions: Functions, version: Version, gate_function: str, record_function: str) -> str | None:
+    """Have the files of an imported version frozen, or its approval opened, where that was cut off."""
+    asked = {"model": version.model, "version": version.number}
+    if version.standing is not Standing.CANDIDATE or version.held:
+        return None
+    if (version.stage, version.status) == (Stage.IMPORTED, Status.RUNNING) and record_function:
+        functions.send(record_function, {"action": "freeze_import", **asked})
+        return "started"
+    by_policy = bool(version.approval_policy.get("automatic")) and version.submitter_person is not None
+    if (version.stage, version.status) == (Stage.IMPORTED, Status.SUCCEEDED) or (
+        by_policy and (version.stage, version.status) == (Stage.APPROVAL, Status.RUNNING)
+    ):
+        functions.send(gate_function, {"action": "open_import", **asked})
+        return "sent"
+    return None
+
+
+def _mend(
+    meta: MetaStore, functions: Functions, pipeline: Pipeline, row: Mapping[str, Any], gate_function: str, record_function: str
+) -> str | None:
     version = Version.from_item(row)
+    if version.imported:
+        return _mend_import(functions, version, gate_function, record_function)
     waits = version.stage is Stage.APPROVAL and version.status is Status.RUNNING and version.standing is not Standing.RETIRED
     waits_for_policy = waits and bool(version.approval_policy.get("automatic")) and not version.held
     if (version.token and not waits) or (waits_for_policy and version.submitter_person is not None):

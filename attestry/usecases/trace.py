@@ -22,6 +22,7 @@ from attestry.domain.approvals import ApprovalPolicy, is_met
 from attestry.domain.cause import with_inputs
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
+from attestry.domain.imports import ImportDocument
 from attestry.domain.manifest import Manifest
 from attestry.domain.stages import LAPSED
 from attestry.domain.version import FileRef, Version
@@ -35,6 +36,7 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.artifact_copy import copy_among, load_artifact
 from attestry.usecases.collect import find_collected
 from attestry.usecases.findings import findings_of
+from attestry.usecases.import_version import read_import_document
 from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.records import approving_persons, load_version, version_key
 from attestry.usecases.trace_document import describe
@@ -112,6 +114,7 @@ class Evidence:
     delegation: Delegation | None = None
     artifact: ArtifactManifest | None = None
     manifest: Manifest | None = None
+    imported: ImportDocument | None = None
 
     def of_kind(self, prefix: str) -> list[Item]:
         """Return the rows of the version whose sort key has this prefix."""
@@ -214,6 +217,15 @@ def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep
         evidence.artifact, raw = load_artifact(store, version, None if deep else copy_among(evidence.rows))
         return f"SHA-256 of {len(raw)} bytes is the version digest"
 
+    def check_import() -> str:
+        document = read_import_document(store, version)
+        if evidence.artifact is not None and evidence.artifact.candidate != document.digest:
+            raise IntegrityError("the import document has another digest than the candidate that the artifact manifest names")
+        if evidence.artifact is not None and (not evidence.artifact.imported or _brought(evidence.artifact) != document.sizes):
+            raise IntegrityError("the artifact manifest lists other files than were imported")
+        evidence.imported = document
+        return "SHA-256 of the import document is the candidate digest in the artifact manifest; what it claims of the run is only said"
+
     def check_manifest() -> str:
         raw = store.read(version.manifest.key, version.manifest.version_id, max_bytes=version.manifest.size)
         expected = evidence.artifact.candidate if evidence.artifact else version.candidate
@@ -232,8 +244,13 @@ def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep
         return f"{len(version.frozen)} files in their recorded S3 versions, nothing added"
 
     steps.check("artifact manifest", artifact)
-    steps.check("manifest", check_manifest)
+    steps.check("manifest", check_import if version.imported else check_manifest)
     steps.check("frozen files", frozen)
+
+
+def _brought(artifact: ArtifactManifest) -> dict[str, int]:
+    """Return path and size of the files that were imported."""
+    return {f.path.removeprefix("model/"): f.size for f in artifact.files if f.path.startswith("model/")}
 
 
 def _require_same_files(artifact: ArtifactManifest, frozen: Iterable[FileRef]) -> None:
@@ -248,6 +265,11 @@ def _check_records(steps: Steps, evidence: Evidence) -> None:
     version = evidence.version
     transitions = evidence.of_kind("TRANSITION#")
     rested_on = {str(t["evidence"]) for t in transitions}
+    if version.imported:
+        steps.check("record of IMPORTED", lambda: _check_import_record(evidence, rested_on))
+        steps.check("transitions", lambda: _check_transitions(version, transitions))
+        steps.check("approval", lambda: _check_approval(evidence))
+        return
     for stage in ("PROCESSING", "TRAINING", "VALIDATION"):
         steps.check(f"record of {stage}", lambda stage=stage: _check_record(evidence, stage, rested_on))  # type: ignore[misc]
 
@@ -290,6 +312,18 @@ def _check_record(evidence: Evidence, stage: str, rested_on: set[str]) -> str:
     if stage == "VALIDATION":
         _check_criteria(evidence, planned, record, sha256_hex(str(row["plan"]).encode()))
     return f"record {digest[:12]}… is what the transition rests on"
+
+
+def _check_import_record(evidence: Evidence, rested_on: set[str]) -> str:
+    row = next((r for r in evidence.of_kind("STAGE#IMPORTED#") if r["status"] == "SUCCEEDED"), None)
+    if row is None:
+        raise NotFoundError("IMPORTED has no record of success")
+    digest = sha256_hex(str(row["record"]).encode())
+    if digest != row["record_sha256"] or digest not in rested_on:
+        raise IntegrityError("the record of IMPORTED is not the one that its transition rests on")
+    if json.loads(row["record"])["verified"]["artifact_manifest"] != evidence.version.version_digest:
+        raise IntegrityError("the record of IMPORTED is about another version digest")
+    return f"record {digest[:12]}… is what the transition rests on; nothing was processed, trained or judged here"
 
 
 def _check_criteria(evidence: Evidence, planned: Mapping[str, Any], record: Mapping[str, Any], plan_sha256: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from attestry.domain.manifest import Manifest
 from attestry.domain.replay import PLACINGS
 from attestry.domain.version import DataSet, FileRef
+from attestry.usecases.import_facts import record_among
 
 if TYPE_CHECKING:
     from attestry.usecases.trace import Evidence
@@ -47,7 +48,7 @@ class _Description:
 
     def document(self, steps: Sequence[Mapping[str, str]], verdict: str, *, deep: bool) -> dict[str, Any]:
         manifest = self._evidence.manifest
-        sections = self._manifest_sections(manifest) if manifest else {}
+        sections = self._manifest_sections(manifest) if manifest else self._import_sections()
         return {
             "format": FORMAT,
             "verdict": verdict,
@@ -130,6 +131,27 @@ class _Description:
             "environment": self._environment(manifest),
             "data": self._data(manifest),
             "settings": self._settings(manifest),
+        }
+
+    def _import_sections(self) -> dict[str, Any]:
+        """Return what is known of a version that was made elsewhere: its files are verified, everything else is claimed."""
+        document = self._evidence.imported
+        if document is None:
+            return {}
+        record = record_among(self._evidence.of_kind("STAGE#IMPORTED#"))
+        mlmodel = dict(record.get("claimed", {}).get("mlmodel", {}))
+        said = mlmodel.get("reading") or {"problem": mlmodel.get("problem")} if mlmodel else None
+        claimed = {name: {"value": value, "grade": "claimed"} for name, value in document.request.claimed.items()}
+        return {
+            "import": {
+                **claimed,
+                "submission": self._chained(document.request.submission),
+                "files": self._chained(len(document.files), "frozen files"),
+                "bytes": self._chained(document.total_bytes, "frozen files"),
+                "mlmodel_sha256": self._chained(mlmodel.get("sha256"), "frozen files"),
+                # Whoever writes the files writes this one too.
+                "mlmodel": {"value": said, "grade": "claimed"},
+            }
         }
 
     def _code(self, manifest: Manifest) -> dict[str, Any]:
