@@ -14,9 +14,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 
@@ -29,7 +30,7 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.predict import Predictor
 from attestry.usecases.records import login_key
-from lambdas import bundle, decide, describe, operate, people, predict, registry, root, uploads
+from lambdas import bundle, decide, describe, operate, people, predict, register, registry, root, uploads
 from tests.evidence_world import EvidenceWorld
 from tests.fakes import MemoryObjectStore
 from tests.root_of_trust import REGISTRY, WITNESS
@@ -83,7 +84,11 @@ class ApiWorld:
         self.meta, self.store, self.clock = evidence.meta, evidence.store, evidence.clock
         self.scratch = MemoryObjectStore()
         self.functions = evidence.flow.functions
-        self.functions.handlers |= {"deploy": lambda _: None, "gate": lambda _: None, "register": _made}
+        self.functions.handlers |= {
+            "deploy": lambda _: None,
+            "gate": lambda _: None,
+            "register": lambda event: register.handler(dict(event), None),
+        }
         self.predictor = Predictor(
             meta=self.meta, store=self.store, functions=self.functions, keys=evidence.keys, inference="inference", clock=lambda: 0.0
         )
@@ -107,6 +112,7 @@ class ApiWorld:
         for name, module in MODULES.items():
             if hasattr(module, "world"):
                 patch.setattr(module, "world", made.world_of(name))
+        patch.setattr(register, "world", made.world_of("register"))
         patch.setattr(predict, "predictor", lambda: made.predictor)
         patch.setattr(root, "KmsSigner", lambda _, arn: evidence.flow.signers[arn])
         return made
@@ -141,6 +147,16 @@ class ApiWorld:
         path, _, asked = target.partition("?")
         raw = body if isinstance(body, (bytes, str)) else "" if body is None else json.dumps(body)
         return self.send(method, path, "&".join(filter(None, (asked, urlencode(query or {})))), raw, who=who, headers=headers or {})
+
+    def application(self, environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
+        """Serve as a WSGI application (PEP 3333); who calls is in the header `x-who`, as the gateway's authoriser would have found out."""
+        target = str(environ.get("REQUEST_URI") or quote(environ["PATH_INFO"]))
+        headers = {name[5:].replace("_", "-"): str(value) for name, value in environ.items() if name.startswith("HTTP_")}
+        path, raw = target.partition("?")[0], environ["wsgi.input"].read()
+        who = str(environ.get("HTTP_X_WHO", "admin/alex"))
+        answer = self.send(str(environ["REQUEST_METHOD"]), path, str(environ.get("QUERY_STRING", "")), raw, who=who, headers=headers)
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers.items()))
+        return [answer.raw.encode()]
 
     def send(self, method: str, path: str, query: str, body: bytes | str, *, who: str, headers: Mapping[str, str]) -> Answer:
         """Send a request as the gateway hands it to a function; 404 by the gateway where no route fits."""
@@ -178,7 +194,3 @@ def gateway_event(
         "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
         "isBase64Encoded": encoded,
     }
-
-
-def _made(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {"status": 202, "body": {"state": "CREATED", "model": event["model"], "version": 2, "reason": ""}}
