@@ -109,8 +109,10 @@ class MetaStore(Protocol):
             limit: at most this many.
         """
 
-    def list_collection(self, collection: str, *, limit: int | None = None, newest_first: bool = False) -> list[Item]:
-        """Return rows by the `gsi_pk` collection, ordered by `gsi_sk`. Eventually consistent."""
+    def list_collection(
+        self, collection: str, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
+    ) -> list[Item]:
+        """Return rows by the `gsi_pk` collection, ordered by `gsi_sk`; only those behind `after` in this order. Eventually consistent."""
 
     def transact(self, writes: Sequence[Write]) -> None:
         """Apply all writes or none, at most 100 and 4 MB, each row once.

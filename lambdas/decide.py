@@ -74,7 +74,10 @@ def declare(request: Request) -> dict[str, Any]:
 
 def show_conflicts(request: Request) -> dict[str, Any]:
     """List what is declared on a model."""
-    return {"conflicts": [vars(d) for d in conflicts_of(world.meta, request.text("model"))]}
+    page = request.page()
+    return page.answer(
+        "conflicts", [vars(d) for d in conflicts_of(world.meta, request.text("model"), page)], lambda row: str(row["person"])
+    )
 
 
 ROUTES = {

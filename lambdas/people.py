@@ -45,9 +45,10 @@ def _withdraw(body: dict[str, Any], by: Principal) -> Person:
     return withdraw_keys(world.meta, body["person"], fingerprints, reason=reason, by=by, at=world.clock.now())
 
 
-def show_all(_: Request) -> dict[str, Any]:
-    """List all persons."""
-    return {"people": [_shown(p) for p in list_people(world.meta)]}
+def show_all(request: Request) -> dict[str, Any]:
+    """List the persons."""
+    page = request.page()
+    return page.answer("people", [_shown(p) for p in list_people(world.meta, page)], lambda row: str(row["person"]))
 
 
 def publish(request: Request) -> Answer:

@@ -11,11 +11,11 @@ from attestry.domain.errors import IntegrityError
 from attestry.domain.policies import Policy, read_document, read_since
 from attestry.usecases import browse
 from attestry.usecases.audit_reading import list_batches, show_batch
-from attestry.usecases.findings import list_findings
+from attestry.usecases.findings import list_findings, place_of
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
 from attestry.usecases.packet import show_packet
-from attestry.usecases.policies import list_editions, policies_in_force
+from attestry.usecases.policies import edition_place, list_editions, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
@@ -30,12 +30,13 @@ def me(request: Request) -> dict[str, Any]:
 
 
 def models(request: Request) -> dict[str, Any]:
-    """List the models that the caller may read."""
-    listed = browse.list_models(world.meta)
+    """List the models that the caller may read; a page may hold fewer than its limit."""
+    page = request.page()
+    listed = page.answer("models", browse.list_models(world.meta, page), lambda row: str(row["model"]))
     if request.warrant is not None and request.standing.governed:
-        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in listed]))
-        listed = [row for row in listed if row["model"] in readable]
-    return {"models": listed}
+        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in listed["models"]]))
+        listed["models"] = [row for row in listed["models"] if row["model"] in readable]
+    return listed
 
 
 def model(request: Request) -> dict[str, Any]:
@@ -50,7 +51,9 @@ def rollout(request: Request) -> dict[str, Any]:
 
 def versions(request: Request) -> dict[str, Any]:
     """List the versions of a model."""
-    return {"versions": browse.list_versions(world.meta, request.text("model"))}
+    page = request.page()
+    listed = browse.list_versions(world.meta, request.text("model"), page)
+    return page.answer("versions", listed, lambda row: f"{row['number']:09d}")
 
 
 def version(request: Request) -> dict[str, Any]:
@@ -129,8 +132,10 @@ def compliance(request: Request) -> dict[str, Any]:
 
 
 def findings(request: Request) -> dict[str, Any]:
-    """List what reconciliation found and nobody has mended."""
-    return {"findings": list_findings(world.meta, request.query.get("model") or None)}
+    """List what reconciliation found and nobody has mended; of one model, a page holds those of its rows that are the model's."""
+    page, model = request.page(), request.query.get("model")
+    listed = page.answer("findings", list_findings(world.meta, page), place_of)
+    return {**listed, "findings": [f for f in listed["findings"] if not model or f["model"] == model]}
 
 
 def ledger_file(request: Request) -> dict[str, Any]:
@@ -141,8 +146,7 @@ def ledger_file(request: Request) -> dict[str, Any]:
 def audit_batches(request: Request) -> dict[str, Any]:
     """List the batches of audited acts."""
     by = caller(request, world.settings)
-    before = request.query_number("before") if "before" in request.query else None
-    return list_batches(world.meta, world.store, by=by, since=request.query_text("since", ""), before=before)
+    return list_batches(world.meta, world.store, by=by, since=request.query_text("since", ""), page=request.page())
 
 
 def audit_batch(request: Request) -> dict[str, Any]:
@@ -152,14 +156,18 @@ def audit_batch(request: Request) -> dict[str, Any]:
     return shown
 
 
-def policies(_: Request) -> dict[str, Any]:
-    """List the policies in force."""
-    return {"policies": [edition.to_item() for edition in policies_in_force(world.meta)]}
+def policies(request: Request) -> dict[str, Any]:
+    """List the policies in force; there are few, and all are read."""
+    page = request.page()
+    listed = [edition.to_item() for edition in policies_in_force(world.meta) if edition.policy.name > (page.after or "")]
+    return page.answer("policies", listed, lambda row: str(row["name"]))
 
 
 def policy(request: Request) -> dict[str, Any]:
-    """Show all editions of a policy."""
-    return {"editions": [edition.to_item() for edition in list_editions(world.meta, request.text("policy"))]}
+    """Show the editions of a policy."""
+    page = request.page()
+    listed = [edition.to_item() for edition in list_editions(world.meta, request.text("policy"), page)]
+    return page.answer("editions", listed, edition_place)
 
 
 def policy_replay(request: Request) -> dict[str, Any]:

@@ -132,11 +132,15 @@ class MemoryMetaStore(_Faulty):
 
         return self._call("query", read)
 
-    def list_collection(self, collection: str, *, limit: int | None = None, newest_first: bool = False) -> list[Item]:
+    def list_collection(
+        self, collection: str, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
+    ) -> list[Item]:
         def read() -> list[Item]:
             with self._lock:
                 rows = [dict(r) for r in self.rows.values() if r.get("gsi_pk") == collection and "gsi_sk" in r]
             rows.sort(key=lambda r: r["gsi_sk"].encode(), reverse=newest_first)
+            if after:
+                rows = [r for r in rows if (r["gsi_sk"] < after if newest_first else r["gsi_sk"].encode() > after.encode())]
             return rows[:limit]
 
         return self._call("list_collection", read)

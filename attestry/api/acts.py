@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attestry.api.components import STATE
-from attestry.api.operation import Operation, Parameter
+from attestry.api.operation import PAGE, Operation, Parameter, listed
 from attestry.api.reads import VERSION
 from attestry.api.schema import (
     DAY,
@@ -176,7 +176,8 @@ DECISIONS = (
         "GET",
         "/v1/models/{model}/conflicts",
         "List the conflicts of interest on a model, what was withdrawn included.",
-        told({"conflicts": many(ref("Conflict"))}),
+        listed("conflicts", ref("Conflict")),
+        query=PAGE,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestry.api.operation import ALL, Operation
+from attestry.api.operation import ALL, PAGE, Operation, listed
 from attestry.api.schema import REASON, asked, flag, many, mapping, maybe, ref, text, told
 
 ADMINISTRATION = (
@@ -11,7 +11,8 @@ ADMINISTRATION = (
         "GET",
         "/v1/people",
         "List all persons, by ID.",
-        told({"people": many(ref("Person"))}),
+        listed("people", ref("Person")),
+        query=PAGE,
         roles=("auditor", "admin"),
     ),
     Operation(
@@ -39,7 +40,8 @@ ADMINISTRATION = (
         "GET",
         "/v1/policies",
         "List the policies in force, by name.",
-        told({"policies": many(ref("Edition"))}),
+        listed("policies", ref("Edition")),
+        query=PAGE,
         errors=(409,),
     ),
     Operation(
@@ -47,7 +49,8 @@ ADMINISTRATION = (
         "GET",
         "/v1/policies/{policy}",
         "Show the editions of a policy, the first one first.",
-        told({"editions": many(ref("Edition"))}),
+        listed("editions", ref("Edition")),
+        query=PAGE,
         errors=(404, 409),
     ),
     Operation(

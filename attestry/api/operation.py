@@ -6,13 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attestry.api.schema import Schema, text
+from attestry.api.schema import Schema, maybe, text, told, whole
 
 ALL = ("scientist", "validator", "approver", "deployer", "consumer", "auditor", "admin")
 READERS = tuple(role for role in ALL if role != "consumer")
 """The roles of who works with the registry; a consumer asks for predictions and sees what they rest on."""
 
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
+
+
+def listed(name: str, row: Schema) -> Schema:
+    """Return the schema of a page of a list."""
+    following = maybe(text("The `cursor` of the next page; null on the last one."))
+    return told({name: {"type": "array", "items": row}, "next": following})
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,13 @@ class Parameter:
     name: str
     schema: Schema
     required: bool = False
+
+
+PAGE = (
+    Parameter("limit", whole("How many at most; 100 unless it is said.", least=1, most=200)),
+    Parameter("cursor", text("Where to go on: what the page before answered in `next`, with the same other parameters.", least=1)),
+)
+"""The parameters of every list."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ A request is signed with AWS Signature Version 4 for the service `execute-api`; 
 The address is the SSM parameter `/attestry/api-url`. Bodies are JSON (RFC 8259) in UTF-8 of at most 1 MiB: no name twice in an object, no
 NaN. A field that the operation does not have is refused (`unknown_field`).
 
+## Lists
+
+A list answers a page: `limit` rows at most (1 to 200; 100 unless it is said), and in `next` the `cursor` of the next page, null on the
+last one. A cursor is opaque and bound to the route and the other parameters; with others it is refused (`cursor`). A parameter that is
+given twice is refused (`once`).
+
 ## Answers and errors
 
 Answers are JSON, `cache-control: no-store`, with the request's ID in `x-request-id`. Fields may be added to answers at any time; pass over

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attestry.api.components import AUDIT_BATCH
-from attestry.api.operation import ALL, Operation, Parameter
+from attestry.api.operation import ALL, PAGE, Operation, Parameter, listed
 from attestry.api.reads import VERSION
 from attestry.api.schema import NUMBER, URL, asked, flag, many, mapping, maybe, one_of, ref, text, told, whole
 
@@ -78,9 +78,9 @@ EVIDENCE = (
         "GET",
         "/v1/ledger/audit",
         "List the batches of audited acts, the latest first.",
-        told({"batches": many(ref("AuditBatch")), "next": maybe(whole("The `before` of the next page; null after the last one."))}),
+        listed("batches", ref("AuditBatch")),
         roles=ALL,
-        query=(Parameter("since", text("Only those that were logged from this time on, RFC 3339.")), Parameter("before", NUMBER)),
+        query=(Parameter("since", text("Only those that were logged from this time on, RFC 3339.")), *PAGE),
         note="For auditors and admins; a refusal of others is an audited act itself.",
     ),
     Operation(

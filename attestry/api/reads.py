@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attestry.api.access import STANDING
 from attestry.api.components import MODEL_ROW
-from attestry.api.operation import ALL, Operation, Parameter
+from attestry.api.operation import ALL, PAGE, Operation, Parameter, listed
 from attestry.api.schema import (
     ENVIRONMENT,
     MODEL,
@@ -28,7 +28,7 @@ ME = {"allOf": [ref("Principal"), told({"access": told(STANDING)})]}
 
 MODELS = (
     Operation("me.read", "GET", "/v1/me", "Tell who the caller is to the registry, and where which role counts for them.", ME, roles=ALL),
-    Operation("models.list", "GET", "/v1/models", "List all models, by name.", told({"models": many(ref("ModelRow"))}), roles=ALL),
+    Operation("models.list", "GET", "/v1/models", "List all models, by name.", listed("models", ref("ModelRow")), query=PAGE, roles=ALL),
     Operation(
         "models.read",
         "GET",
@@ -84,7 +84,8 @@ VERSIONS = (
         "GET",
         "/v1/models/{model}/versions",
         "List the versions of a model, by number.",
-        told({"versions": many(ref("VersionRow"))}),
+        listed("versions", ref("VersionRow")),
+        query=PAGE,
         errors=(404,),
     ),
     Operation("versions.read", "GET", VERSION, "Show all that is recorded of a version.", ref("Version"), errors=(404, 409)),
@@ -153,8 +154,8 @@ VERSIONS = (
         "GET",
         "/v1/findings",
         "List what reconciliation found and nobody has mended, the oldest first.",
-        told({"findings": many(ref("Finding"))}),
-        query=(Parameter("model", text("Only those of this model.")),),
+        listed("findings", ref("Finding")),
+        query=(Parameter("model", text("Only those of this model; a page may then hold fewer than its limit.")), *PAGE),
     ),
     Operation(
         "lineage.walk",

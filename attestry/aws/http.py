@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from attestry.aws.answers import Answer, InternalError, error_answer, shape
 from attestry.aws.logging import Invocation, configure_logging
 from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError, UnprovenIdentityError
+from attestry.domain.paging import Page, read_page
 from attestry.evidence.canonical import parse_strict
 
 if TYPE_CHECKING:
@@ -139,6 +141,16 @@ class Request:
         """
         return _number(name, self.query_text(name, None if default is None else str(default)))
 
+    def page(self) -> Page:
+        """Return the page of a list that the query asks for by `limit` and `cursor`.
+
+        Raises:
+            InvalidInputError: no limit, or no cursor of this list.
+        """
+        told = sorted((name, value) for name, value in self.query.items() if name not in ("limit", "cursor"))
+        bound = json.dumps([self.route, sorted(self.parameters.items()), told])
+        return read_page(self.query.get("limit"), self.query.get("cursor"), bound=bound)
+
     def query_flag(self, name: str) -> bool:
         """Return a parameter of the query that is `true` or `false`; absent is false.
 
@@ -217,7 +229,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
     """Return the request that an event carries.
 
     Raises:
-        InvalidInputError: the body is not the base64 that it is said to be.
+        InvalidInputError: the body is not the base64 that it is said to be, or the query has a parameter twice.
     """
     context = event.get("requestContext") or {}
     body = event.get("body") or ""
@@ -225,6 +237,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
         raw = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body.encode()
     except (binascii.Error, ValueError) as error:
         raise InvalidInputError.of("", "base64", "the body is not base64") from error
+    _check_once(str(event.get("rawQueryString") or ""))
     parameters = {name: unquote(value) for name, value in (event.get("pathParameters") or {}).items()}
     return Request(
         route=str(event.get("routeKey", "")),
@@ -242,6 +255,16 @@ def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> N
         on_denied(request, error)
     except Exception:
         logger.exception("a denied request could not be noted down", extra={"gateway_request_id": request.request_id})
+
+
+def _check_once(query: str) -> None:
+    """Refuse a parameter that is there twice: the gateway joins the values, and readers differ in which one counts."""
+    seen: set[str] = set()
+    for part in query.split("&") if query else ():
+        name = unquote_plus(part.partition("=")[0])
+        if name and name in seen:
+            raise InvalidInputError.of(name, "once", "a parameter of the query is given once")
+        seen.add(name)
 
 
 def _number(name: str, text: str) -> int:

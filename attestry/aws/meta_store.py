@@ -98,13 +98,19 @@ class DynamoMetaStore:
         }
         return self._pages(request, f"query the rows of {partition}", newest_first, limit)
 
-    def list_collection(self, collection: str, *, limit: int | None = None, newest_first: bool = False) -> list[Item]:
+    def list_collection(
+        self, collection: str, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
+    ) -> list[Item]:
         """Return rows by their `gsi_pk`, ordered by `gsi_sk`. Eventually consistent."""
+        condition, names, values = "#p = :p", {"#p": "gsi_pk"}, {":p": {"S": collection}}
+        if after:
+            condition += f" AND #s {'<' if newest_first else '>'} :s"
+            names["#s"], values[":s"] = "gsi_sk", {"S": after}
         request = {
             "IndexName": INDEX,
-            "KeyConditionExpression": "#p = :p",
-            "ExpressionAttributeNames": {"#p": "gsi_pk"},
-            "ExpressionAttributeValues": {":p": {"S": collection}},
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
         }
         return self._pages(request, f"list the collection {collection}", newest_first, limit)
 

@@ -12,7 +12,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -38,6 +38,9 @@ _RETRY_STATUSES = (429, 503)
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _CONNECTION_TRIES = 3
+
+PAGE_ROWS: Final = 200
+"""The most that a page of a list may have."""
 
 Waiting = Callable[[str, float], None]
 """Told why a request waits, and for how many seconds, before it is sent again."""
@@ -87,7 +90,7 @@ class RegistryClient:
 
     def models(self) -> list[dict[str, Any]]:
         """Return all models."""
-        return _rows(self._get("/v1/models"), "models")
+        return list(self._every("/v1/models", "models"))
 
     def model(self, model: str) -> Any:
         """Return a model and what is deployed where."""
@@ -95,7 +98,7 @@ class RegistryClient:
 
     def versions(self, model: str) -> list[dict[str, Any]]:
         """Return the versions of a model."""
-        return _rows(self._get(f"/v1/models/{_part(model)}/versions"), "versions")
+        return list(self._every(f"/v1/models/{_part(model)}/versions", "versions"))
 
     def version(self, model: str, number: int) -> Any:
         """Return all that is recorded of a version."""
@@ -159,7 +162,7 @@ class RegistryClient:
 
     def conflicts(self, model: str) -> list[dict[str, Any]]:
         """Return the conflicts of interest that were declared on a model, what was withdrawn included."""
-        return _rows(self._get(f"/v1/models/{_part(model)}/conflicts"), "conflicts")
+        return list(self._every(f"/v1/models/{_part(model)}/conflicts", "conflicts"))
 
     def deploy(self, model: str, number: int, reason: str, *, strategy: str | None = None) -> Any:
         """Begin to put an approved version in place, by its manifest's strategy or `all-at-once`."""
@@ -222,7 +225,7 @@ class RegistryClient:
 
     def findings(self, model: str | None = None) -> list[dict[str, Any]]:
         """Return the open findings of reconciliation, of one model or of all."""
-        return _rows(self._get("/v1/findings", {"model": model} if model else {}), "findings")
+        return list(self._every("/v1/findings", "findings", {"model": model} if model else {}))
 
     def kill(self, model: str, number: int, reason: str) -> Any:
         """Take a version out of use at once; it answers nothing from 5 seconds after this returns on."""
@@ -307,9 +310,9 @@ class RegistryClient:
             raise
         return base64.b64decode(answer["content"], validate=True)
 
-    def audit_batches(self, *, since: str = "", before: int | None = None) -> Any:
-        """Return a page of the batches of audited acts, the latest first: `batches`, and `next`, the `before` of the next page or None."""
-        return self._get("/v1/ledger/audit", {**({"since": since} if since else {}), **({"before": before} if before else {})})
+    def audit_batches(self, *, since: str = "") -> Iterator[dict[str, Any]]:
+        """Yield the batches of audited acts, the latest first, a page when it is needed."""
+        return self._every("/v1/ledger/audit", "batches", {"since": since} if since else {})
 
     def audit_batch(self, number: int) -> Any:
         """Return where a batch of audited acts can be read, and the leaf of the event that names it."""
@@ -329,7 +332,7 @@ class RegistryClient:
 
     def people(self) -> list[dict[str, Any]]:
         """Return the persons and their logins."""
-        return _rows(self._get("/v1/people"), "people")
+        return list(self._every("/v1/people", "people"))
 
     def add_person(self, person: str, logins: Sequence[str], name: str = "", *, ssh_keys: Sequence[str] = ()) -> Any:
         """Add a person, or logins and SSH keys (lines of `.pub` files) to one."""
@@ -338,11 +341,11 @@ class RegistryClient:
 
     def policies(self) -> list[dict[str, Any]]:
         """Return the policies in force, each with its document."""
-        return _rows(self._get("/v1/policies"), "policies")
+        return list(self._every("/v1/policies", "policies"))
 
     def policy_editions(self, name: str) -> list[dict[str, Any]]:
         """Return all editions of a policy, the first one first."""
-        return _rows(self._get(f"/v1/policies/{_part(name)}"), "editions")
+        return list(self._every(f"/v1/policies/{_part(name)}", "editions"))
 
     def publish_policy(self, document: Mapping[str, Any], reason: str) -> Any:
         """Put an edition of a policy in force; the same document again is answered like the first time."""
@@ -396,6 +399,16 @@ class RegistryClient:
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         return self.call("GET", path, query=query)
+
+    def _every(self, path: str, name: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a list, page by page."""
+        asked = {**(query or {}), "limit": PAGE_ROWS}
+        while True:
+            page = self._get(path, asked)
+            yield from page[name]
+            if page.get("next") is None:
+                return
+            asked["cursor"] = page["next"]
 
     def _post(self, path: str, body: Any, query: Mapping[str, Any] | None = None) -> Any:
         return self.call("POST", path, query=query, body=body)

@@ -49,13 +49,7 @@ class AuditBatch:
 
 def list_batches(client: RegistryClient, *, since: str) -> Iterator[dict[str, Any]]:
     """Yield the batches that were logged from a time on, the latest first, page by page."""
-    before: int | None = None
-    while True:
-        page = client.audit_batches(since=since, before=before)
-        yield from page["batches"]
-        before = page["next"]
-        if before is None:
-            return
+    yield from client.audit_batches(since=since)
 
 
 def fetch_batch(client: RegistryClient, number: int) -> AuditBatch:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from attestry.domain.errors import ForbiddenError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
+from attestry.domain.paging import Page, write_cursor
 from attestry.domain.principal import Principal
 from attestry.evidence.audit_batch import KIND, SUBJECT, read_batch
 from attestry.evidence.leaf import Leaf, event_id, write_leaf
@@ -24,7 +25,7 @@ from attestry.usecases.ledger import find_leaves
 from attestry.usecases.ledger_bytes import LedgerBytes
 
 READERS: Final = frozenset({"admin", "auditor"})
-PAGE: Final = 50
+FIRST: Final = Page(50)
 URL_SECONDS: Final = 15 * 60
 
 
@@ -38,7 +39,7 @@ def require_audit_reader(by: Principal) -> None:
         raise ForbiddenError(f"audited acts tell who did what, and from where; they are shown to {', '.join(sorted(READERS))} alone")
 
 
-def list_batches(meta: MetaStore, store: ObjectStore, *, by: Principal, since: str = "", before: int | None = None) -> dict[str, Any]:
+def list_batches(meta: MetaStore, store: ObjectStore, *, by: Principal, since: str = "", page: Page = FIRST) -> dict[str, Any]:
     """Return a page of batches, the latest first.
 
     Args:
@@ -46,11 +47,11 @@ def list_batches(meta: MetaStore, store: ObjectStore, *, by: Principal, since: s
         store: the model store.
         by: the caller.
         since: only batches that were logged from this time on, RFC 3339; an act is logged after it happened, never before.
-        before: only batches with lower numbers than this; None begins with the latest.
+        page: which; its places are numbers of batches.
 
     Returns:
         `batches`, each with `number`, `index` of its leaf, `logged`, and the event's `from`, `to`, `count`, `object` and `sha256`; of one
-        whose event is not in the ledger `number` alone and `index` None. `next` is the `before` of the next page, None after the last.
+        whose event is not in the ledger `number` alone and `index` None. `next` is the cursor of the next page, None after the last.
 
     Raises:
         ForbiddenError: the caller is neither auditor nor admin.
@@ -60,8 +61,8 @@ def list_batches(meta: MetaStore, store: ObjectStore, *, by: Principal, since: s
     start = _moment(since)
     head = meta.get(HEAD)
     last = int(head["number"]) if head else 0
-    last = last if before is None else min(last, before - 1)
-    numbers = range(last, max(0, last - PAGE), -1)
+    last = last if page.after is None else min(last, int(page.after) - 1)
+    numbers = range(last, max(0, last - (page.limit or last)), -1)
     leaves = _leaves(meta, store, list(numbers))
     batches: list[dict[str, Any]] = []
     for number in numbers:
@@ -69,7 +70,7 @@ def list_batches(meta: MetaStore, store: ObjectStore, *, by: Principal, since: s
         if found is not None and found[1].logged < start:
             return {"batches": batches, "next": None}
         batches.append({"number": number, "index": None} if found is None else _told(number, *found))
-    return {"batches": batches, "next": numbers[-1] if numbers and numbers[-1] > 1 else None}
+    return {"batches": batches, "next": write_cursor(page.bound, str(numbers[-1])) if numbers and numbers[-1] > 1 else None}
 
 
 def show_batch(meta: MetaStore, store: ObjectStore, number: int, *, by: Principal) -> dict[str, Any]:

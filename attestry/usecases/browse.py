@@ -7,6 +7,7 @@ from typing import Any
 
 from attestry.domain import diff
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
+from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
@@ -25,9 +26,9 @@ LABEL_READERS = frozenset({"approver", "auditor", "admin"})
 _HIDDEN = ("token", "gsi_pk", "gsi_sk", "pk", "sk")
 
 
-def list_models(meta: MetaStore) -> list[dict[str, Any]]:
-    """Return all models, by name."""
-    return [_shown_model(row) for row in meta.list_collection(MODELS)]
+def list_models(meta: MetaStore, page: Page = WHOLE) -> list[dict[str, Any]]:
+    """Return the models of a page and one more, by name."""
+    return [_shown_model(row) for row in meta.list_collection(MODELS, after=page.after, limit=page.ahead)]
 
 
 def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
     return {**_shown_model(row), "deployed": deployed, "findings": findings_of(meta, model, 0)}
 
 
-def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
-    """Return the versions of a model in order of their numbers.
+def list_versions(meta: MetaStore, model: str, page: Page = WHOLE) -> list[dict[str, Any]]:
+    """Return the versions of a model that are on a page, and one more, in order of their numbers.
 
     Raises:
         NotFoundError: no such model.
@@ -67,7 +68,7 @@ def list_versions(meta: MetaStore, model: str) -> list[dict[str, Any]]:
         "retirement",
         "retires_on",
     )
-    return [{f: row.get(f) for f in fields} for row in meta.list_collection(f"VERSIONS#{model}")]
+    return [{f: row.get(f) for f in fields} for row in meta.list_collection(f"VERSIONS#{model}", after=page.after, limit=page.ahead)]
 
 
 def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:

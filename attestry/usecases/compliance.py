@@ -18,6 +18,7 @@ from typing import Any
 from attestry.domain.errors import AttestryError
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.bundle import BundleMaker
+from attestry.usecases.each_row import each_row
 from attestry.usecases.findings import list_findings
 from attestry.usecases.prove import prove_version
 from attestry.usecases.records import MODELS, model_key
@@ -53,10 +54,8 @@ def review_deployed(
     review = _Review(meta, store, at)
     deployed: list[dict[str, Any]] = []
     following = None
-    for row in meta.list_collection(MODELS):
+    for row in each_row(meta, MODELS, after=after):
         model = str(row["model"])
-        if model <= after:
-            continue
         if monotonic() >= end and deployed:
             following = deployed[-1]["model"]
             break

@@ -14,6 +14,7 @@ from typing import Any
 from attestry.domain.conflicts import DECLARED, FRESH_EYES, Conflict
 from attestry.domain.errors import ConditionFailedError, ConflictError, ForbiddenError, NotFoundError
 from attestry.domain.events import Event, timestamp
+from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import Principal, person_id
 from attestry.domain.version import Version
 from attestry.ports import ABSENT, Check, Item, Key, MetaStore, Put, When
@@ -103,9 +104,9 @@ def declare_conflict(
     return Declaration.from_item(item)
 
 
-def conflicts_of(meta: MetaStore, model: str) -> list[Declaration]:
-    """Return what is declared on a model, by person, what was withdrawn included."""
-    return [Declaration.from_item(row) for row in meta.query(conflict_key(model, "").partition)]
+def conflicts_of(meta: MetaStore, model: str, page: Page = WHOLE) -> list[Declaration]:
+    """Return what is declared on a model, by person, what was withdrawn included; by default all of it, else of a page and one more."""
+    return [Declaration.from_item(row) for row in meta.query(conflict_key(model, "").partition, after=page.after, limit=page.ahead)]
 
 
 def require_none(model: str, persons: set[str]) -> list[Check]:

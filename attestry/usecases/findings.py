@@ -11,13 +11,14 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from attestry.domain.errors import ConditionFailedError
 from attestry.domain.events import Event, shorten, timestamp
+from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import registry_principal
 from attestry.ports import ABSENT, Item, Key, MetaStore, Put, Update, When
 from attestry.usecases.records import outbox_put
@@ -90,10 +91,15 @@ def settle(meta: MetaStore, scope: Scope, observed: Sequence[Observed], at: date
     return Settled(opened, sum(_close(meta, scope, row, at) for row in gone))
 
 
-def list_findings(meta: MetaStore, model: str | None = None) -> list[dict[str, Any]]:
-    """Return the open findings, the oldest first; of one model, or of all and the registry itself."""
-    rows = meta.list_collection(COLLECTION)
-    return [{name: row.get(name) for name in _SHOWN} for row in rows if model is None or row["model"] == model]
+def list_findings(meta: MetaStore, page: Page = WHOLE) -> list[dict[str, Any]]:
+    """Return the open findings of a page and one more, the oldest first; by default all of them."""
+    rows = meta.list_collection(COLLECTION, after=page.after, limit=page.ahead)
+    return [{name: row.get(name) for name in _SHOWN} for row in rows]
+
+
+def place_of(finding: Mapping[str, Any]) -> str:
+    """Return a finding's place among all that are open."""
+    return f"{finding['opened']}#{finding['id']}"
 
 
 def findings_of(meta: MetaStore, model: str, number: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, InvalidInputError, NotFoundError
 from attestry.domain.events import Event, shorten, timestamp
+from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import Principal, person_id
 from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import ABSENT, Key, MetaStore, Put, When, Write
@@ -155,9 +156,9 @@ def withdraw_keys(meta: MetaStore, person: str, fingerprints: Sequence[str], *, 
     return changed
 
 
-def list_people(meta: MetaStore) -> list[Person]:
-    """Return all persons, by ID."""
-    return [Person.from_item(row) for row in meta.list_collection(PEOPLE)]
+def list_people(meta: MetaStore, page: Page = WHOLE) -> list[Person]:
+    """Return the persons of a page and one more, by ID; by default all of them."""
+    return [Person.from_item(row) for row in meta.list_collection(PEOPLE, after=page.after, limit=page.ahead)]
 
 
 @dataclass(frozen=True)

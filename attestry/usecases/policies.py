@@ -20,6 +20,7 @@ from typing import Any, Final
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError, InvalidInputError, NotFoundError, Problem
 from attestry.domain.events import Event, timestamp
 from attestry.domain.manifest_record import Manifest
+from attestry.domain.paging import WHOLE, Page
 from attestry.domain.policies import Policy, check_manifest
 from attestry.domain.principal import Principal
 from attestry.evidence.canonical import parse_canonical
@@ -92,6 +93,11 @@ def event_of_edition(row: Mapping[str, Any], previous: str) -> Event:
     return Event(PUBLISHED, subject_of(str(row["name"])), number, at, by, {"number": number, **facts})
 
 
+def edition_place(edition: Mapping[str, Any]) -> str:
+    """Return an edition's place among those of its policy."""
+    return f"EDITION#{int(edition['number']):06d}"
+
+
 def publish_policy(meta: MetaStore, policy: Policy, *, by: Principal, reason: str, at: datetime) -> Edition:
     """Put an edition of a policy in force.
 
@@ -146,15 +152,17 @@ def read_edition(meta: MetaStore, name: str, number: int) -> Edition:
     return read_row(row)
 
 
-def list_editions(meta: MetaStore, name: str) -> list[Edition]:
-    """Return all editions of a policy, the first one first.
+def list_editions(meta: MetaStore, name: str, page: Page = WHOLE) -> list[Edition]:
+    """Return the editions of a policy that are on a page and one more, the first one first; by default all of them.
 
     Raises:
         NotFoundError: no policy has this name.
         IntegrityError: see `read_edition`.
     """
-    rows = meta.query(policy_key(name).partition, prefix="EDITION#")
-    if not rows:
+    # The head sorts behind the editions.
+    rows = meta.query(policy_key(name).partition, after=page.after or "EDITION#", limit=page.ahead)
+    rows = [row for row in rows if str(row["sk"]).startswith("EDITION#")]
+    if not rows and page.after is None:
         raise NotFoundError(f"there is no policy {name}")
     return [read_row(row) for row in rows]
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from attestry.domain.policies import Approver, Objection, Policy, Promotion, replay_policy
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.each_row import each_row
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import MODELS, version_key
 
@@ -66,13 +67,11 @@ def replay_promotions(
         IntegrityError: a manifest is not the one that was registered.
     """
     end, seen, found = monotonic() + seconds, "", list[Replayed]()
-    for model in (str(row["model"]) for row in meta.list_collection(MODELS)):
-        if model <= after:
-            continue
+    for model in (str(row["model"]) for row in each_row(meta, MODELS, after=after)):
         if seen and monotonic() >= end:
             return found, seen
         seen = model
-        for row in meta.list_collection(f"VERSIONS#{model}"):
+        for row in each_row(meta, f"VERSIONS#{model}"):
             if str(row["updated"]) >= since:
                 found += _replay_version(meta, store, policy, Version.from_item(row), since)
     return found, None

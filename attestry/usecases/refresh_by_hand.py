@@ -18,6 +18,7 @@ from attestry.usecases.source_data import NewData, read_data
 from attestry.usecases.upload import candidate_prefix
 
 MAX_SKIPS: Final = 50
+MAX_WAITING: Final = 200
 _SUBMISSION = re.compile(r"[0-9a-f]{16,64}")
 _REQUEST = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
@@ -104,7 +105,7 @@ def show_refreshes(meta: MetaStore, model: str) -> dict[str, Any]:
         "model": model,
         "last": dict((meta.get(refresh_key(model)) or {}).get("last") or {}),
         **_next(meta, model),
-        "waiting": [{k: row[k] for k in ("source", "key", "came")} for row in meta.query(partition, prefix="DROP#")],
+        "waiting": [{k: row[k] for k in ("source", "key", "came")} for row in meta.query(partition, prefix="DROP#", limit=MAX_WAITING)],
         "skipped": [{k: row[k] for k in ("kind", "reason", "at", "facts")} for row in skipped],
     }
 

@@ -109,6 +109,8 @@ def test_a_query_reads_on_beyond_one_page(store: MetaStore, unique: str) -> None
 def test_a_collection_lists_its_rows_in_order(store: MetaStore, unique: str) -> None:
     store.transact([Put(Key(f"{unique}{i}"), {"gsi_pk": unique, "gsi_sk": f"{9 - i}"}) for i in range(5)])
     assert [r["gsi_sk"] for r in store.list_collection(unique)] == ["5", "6", "7", "8", "9"]
+    assert [r["gsi_sk"] for r in store.list_collection(unique, after="6", limit=2)] == ["7", "8"]
+    assert [r["gsi_sk"] for r in store.list_collection(unique, after="6", newest_first=True)] == ["5"]
     newest = store.list_collection(unique, newest_first=True, limit=2)
     assert [(r["pk"], r["sk"]) for r in newest] == [(f"{unique}0", "HEAD"), (f"{unique}1", "HEAD")]
 

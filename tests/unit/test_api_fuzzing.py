@@ -21,7 +21,7 @@ from attestry.api.operation import Operation
 from attestry.api.operations import OPERATIONS
 from tests.api_world import ApiWorld
 
-EXAMPLES = 12
+EXAMPLES = 6
 """Requests per operation and kind; `make test-long` sends a thousand per operation to the embedded API."""
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -48,9 +48,9 @@ def test_requests_are_signed_for_the_gateway_with_the_callers_credentials(api: A
 @pytest.mark.parametrize(
     ("call", "route", "query", "body"),
     [
-        (lambda c: c.models(), "GET /v1/models", {}, None),
+        (lambda c: c.models(), "GET /v1/models", {"limit": "200"}, None),
         (lambda c: c.model("m"), "GET /v1/models/m", {}, None),
-        (lambda c: c.versions("m"), "GET /v1/models/m/versions", {}, None),
+        (lambda c: c.versions("m"), "GET /v1/models/m/versions", {"limit": "200"}, None),
         (lambda c: c.version("m", 3), "GET /v1/models/m/versions/3", {}, None),
         (lambda c: c.diff("m", 1, 2), "GET /v1/models/m/diff", {"from": "1", "to": "2"}, None),
         (lambda c: c.log("m", 1, "TRAINING"), "GET /v1/models/m/versions/1/logs", {"stage": "TRAINING"}, None),
@@ -93,7 +93,7 @@ def test_requests_are_signed_for_the_gateway_with_the_callers_credentials(api: A
         (lambda c: c.predict("m", [{"a": 1}]), "POST /v1/models/m/predictions", {}, {"instances": [{"a": 1}]}),
         (lambda c: c.trace("p-1", deep=True), "GET /v1/predictions/p-1/trace", {"deep": "true"}, None),
         (lambda c: c.trace("p-1"), "GET /v1/predictions/p-1/trace", {}, None),
-        (lambda c: c.people(), "GET /v1/people", {}, None),
+        (lambda c: c.people(), "GET /v1/people", {"limit": "200"}, None),
         (lambda c: c.add_person("erin", ["e"]), "POST /v1/people", {}, {"person": "erin", "logins": ["e"]}),
         (lambda c: c.submission("s"), "GET /v1/submissions/s", {}, None),
     ],
@@ -103,6 +103,13 @@ def test_each_method_asks_its_route(api, client, call, route, query, body) -> No
     call(client)
     asked = api.asked[0]
     assert (f"{asked.method} {asked.path}", asked.query, asked.body) == (route, query, body)
+
+
+def test_a_list_is_asked_for_page_by_page_with_the_cursor_of_the_page_before(api: ApiDouble, client: RegistryClient) -> None:
+    api.answer("GET /v1/models", {"models": [{"model": "a"}], "next": "x="})
+    api.answer("GET /v1/models", {"models": [{"model": "b"}], "next": None})
+    assert [row["model"] for row in client.models()] == ["a", "b"]
+    assert [asked.query for asked in api.asked] == [{"limit": "200"}, {"limit": "200", "cursor": "x="}]
 
 
 def test_a_name_cannot_leave_its_place_in_the_path(api: ApiDouble, client: RegistryClient) -> None:
