@@ -57,6 +57,11 @@ def place_model(meta: MetaStore, model: str, placement: Placement, *, reason: st
 
 
 def show_placement(meta: MetaStore, model: str) -> dict[str, Any]:
-    """Return where a model lies, and in which scopes that is."""
+    """Return where a model lies, and in which scopes that is.
+
+    Raises:
+        InvalidInputError: no model name.
+    """
+    ModelName(model)
     placement = Placement.from_item(meta.get(placement_key(model)))
     return {"model": model, **placement.to_item(), "scopes": list(placement.scopes_of(model))}
