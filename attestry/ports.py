@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from attestry.domain.audit import AuditedAct
+    from attestry.domain.telling import Told
 
 Item = dict[str, Any]
 """Attributes of a row: str, int, bool, None, bytes, lists and mappings of these. No floats: the caller writes text."""
@@ -504,6 +505,17 @@ class Notifier(Protocol):
 
     def notify(self, subject: str, message: Mapping[str, Any]) -> None:
         """Publish; failures are logged, never raised: a notification is not part of the record."""
+
+
+class EventBus(Protocol):
+    """The bus on which events are told to whoever subscribes."""
+
+    def put(self, told: Sequence[Told]) -> None:
+        """Put events on the bus, in order; returns once all of them are taken.
+
+        Raises:
+            UnavailableError: the bus did not take all of them; those that it took may be put again.
+        """
 
 
 class Clock(Protocol):

@@ -15,7 +15,7 @@ def _roles(*names: str) -> tuple[str, ...]:
 
 _API = _functions("Bundle", "Decide", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
-_EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep")
+_EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
 _BOTH = _functions("Predict")
 """Answers the API, and events of a schedule too."""
 
@@ -219,7 +219,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Reconcile", "Registry", "Sequence"),
+        _roles("Bundle", "Reconcile", "Registry", "Sequence", "Tell"),
         "The ledger's tiles are named by their place, which is not known before; the sequencer alone writes them.",
         "Resource::<StoresStore*.Arn>/ledger/[*]",
     ),

@@ -69,6 +69,7 @@ class Functions(Construct):
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
         return own | {
             "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
+            "ATTESTRY_BUS": self._grants.outlets.bus.event_bus_name,
             "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
             "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
             "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
@@ -92,6 +93,7 @@ class Functions(Construct):
             "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
             "ATTESTRY_SIGN_ARTIFACT_FUNCTION": names.function("sign_artifact"),
             "ATTESTRY_SIGNED_APPROVAL_TIERS": ",".join(self._config.signed_approval_tiers),
+            "ATTESTRY_TELL_FUNCTION": names.function("tell"),
             "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
             "ATTESTRY_WITNESSES": json.dumps(self._witnesses()),
         }

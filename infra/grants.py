@@ -18,6 +18,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 
 from infra.config import Config
+from infra.events_out import EVENT_SOURCE, Outlets
 from infra.names import Names
 from infra.stores import COLLECTION_INDEX, Stores
 
@@ -77,6 +78,7 @@ class Grants:
     stores: Stores
     key: kms.Key
     topics: Topics
+    outlets: Outlets
 
     def read_rows(self, *partitions: str) -> Statements:
         """Read rows of partitions; a pattern ends in `*`."""
@@ -206,6 +208,11 @@ class Grants:
             iam.PolicyStatement(actions=["sns:Publish"], resources=[self.topics.notifications.topic_arn]),
             self._key_through("sns", "kms:Decrypt", "kms:GenerateDataKey"),
         ]
+
+    def tell(self) -> Statements:
+        """Put events on the bus, as the registry's own and as nobody else's."""
+        as_registry = {"StringEquals": {"events:source": EVENT_SOURCE}}
+        return [iam.PolicyStatement(actions=["events:PutEvents"], resources=[self.outlets.bus.event_bus_arn], conditions=as_registry)]
 
     def _rows(self, actions: list[str], partitions: tuple[str, ...]) -> iam.PolicyStatement:
         return iam.PolicyStatement(actions=actions, resources=[self.stores.table.table_arn], conditions=_leading_keys(partitions))

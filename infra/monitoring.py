@@ -35,12 +35,14 @@ COUNTED = {
     "ledger-conflicts": ("sequence", "LedgerConflicts", "One event ID came with two contents: somebody wrote an outbox row by hand"),
     "ledger-unwitnessed": ("sequence", "LedgerUnwitnessed", "A witness did not cosign a checkpoint: it is gone, or saw another ledger"),
     "audit-notes-lost": ("audit", "AuditNotesLost", "A denied attempt or a read could not be noted down; a function's log names the act"),
+    "events-untold": ("tell", "EventsUntold", "The bus, or the queue of webhooks, did not take events; they are told once it does"),
     "findings-opened": ("reconcile", "FindingsOpened", "Table, ledger and store do not agree: something was changed by hand"),
 }
 """Alarm to the function that counts, the metric's name, and what it means; one is enough."""
 
 STALLED = {
     "ledger-stalled": ("sequence", "LedgerLeaves", 5, "No run of sequence has ended well for 15 minutes: events wait in the outbox"),
+    "telling-stalled": ("tell", "EventsTold", 5, "No run of tell has come to its end for 15 minutes: nobody outside is told anything"),
     "reconciliation-stalled": ("reconcile", "FindingsOpened", 60, "No run of reconcile has ended well for three hours"),
 }
 """Alarm to the function that counts on every good run, the metric's name, the minutes of one of three periods, and what silence means."""
@@ -131,6 +133,7 @@ class Triggers(Construct):
             )
         self._rule("EveryMinute", "collect", "Archive receipts", schedule=events.Schedule.rate(Duration.minutes(1)))
         self._rule("LedgerEveryMinute", "sequence", "Append what waits", schedule=events.Schedule.rate(Duration.minutes(1)))
+        self._rule("TellEveryMinute", "tell", "Tell what has not been told", schedule=events.Schedule.rate(Duration.minutes(1)))
         self._rule("EveryHour", "reconcile", "Compare table, ledger and store", schedule=events.Schedule.rate(Duration.hours(1)))
         self._rule("EveryFiveMinutes", "sweep", "Find what was left between", schedule=events.Schedule.rate(Duration.minutes(5)))
         every_minute = events.Schedule.rate(Duration.minutes(1))

@@ -107,6 +107,11 @@ class Names:
         return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:automation-execution/*"
 
     @property
+    def bus(self) -> str:
+        """Name of the bus on which events are told."""
+        return f"{self.prefix}-events"
+
+    @property
     def automation_role(self) -> str:
         """Name of the role that the runbook runs under."""
         return f"{self.prefix}-approval-runbook"

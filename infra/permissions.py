@@ -291,7 +291,7 @@ def _sequence(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, "ledger/*"),
         *g.write_objects(g.stores.store, "ledger/*", retain=True),
         *g.list_versions(g.stores.store),
-        *g.invoke("witness", elsewhere=[witness.function for witness in g.config.witnesses]),
+        *g.invoke("tell", "witness", elsewhere=[witness.function for witness in g.config.witnesses]),
     ]
 
 
@@ -310,6 +310,15 @@ def _sweep(g: Grants) -> Statements:
         *g.read_index("MODELS", "VERSIONS#*"),
         *g.invoke("gate", "operate"),
         *g.start_pipeline(),
+    ]
+
+
+def _tell(g: Grants) -> Statements:
+    return [
+        *g.read_rows("TOLD"),
+        *g.write_rows("TOLD"),
+        *g.read_objects(g.stores.store, "ledger/*"),
+        *g.tell(),
     ]
 
 
@@ -349,6 +358,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "sequence": _sequence,
     "sign_artifact": _sign_artifact,
     "sweep": _sweep,
+    "tell": _tell,
     "uploads": _uploads,
 }
 """What each function may do; the witness, which stands in other stacks as well, brings its rights along (`infra/witness.py`)."""

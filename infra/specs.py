@@ -258,7 +258,8 @@ def _evidence() -> dict[str, Spec]:
             asynchronous=True,
             store=True,
             retains=True,
-            extra=(*_LEDGER, "ATTESTRY_WITNESSES"),
+            extra=(*_LEDGER, "ATTESTRY_TELL_FUNCTION", "ATTESTRY_WITNESSES"),
         ),
+        "tell": Spec("Tells what stands in the ledger outside", 120, reserved=1, asynchronous=True, store=True, extra=("ATTESTRY_BUS",)),
         "witness": Spec("Cosigns checkpoints of the ledger", 30, table=False),
     }

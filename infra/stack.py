@@ -12,6 +12,7 @@ from constructs import Construct
 from infra.api import Api
 from infra.bundling import remove_other_bundles
 from infra.config import Config, StackKind
+from infra.events_out import Outlets
 from infra.executors import Executors
 from infra.functions import Functions
 from infra.grants import Grants
@@ -44,8 +45,9 @@ class AttestryStack(Stack):
         keys = Keys(self, "Keys", config)
         stores = Stores(self, "Stores", config, keys.data)
         topics = make_topics(self, config, keys.data)
+        outlets = Outlets(self, "Outlets", config)
         isolation = Isolation(self, "Isolation", config, stores) if config.vpc_isolation else None
-        grants = Grants(config, Names(config.prefix), stores, keys.data, topics)
+        grants = Grants(config, Names(config.prefix), stores, keys.data, topics, outlets)
         executors = Executors(self, "Executors", grants, isolation)
         functions = Functions(self, "Functions", grants, keys, isolation, executors.setting())
         pipeline = Pipeline(self, "Pipeline", config, functions, keys.data, executors.pipeline_statements())
@@ -68,6 +70,7 @@ class AttestryStack(Stack):
                 "PipelineArn": pipeline.machine.state_machine_arn,
                 "DecisionArn": pipeline.decision.state_machine_arn,
                 "NotificationsTopic": topics.notifications.topic_arn,
+                "EventBus": outlets.bus.event_bus_name,
                 "LedgerOrigin": grants.names.ledger_origin,
                 "LedgerKeyArn": functions.signing_keys["sequence"].key_arn,
             }

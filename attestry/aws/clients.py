@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudtrail import CloudTrailClient
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_kms import KMSClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
@@ -88,6 +89,11 @@ class Clients:
     def sns(self) -> SNSClient:
         """Return the client of SNS."""
         return self._session.client("sns", config=_config())
+
+    @cached_property
+    def events(self) -> EventBridgeClient:
+        """Return the client of EventBridge."""
+        return self._session.client("events", config=_config())
 
     @cached_property
     def ssm(self) -> SSMClient:

@@ -34,6 +34,8 @@ class Count(StrEnum):
     LEDGER_UNWITNESSED = "LedgerUnwitnessed"
     FINDINGS_OPENED = "FindingsOpened"
     AUDIT_NOTES_LOST = "AuditNotesLost"
+    EVENTS_TOLD = "EventsTold"
+    EVENTS_UNTOLD = "EventsUntold"
 
 
 def count(counts: Mapping[Count, int], *, deployment: str, service: str | None = None, **dimensions: str) -> None:

@@ -206,6 +206,16 @@ class Settings:
         return self.text("ATTESTRY_GATE_FUNCTION")
 
     @property
+    def bus(self) -> str:
+        """Return the name of the bus on which events are told."""
+        return self.text("ATTESTRY_BUS")
+
+    @property
+    def tell_function(self) -> str:
+        """Return the name of the function that tells events outside."""
+        return self.text("ATTESTRY_TELL_FUNCTION")
+
+    @property
     def api_id(self) -> str:
         """Return the ID of the HTTP API, under which its gateway counts."""
         return self.text("ATTESTRY_API_ID")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attestry.aws.alarms import CloudWatchAlarms
     from attestry.aws.audit import AuditNotes
     from attestry.aws.automations import SsmAutomations
+    from attestry.aws.event_bus import EventBridgeBus
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.guard import Guard
     from attestry.aws.notifier import SnsNotifier
@@ -91,6 +92,13 @@ class World:
         from attestry.aws.notifier import SnsNotifier
 
         return SnsNotifier(self.clients.sns, self.settings.topic_arn)
+
+    @cached_property
+    def bus(self) -> EventBridgeBus:
+        """Return the bus on which events are told."""
+        from attestry.aws.event_bus import EventBridgeBus
+
+        return EventBridgeBus(self.clients.events, self.settings.bus)
 
     @cached_property
     def delegator(self) -> KmsSigner:

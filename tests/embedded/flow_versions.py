@@ -51,6 +51,7 @@ FUNCTIONS = (
     "sequence",
     "sign_artifact",
     "sweep",
+    "tell",
     "uploads",
     "witness",
 )

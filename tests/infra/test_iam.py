@@ -330,7 +330,14 @@ def test_who_signs_artifacts_writes_the_signature_only(template: Template) -> No
 
 @pytest.mark.parametrize(
     ("function", "callers"),
-    [("sign_artifact", {"record_stage"}), ("witness", {"sequence"}), ("sequence", set()), ("reconcile", set()), ("operate", {"sweep"})],
+    [
+        ("sign_artifact", {"record_stage"}),
+        ("witness", {"sequence"}),
+        ("sequence", set()),
+        ("tell", {"sequence"}),
+        ("reconcile", set()),
+        ("operate", {"sweep"}),
+    ],
 )
 def test_who_may_invoke_what(template: Template, function: str, callers: set[str]) -> None:
     arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-{function.replace('_', '-')}"
@@ -520,7 +527,7 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
 def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> None:
     kinds = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
     policies = [properties["PolicyDocument"] for kind in kinds for properties in template.of_type(kind).values()]
-    assert len(policies) == 13
+    assert len(policies) == 14
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])
 

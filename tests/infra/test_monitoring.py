@@ -48,6 +48,7 @@ def written_by(
         ("ledger-conflicts", "sequence", Count.LEDGER_CONFLICTS),
         ("ledger-unwitnessed", "sequence", Count.LEDGER_UNWITNESSED),
         ("findings-opened", "reconcile", Count.FINDINGS_OPENED),
+        ("events-untold", "tell", Count.EVENTS_UNTOLD),
     ],
 )
 def test_one_is_enough_to_raise_the_alarm(
@@ -74,6 +75,7 @@ def test_one_is_enough_to_raise_the_alarm(
     ("name", "function", "counted", "seconds"),
     [
         ("ledger-stalled", "sequence", Count.LEDGER_LEAVES, 300),
+        ("telling-stalled", "tell", Count.EVENTS_TOLD, 300),
         ("reconciliation-stalled", "reconcile", Count.FINDINGS_OPENED, 3600),
     ],
 )
@@ -162,7 +164,7 @@ def test_the_api_s_alarms_count_lines_of_the_access_log(configuration: str, pref
 
 def test_metrics_of_the_registry_name_no_model_and_no_version(template: Template) -> None:
     own = [alarm for alarm in alarms_of(template).values() if alarm["Namespace"] == NAMESPACE]
-    assert len(own) == 11
+    assert len(own) == 13
     assert {name for alarm in own for name in dimensions_of(alarm)} == {"deployment", "service"}
 
 

@@ -113,6 +113,11 @@ def read_public_key(key: str) -> Act:
     return lambda registry, profile: refusal(registry.aws("kms", profile).get_public_key, KeyId=f"alias/attestry-{key}")
 
 
+def put_event(registry: Registry, profile: str) -> str:
+    entry = {"EventBusName": registry.stack.outputs["EventBus"], "Source": "attestry", "DetailType": "probe", "Detail": "{}"}
+    return refusal(registry.aws("events", profile).put_events, Entries=[entry])
+
+
 def read_metrics(registry: Registry, profile: str) -> str:
     now = datetime.now(UTC)
     get = registry.aws("cloudwatch", profile).get_metric_statistics
@@ -172,6 +177,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read what does not fit the ledger": (read_row("CONFLICT"), ("reconcile", "sequence")),
     "read a finding": (read_row("FINDINGS#probe#0"), (*READERS, "gate")),
     "read an edge of the lineage": (read_row("EDGE#probe"), ("reconcile", "registry")),
+    "read what was told": (read_row("TOLD"), ("tell",)),
     "read the root's versions": (read_row("ROOT"), (*READERS, "root", "sequence")),
     "read what was sealed on a day": (read_row("SEALED#probe"), ("reconcile",)),
     "read scheduled retirements": (read_row("RETIREMENTS"), ("operate", "reconcile", "sweep")),
@@ -204,6 +210,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write an edge of the lineage": (write_row("EDGE#probe"), ("record_stage",)),
     "write the root's versions": (write_row("ROOT"), ("root",)),
     "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
+    "write what was told": (write_row("TOLD"), ("tell",)),
     "write scheduled retirements": (write_row("RETIREMENTS"), ("deploy", "operate")),
     "delete a version": (delete_row("VERSION#probe#0"), NOBODY),
     "delete an event": (delete_row("OUTBOX"), ("sequence",)),
@@ -237,7 +244,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
         read_object("models/probe/1/evidence/packet-000001.json"),
         (*READERS, "console_decision", "decide", "gate", "record_stage"),
     ),
-    "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "sequence")),
+    "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "sequence", "tell")),
     "read the root of trust": (read_object("root/timestamp.json"), (*READERS, "root")),
     "read a job": (read_object("jobs/probe/TRAINING/1/job.json", "ScratchBucket"), ("evaluate", "prepare_stage", "record_stage")),
     "read a bundle": (read_object("bundles/x", "ScratchBucket"), ("bundle",)),
@@ -276,9 +283,11 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "invoke operate": (invoke("operate"), ("sweep",)),
     "invoke the signer of artifacts": (invoke("sign-artifact"), ("record_stage",)),
     "invoke the witness": (invoke("witness"), ("sequence",)),
+    "invoke who tells": (invoke("tell"), ("sequence",)),
     "invoke the sequencer": (invoke("sequence"), NOBODY),
     "invoke decide": (invoke("decide"), NOBODY),
     "invoke the sandbox": (invoke("sandbox"), NOBODY),
+    "tell an event": (put_event, ("tell",)),
     "start the pipeline": (start("PipelineArn"), ("gate", "operate", "register", "sweep")),
     "start a decision": (start("DecisionArn"), NOBODY),
     "send a task token": (send_token, ("gate",)),
@@ -365,6 +374,7 @@ def test_a_function_that_runs_registered_code_may_do_nothing(answers: Mapping[tu
         ("sequence", ["write a version", "cosign a checkpoint", "write the root of trust", "overwrite a tile", "attest as gate"]),
         ("sign_artifact", ["write a frozen file", "write an attestation", "read a version", "read the hold-out's labels"]),
         ("sweep", ["send a task token", "write a model or its pointer", "read a frozen file"]),
+        ("tell", ["write a version", "write an event", "write a tile", "sign a checkpoint", "read a frozen file"]),
         ("uploads", ["write a version", "read an upload", "write a candidate"]),
         ("witness", ["sign a checkpoint", "read the ledger", "read the ledger's head", "write the ledger's head"]),
     ],

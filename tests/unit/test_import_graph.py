@@ -83,6 +83,7 @@ EXPECTED = {
     "sequence": AWS | SIGNATURES | EVENTS | METRICS,
     "sign_artifact": AWS | SIGNATURES | EVENTS | TUF | MODEL_SIGNING,
     "sweep": AWS | SIGNATURES | EVENTS | METRICS,
+    "tell": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,
     "witness": AWS | SIGNATURES | EVENTS,
 }
