@@ -69,7 +69,7 @@ class Functions(Construct):
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
         return own | {
             "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
-            "ATTESTRY_BUS": self._grants.outlets.bus.event_bus_name,
+            "ATTESTRY_BUS": names.bus,
             "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
             "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
             "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),

@@ -212,7 +212,7 @@ class Grants:
     def tell(self) -> Statements:
         """Put events on the bus, as the registry's own and as nobody else's."""
         as_registry = {"StringEquals": {"events:source": EVENT_SOURCE}}
-        return [iam.PolicyStatement(actions=["events:PutEvents"], resources=[self.outlets.bus.event_bus_arn], conditions=as_registry)]
+        return [iam.PolicyStatement(actions=["events:PutEvents"], resources=[self.names.bus_arn], conditions=as_registry)]
 
     def _rows(self, actions: list[str], partitions: tuple[str, ...]) -> iam.PolicyStatement:
         return iam.PolicyStatement(actions=actions, resources=[self.stores.table.table_arn], conditions=_leading_keys(partitions))

@@ -112,6 +112,11 @@ class Names:
         return f"{self.prefix}-events"
 
     @property
+    def bus_arn(self) -> str:
+        """ARN of that bus."""
+        return f"arn:{Aws.PARTITION}:events:{Aws.REGION}:{Aws.ACCOUNT_ID}:event-bus/{self.bus}"
+
+    @property
     def automation_role(self) -> str:
         """Name of the role that the runbook runs under."""
         return f"{self.prefix}-approval-runbook"

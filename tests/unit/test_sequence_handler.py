@@ -48,10 +48,10 @@ def setting(world: World, **changes: Any) -> WitnessSetting:
 
 @pytest.fixture
 def handled(ledger: World, functions: MemoryFunctions, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsWorld]:
-    aws = AwsWorld(Settings({"ATTESTRY_LEDGER_ORIGIN": ORIGIN}))
+    aws = AwsWorld(Settings({"ATTESTRY_LEDGER_ORIGIN": ORIGIN, "ATTESTRY_TELL_FUNCTION": "tell"}))
     witnesses = LambdaWitnesses(functions, [setting(ledger, vkey="")])
     ports = {"meta": ledger.meta, "store": ledger.store, "ledger_signer": ledger.signer, "witnesses": witnesses, "clock": ledger.clock}
-    aws.__dict__.update(ports)
+    aws.__dict__.update(ports, functions=functions)
     monkeypatch.setattr(sequence, "world", aws)
     sequence.sequencer.cache_clear()
     yield aws
