@@ -149,6 +149,10 @@ class Grants:
         """Note down what was denied, and reads that an auditor would ask for."""
         return self.write_rows("AUDIT")
 
+    def remember_answers(self) -> Statements:
+        """Keep what was answered to requests with an idempotency key, so that it is answered again."""
+        return [*self.read_rows("IDEMPOTENCY#*"), *self.write_rows("IDEMPOTENCY#*", delete=True)]
+
     def read_stream(self) -> Statements:
         """Let Lambda poll the table's stream."""
         actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]

@@ -102,6 +102,7 @@ def _decide(g: Grants) -> Statements:
         *g.write_rows("CONFLICT#*", "LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, PACKETS),
         *g.attest(SIGNATURES),
+        *g.remember_answers(),
         *g.audit(),
         *g.decide_access(),
         *g.invoke("gate"),
@@ -166,6 +167,7 @@ def _operate(g: Grants) -> Statements:
         *g.write_rows("LAPSES", "RETIREMENTS", "ROLLOUTS", delete=True),
         *g.find_console_callers(),
         *g.attest(),
+        *g.remember_answers(),
         *g.audit(),
         *g.decide_access(),
         *g.invoke("deploy", "gate", "register"),
@@ -178,6 +180,7 @@ def _people(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "PERSON#*", "POLICY#*", "SSHKEY#*"),
         *g.write_rows("ACCESS", "GRANT#*", "LOGIN#*", "OUTBOX", "PERSON#*", "PLACED#*", "POLICY#*", "SSHKEY#*"),
+        *g.remember_answers(),
         *g.audit(),
         *g.decide_access(),
         *g.read_index("GRANTS", "PEOPLE", "POLICIES"),
@@ -275,6 +278,7 @@ def _root(g: Grants) -> Statements:
     return [
         *g.read_rows("LOGIN#*", "ROOT"),
         *g.write_rows("OUTBOX", "ROOT"),
+        *g.remember_answers(),
         *g.audit(),
         *g.decide_access(),
         *g.read_objects(g.stores.store, "root/*"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
+from attestry.aws.preconditions import expected_rev
 from attestry.aws.world import World
 from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
 from attestry.domain.conditions import read_conditions
@@ -13,7 +14,8 @@ from attestry.domain.errors import InvalidInputError
 from attestry.domain.operations import Operation, require_role
 from attestry.usecases.conflicts import conflicts_of, declare_conflict
 from attestry.usecases.decide import decide_approval
-from attestry.usecases.records import person_of
+from attestry.usecases.matched import MatchedMeta
+from attestry.usecases.records import person_of, version_key
 
 world = World()
 
@@ -25,8 +27,9 @@ def decide(request: Request) -> dict[str, Any]:
     model, number = request.text("model"), request.number("number")
     by = person_of(world.meta, caller(request, world.settings))
     require_role(Operation(verdict.value), by, f"{model}@{number}")
+    rev = expected_rev(request.headers)
     decision = decide_approval(
-        world.meta,
+        world.meta if rev is None else MatchedMeta(world.meta, version_key(model, number), rev),
         world.attestor,
         world.store,
         model,
@@ -87,6 +90,10 @@ ROUTES = {
 }
 
 
+MATCHED = ("POST /v1/models/{model}/versions/{number}/decision",)
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
+    denied = world.audit.denied
+    return serve(event, context, ROUTES, guard=world.guard, answers=world.answers, matched=MATCHED, on_denied=denied)

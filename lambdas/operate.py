@@ -10,6 +10,7 @@ from attestry.aws.answers import relayed
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.logging import configure_logging
+from attestry.aws.preconditions import expected_rev
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.days import read_day
@@ -18,6 +19,7 @@ from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal
 from attestry.domain.stages import PIPELINE, Stage, Standing
 from attestry.domain.version import Version
+from attestry.ports import MetaStore
 from attestry.usecases.capture import read_rate, set_capture_rate
 from attestry.usecases.console_caller import CallerRules
 from attestry.usecases.console_execution import Asked, ConsolePorts, run_execution
@@ -25,13 +27,15 @@ from attestry.usecases.console_operation import OperatingPorts, operate_in_conso
 from attestry.usecases.deploy import roll_back
 from attestry.usecases.lapse import lapse_due
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
+from attestry.usecases.matched import MatchedMeta
 from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.promotion import check_promotion
-from attestry.usecases.records import load_version, person_of
+from attestry.usecases.records import load_version, person_of, pointer_key, version_key
 from attestry.usecases.request_transition import read_wanted, request_transition
 from attestry.usecases.revoke import Revocation, kill_version, retire_due, retire_version
 from attestry.usecases.rollout_request import change_rollout
 
+_VERSION = "/v1/models/{model}/versions/{number}"
 RETIRE_DUE = {"action": "retire_due"}
 """What the sweep sends when the day of a scheduled retirement has come; a request through the gateway never looks like this."""
 
@@ -52,7 +56,7 @@ def promote(request: Request) -> Answer:
     """Begin to put a version in place in the environment after the one where it stands deployed."""
     body = request.body("reason", "to")
     to, reason = _text("to", body.get("to")) or "", read_reason(body.get("reason"))
-    check_promotion(load_version(world.meta, request.text("model"), request.number("number")), to)
+    check_promotion(load_version(_meta(request), request.text("model"), request.number("number")), to)
     return _deploy(request, reason, environment=to)
 
 
@@ -61,7 +65,9 @@ def rollout(request: Request) -> dict[str, Any]:
     body = request.body("action", "reason", "environment")
     reason, environment = read_reason(body.get("reason")), _text("environment", body.get("environment")) or "production"
     model, by, action = request.text("model"), _caller(request, Operation.DEPLOY), body.get("action")
-    version = change_rollout(world.meta, world.attestor, model, action, environment=environment, by=by, reason=reason, at=world.clock.now())
+    version = change_rollout(
+        _meta(request, environment), world.attestor, model, action, environment=environment, by=by, reason=reason, at=world.clock.now()
+    )
     return {**_shown(version), "environment": environment}
 
 
@@ -71,7 +77,7 @@ def rollback(request: Request) -> dict[str, Any]:
     environment = str(body.get("environment") or "production")
     reason = read_reason(body.get("reason"))
     deployment = roll_back(
-        world.meta,
+        _meta(request, environment),
         world.attestor,
         request.text("model"),
         environment=environment,
@@ -90,8 +96,9 @@ def retry(request: Request) -> Answer:
 
 def claim(request: Request) -> dict[str, Any]:
     """Make the caller's person the submitter of what was uploaded under the caller's own prefix."""
+    request.no_body()
     version = claim_submission(
-        world.meta,
+        _meta(request),
         world.attestor,
         request.text("model"),
         request.number("number"),
@@ -107,7 +114,7 @@ def kill(request: Request) -> dict[str, Any]:
     """Take a version out of use at once."""
     reason = read_reason(request.body("reason").get("reason"))
     model, number, by = request.text("model"), request.number("number"), _caller(request, Operation.KILL)
-    revoked = kill_version(world.meta, world.attestor, model, number, reason=reason, by=by, at=world.clock.now())
+    revoked = kill_version(_meta(request), world.attestor, model, number, reason=reason, by=by, at=world.clock.now())
     return _revoked(revoked)
 
 
@@ -119,7 +126,7 @@ def retire(request: Request) -> dict[str, Any]:
         raise InvalidInputError.of("even_if_deployed", "type", "even_if_deployed is true or false")
     model, number, on = request.text("model"), request.number("number"), _day(body.get("on"))
     revoked = retire_version(
-        world.meta,
+        _meta(request),
         world.attestor,
         model,
         number,
@@ -167,7 +174,7 @@ def capture(request: Request) -> dict[str, Any]:
     environment = str(body.get("environment") or "production")
     rate, reason, model = read_rate(body.get("rate")), read_reason(body.get("reason")), request.text("model")
     by = _caller(request)
-    done = set_capture_rate(world.meta, model, environment, rate, reason=reason, by=by, at=world.clock.now())
+    done = set_capture_rate(_meta(request, environment), model, environment, rate, reason=reason, by=by, at=world.clock.now())
     return {"model": model, "environment": environment, "version": done.number, "rate": done.rate, "previous": done.previous}
 
 
@@ -209,6 +216,10 @@ ROUTES = {
 }
 
 
+MATCHED = ROUTES.keys() - {"POST /v1/models/{model}/refresh", f"POST {_VERSION}/reproduction"}
+"""Routes that act on a version or on a place in an environment; the other two make a version of their own."""
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API, act for the AWS console, or retire what is due."""
     if "execution_arn" in event:
@@ -224,7 +235,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         done = lapse_due(world.meta, world.attestor, world.notifier, at=world.clock.now())
         (logger.error if done.errors else logger.info)("approvals that ended", extra={"lapsed": done.lapsed, "errors": done.errors})
         return {"lapsed": list(done.lapsed), "told": done.told, "errors": list(done.errors)}
-    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
+    denied = world.audit.denied
+    return serve(event, context, ROUTES, guard=world.guard, answers=world.answers, matched=MATCHED, on_denied=denied)
 
 
 def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +255,7 @@ def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:
 
 def _deploy(request: Request, reason: str, *, strategy: str | None = None, environment: str | None = None) -> Answer:
     version = request_deployment(
-        world.meta,
+        _meta(request),
         world.attestor,
         world.functions,
         request.text("model"),
@@ -286,7 +298,7 @@ def _revoked(revoked: Revocation) -> dict[str, Any]:
 def _hand(request: Request, *fields: str) -> Hand:
     reason = read_reason(request.body(*fields).get("reason"))
     gate = world.settings.gate_function
-    return Hand(world.meta, world.attestor, world.pipeline, world.functions, gate, _caller(request), reason, world.clock.now())
+    return Hand(_meta(request), world.attestor, world.pipeline, world.functions, gate, _caller(request), reason, world.clock.now())
 
 
 def _acted(acted: Acted) -> dict[str, Any]:
@@ -299,6 +311,15 @@ def _number(field: str, value: Any) -> int | None:
     if type(value) is not int or not 0 < value < 10**9:
         raise InvalidInputError.of(field, "number", f"{field} is the number of a version")
     return value
+
+
+def _meta(request: Request, environment: str = "") -> MetaStore:
+    """Return the table, with the version, or the place in an environment, at the revision that the caller has seen."""
+    rev = expected_rev(request.headers)
+    if rev is None:
+        return world.meta
+    model = request.text("model")
+    return MatchedMeta(world.meta, pointer_key(model, environment) if environment else version_key(model, request.number("number")), rev)
 
 
 def _caller(request: Request, operation: Operation | None = None) -> Principal:

@@ -8,6 +8,7 @@ from attestry.access.engine import default_policies
 from attestry.access.scopes import Placement
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
+from attestry.aws.preconditions import expected_rev
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.errors import InvalidInputError
@@ -16,9 +17,10 @@ from attestry.domain.principal import Principal
 from attestry.usecases import access_review
 from attestry.usecases.access_policies import added_policies, publish_access_policy
 from attestry.usecases.grants import give_grant, list_grants, read_grant, read_subject, withdraw_grant
+from attestry.usecases.matched import MatchedMeta
 from attestry.usecases.people import Person, add_person, list_people, withdraw_keys
 from attestry.usecases.placement import place_model, show_placement
-from attestry.usecases.policies import publish_policy
+from attestry.usecases.policies import policy_key, publish_policy
 from attestry.usecases.records import person_of
 
 world = World()
@@ -56,7 +58,9 @@ def publish(request: Request) -> Answer:
     body = request.body("document", "reason")
     by = person_of(world.meta, caller(request, world.settings))
     policy = Policy.from_mapping(read_document(body.get("document")))
-    edition = publish_policy(world.meta, policy, by=by, reason=read_reason(body.get("reason")), at=world.clock.now())
+    rev = expected_rev(request.headers)
+    meta = world.meta if rev is None else MatchedMeta(world.meta, policy_key(policy.name), rev, attribute="number")
+    edition = publish_policy(meta, policy, by=by, reason=read_reason(body.get("reason")), at=world.clock.now())
     return Answer(edition.to_item(), 201)
 
 
@@ -148,9 +152,13 @@ ROUTES = {
 }
 
 
+MATCHED = ("POST /v1/policies",)
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
+    denied = world.audit.denied
+    return serve(event, context, ROUTES, guard=world.guard, answers=world.answers, matched=MATCHED, on_denied=denied)
 
 
 def _texts(body: dict[str, Any], field: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attestry.aws.http import Request, serve
+from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import IntegrityError
@@ -15,7 +15,7 @@ from attestry.usecases.findings import list_findings, place_of
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
 from attestry.usecases.packet import show_packet
-from attestry.usecases.policies import edition_place, list_editions, policies_in_force
+from attestry.usecases.policies import edition_place, list_editions, number_in_force, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
@@ -39,14 +39,16 @@ def models(request: Request) -> dict[str, Any]:
     return listed
 
 
-def model(request: Request) -> dict[str, Any]:
+def model(request: Request) -> Answer:
     """Show a model."""
-    return browse.show_model(world.meta, request.text("model"))
+    shown = browse.show_model(world.meta, request.text("model"))
+    return Answer(shown, rev=shown["rev"])
 
 
-def rollout(request: Request) -> dict[str, Any]:
+def rollout(request: Request) -> Answer:
     """Show what stands beside the deployed version, and what was seen of it."""
-    return show_rollouts(world.meta, request.text("model"), request.query_text("environment", "production"))
+    shown = show_rollouts(world.meta, request.text("model"), request.query_text("environment", "production"))
+    return Answer(shown, rev=shown["rev"])
 
 
 def versions(request: Request) -> dict[str, Any]:
@@ -56,9 +58,10 @@ def versions(request: Request) -> dict[str, Any]:
     return page.answer("versions", listed, lambda row: f"{row['number']:09d}")
 
 
-def version(request: Request) -> dict[str, Any]:
+def version(request: Request) -> Answer:
     """Show a version."""
-    return browse.show_version(world.meta, world.store, request.text("model"), request.number("number"))
+    shown = browse.show_version(world.meta, world.store, request.text("model"), request.number("number"))
+    return Answer(shown, rev=shown["rev"])
 
 
 def packet(request: Request) -> dict[str, Any]:
@@ -163,11 +166,11 @@ def policies(request: Request) -> dict[str, Any]:
     return page.answer("policies", listed, lambda row: str(row["name"]))
 
 
-def policy(request: Request) -> dict[str, Any]:
+def policy(request: Request) -> Answer:
     """Show the editions of a policy."""
     page = request.page()
     listed = [edition.to_item() for edition in list_editions(world.meta, request.text("policy"), page)]
-    return page.answer("editions", listed, edition_place)
+    return Answer(page.answer("editions", listed, edition_place), rev=number_in_force(world.meta, request.text("policy")))
 
 
 def policy_replay(request: Request) -> dict[str, Any]:

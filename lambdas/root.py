@@ -54,7 +54,7 @@ ROUTES = {"GET /v1/root": show, "GET /v1/root/keys": keys, "POST /v1/root": publ
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
-    return serve(event, context, ROUTES, guard=world.guard, on_denied=lambda request, error: world.audit.denied(request, error))
+    return serve(event, context, ROUTES, guard=world.guard, answers=world.answers, on_denied=world.audit.denied)
 
 
 def _shown(published: Publication) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 import pytest
 
 from attestry.api.operations import OPERATIONS
+from attestry.aws import http
+from attestry.aws.rate_limit import CallerShares
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.evidence.note import Algorithm, Verifier
@@ -112,6 +114,8 @@ class ApiWorld:
         for name, module in MODULES.items():
             if hasattr(module, "world"):
                 patch.setattr(module, "world", made.world_of(name))
+        # A test asks faster than anybody may; what a share is, tests/unit/test_api_headers.py says.
+        patch.setattr(http, "SHARES", CallerShares(1e9, 1e9))
         patch.setattr(register, "world", made.world_of("register"))
         patch.setattr(predict, "predictor", lambda: made.predictor)
         patch.setattr(root, "KmsSigner", lambda _, arn: evidence.flow.signers[arn])

@@ -14,9 +14,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from attestry.api.components import COMPONENTS
+from attestry.api.headers import IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, MATCHED, TAGGED, UNKEYED
 from attestry.api.operation import Operation
 from attestry.api.operations import OPERATIONS
-from attestry.api.schema import ref
+from attestry.api.schema import Schema, ref
 
 FORMAT: Final = "3.1.0"
 EDITION: Final = "1"
@@ -52,7 +53,7 @@ def document(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(COMPONENTS),
-            "responses": {str(status): _error(status) for status in sorted({*COMMON_ERRORS, *(s for o in operations for s in o.errors)})},
+            "responses": {str(status): _error(status) for status in sorted({s for o in operations for s in errors_of(o)})},
             "securitySchemes": {"sigv4": _SIGV4},
         },
     }
@@ -81,6 +82,7 @@ _SIGV4: Mapping[str, str] = {
 def _operation(operation: Operation) -> dict[str, Any]:
     parameters = [{"name": n, "in": "path", "required": True, "schema": s} for n, s in operation.path_parameters.items()]
     parameters += [{"name": p.name, "in": "query", "required": p.required, "schema": p.schema} for p in operation.query]
+    parameters += [{"name": n, "in": "header", "required": False, "schema": s} for n, s in _headers(operation).items()]
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
@@ -93,9 +95,27 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": operation.body}}}
-    answers = {str(s): {"description": HTTPStatus(s).phrase, "content": {JSON: {"schema": operation.answer}}} for s in operation.status}
-    errors = {str(s): {"$ref": f"#/components/responses/{s}"} for s in sorted({*COMMON_ERRORS, *operation.errors})}
+    answers: dict[str, Any] = {
+        str(s): {"description": HTTPStatus(s).phrase, "content": {JSON: {"schema": operation.answer}}} for s in operation.status
+    }
+    if operation.id in TAGGED:
+        answers["200"]["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "For If-Match and If-None-Match."}}
+        answers["304"] = {"description": "The caller knows the answer already."}
+    errors = {str(s): {"$ref": f"#/components/responses/{s}"} for s in errors_of(operation)}
     return {**described, "responses": {**answers, **errors}}
+
+
+def errors_of(operation: Operation) -> list[int]:
+    """Return the HTTP statuses of all errors of an operation."""
+    keyed = (409, 422) if "Idempotency-Key" in _headers(operation) else ()
+    return sorted({*COMMON_ERRORS, *operation.errors, *keyed, *((412,) if operation.id in MATCHED else ())})
+
+
+def _headers(operation: Operation) -> dict[str, Schema]:
+    if operation.method == "GET":
+        return {"If-None-Match": IF_NONE_MATCH} if operation.id in TAGGED else {}
+    matched = {"If-Match": IF_MATCH} if operation.id in MATCHED else {}
+    return {**matched, **({} if operation.id in UNKEYED else {"Idempotency-Key": IDEMPOTENCY_KEY})}
 
 
 _ERRORS: Mapping[int, str] = {
@@ -103,12 +123,14 @@ _ERRORS: Mapping[int, str] = {
     403: "The caller may not do this.",
     404: "What was named does not exist.",
     409: "The state of the record does not allow it, somebody else moved first, or bytes differ from what was recorded.",
+    412: "The record does not stand as If-Match has it any more; nothing was changed.",
+    422: "The idempotency key came with another request before; nothing was changed.",
     429: "Too many requests; come back after the seconds in Retry-After, where there is one.",
     500: "The registry failed; its log tells more under the ID in `instance`.",
     503: "A service does not answer, or the version is loading; come back after the seconds in Retry-After.",
 }
 _BY_GATEWAY = (403, 429, 503)
-_AGAIN = (429, 503)
+_AGAIN = (409, 429, 503)
 
 
 def _error(status: int) -> dict[str, Any]:

@@ -20,6 +20,24 @@ A list answers a page: `limit` rows at most (1 to 200; 100 unless it is said), a
 last one. A cursor is opaque and bound to the route and the other parameters; with others it is refused (`cursor`). A parameter that is
 given twice is refused (`once`).
 
+## Doing it once, and only if it still stands so
+
+- **`Idempotency-Key`**: every operation that changes something takes one, but for those that say otherwise: 1 to 255 visible ASCII
+  characters that the caller makes up for one request, for example a UUID. The same request with the same key is done once within 24
+  hours; the second time it is answered as the first time, with `idempotency-replayed: true`. With another body it is refused (422,
+  `idempotency_key_reused`); while the first is being answered, 409 (`in_progress`) with `Retry-After`. Only answers of success are kept:
+  after an error, which has changed nothing, the key may be tried again. A key is the caller's own.
+- **`ETag`, `If-Match`**: what has an `ETag` can be acted on only while it stands as it was read: the act's transaction is conditional on
+  the revision in the tag. Otherwise 412 (`precondition_failed`), and nothing is changed. Where no record could be meant, the header is
+  refused.
+- **`If-None-Match`**: 304 where the answer would be the same.
+
+## How much
+
+One process of the registry answers a caller 200 requests a second on average and 400 at once; bundles, reviews and replays count as 20 to
+40 each, a trace as 5. Beyond that it is 429 (`too_many_requests`) with `Retry-After`. Each process counts for itself, so a caller whose
+requests come at the same time, and so meet several processes, gets more; all callers together have the limit of the API's stage.
+
 ## Answers and errors
 
 Answers are JSON, `cache-control: no-store`, with the request's ID in `x-request-id`. Fields may be added to answers at any time; pass over

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from attestry.api.components import COMPONENTS
+from attestry.api.headers import MATCHED, TAGGED, UNKEYED
 from attestry.api.operation import ALL, READERS, Operation
 from attestry.api.operations import OPERATIONS
 from attestry.api.preface import PREFACE
@@ -77,9 +78,19 @@ def _operation(operation: Operation) -> Iterator[str]:
         yield from _fields(operation.answer)
     else:
         yield f"Answers {answered}: {shown}."
+    yield from _heeds(operation)
     if operation.errors:
         yield ""
         yield f"Errors besides those of every operation: {', '.join(map(str, operation.errors))}."
+
+
+def _heeds(operation: Operation) -> Iterator[str]:
+    if operation.id in TAGGED:
+        yield from ("", "The answer has an `ETag`; `If-None-Match` is heeded.")
+    if operation.id in MATCHED:
+        yield from ("", f"Heeds `If-Match`, with the `ETag` of `{MATCHED[operation.id]}`.")
+    if operation.id in UNKEYED:
+        yield from ("", f"Takes no `Idempotency-Key`. {UNKEYED[operation.id]}")
 
 
 def _fields(schema: Schema) -> Iterator[str]:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotReadyError, Problem, UnavailableError
+from attestry.aws.preconditions import write_etag
+from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, Problem, UnavailableError
 
 PROBLEM: Final = "application/problem+json"
 _HEADERS = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -37,12 +38,14 @@ class Answer:
         status: HTTP status.
         headers: headers beyond the usual ones.
         encoded: the body is JSON text already, to be sent as it stands because its bytes were signed.
+        rev: revision of the record that the answer shows, of which its ETag is made; None where it has none.
     """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     encoded: bool = False
+    rev: int | None = None
 
 
 def error_answer(error: AttestryError, request_id: str) -> Answer:
@@ -57,7 +60,7 @@ def error_answer(error: AttestryError, request_id: str) -> Answer:
         return Answer(_problem(told, 500, request_id), 500, headers)
     if isinstance(error, UnavailableError):
         logger.warning("unavailable: %s", error.message, extra={"gateway_request_id": request_id})
-    seconds = error.retry_after_seconds if isinstance(error, NotReadyError) else 1 if isinstance(error, UnavailableError) else None
+    seconds = getattr(error, "retry_after_seconds", 1 if isinstance(error, UnavailableError) else None)
     if seconds is not None:
         headers["retry-after"] = str(seconds)
     return Answer(_problem(error.to_dict(), error.status, request_id), error.status, headers)
@@ -70,6 +73,8 @@ def shape(answer: Answer, request_id: str) -> dict[str, Any]:
         # Half a surrogate pair, which somebody may have sent in a name that an error repeats, is no UTF-8; the platform would fail on it.
         body = body.encode("utf-8", "replace").decode()
     headers = {**_HEADERS, **({"x-request-id": request_id} if request_id else {}), **answer.headers}
+    if answer.rev is not None:
+        headers["etag"] = write_etag(answer.rev, body)
     return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}
 
 

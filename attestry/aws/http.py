@@ -15,13 +15,16 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, unquote_plus
 
 from attestry.aws.answers import Answer, InternalError, error_answer, shape
+from attestry.aws.idempotency import HEADER, IdempotentAnswers
 from attestry.aws.logging import Invocation, configure_logging
+from attestry.aws.preconditions import IF_MATCH, IF_NONE_MATCH, unless_known
+from attestry.aws.rate_limit import SHARES
 from attestry.domain.errors import AttestryError, ForbiddenError, InvalidInputError, NotFoundError, UnprovenIdentityError
 from attestry.domain.paging import Page, read_page
 from attestry.evidence.canonical import parse_strict
@@ -35,6 +38,7 @@ __all__ = ["MAX_BODY_BYTES", "Answer", "Request", "error_answer", "read_request"
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _MAX_NUMBER = 10**9
+_HEADERS = (IF_MATCH, IF_NONE_MATCH, HEADER)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class Request:
         raw: the body's bytes.
         context: the gateway's request context: the caller's identity and address.
         request_id: the gateway's ID of the request.
+        headers: those that a request may be conditional on or be told again by, names in lower case; no other is kept.
         max_body_bytes: limit of the body.
         principal: who calls, with the roles that count on what is asked for; None before the gate.
         warrant: decides on what only the function finds out; None before the gate.
@@ -61,6 +66,7 @@ class Request:
     raw: bytes
     context: Mapping[str, Any]
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = MAX_BODY_BYTES
     principal: Principal | None = None
     warrant: Warrant | None = None
@@ -82,6 +88,15 @@ class Request:
             known = ", ".join(allowed)
             raise InvalidInputError.of(unknown[0], "unknown_field", f"there is no such field here; the fields are {known}")
         return body
+
+    def no_body(self) -> None:
+        """Check that there is nothing in the body, or an empty object.
+
+        Raises:
+            InvalidInputError: there is.
+        """
+        for name in self.body() if self.raw else ():
+            raise InvalidInputError.of(name, "unknown_field", "there is no such field here; this operation takes none")
 
     def require(self, model: str, action: str | None = None, **context: str) -> Principal:
         """Have it decided whether the caller may do this to a model that the function has found out, and return the caller.
@@ -184,6 +199,8 @@ def serve(
     routes: Mapping[str, Route],
     *,
     guard: Guard | None,
+    answers: IdempotentAnswers | None = None,
+    matched: Collection[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
     on_denied: Denied | None = None,
 ) -> dict[str, Any]:
@@ -194,6 +211,8 @@ def serve(
         context: the Lambda context.
         routes: method and path template to the function that answers.
         guard: decides who is let; None only where nothing is behind the routes.
+        answers: what was answered to requests with an idempotency key; None where such a key is refused.
+        matched: routes that heed If-Match; on the others it is refused, since it must not be passed over.
         max_body_bytes: limit of the body, checked after base64.
         on_denied: told of a request that was refused to its caller, once the answer is made; what it raises is logged and changes nothing.
     """
@@ -205,12 +224,10 @@ def serve(
         route = routes.get(request.route)
         if route is None:
             raise NotFoundError(f"there is no route {request.route}")
+        SHARES.take(request.context, request.route)
         request = guard.admit(request) if guard is not None else request
-        result = route(request)
-        if request.warrant is not None:
-            request.warrant.require_settled()
-        answer = result if isinstance(result, Answer) else Answer(result)
-        shaped = shape(answer, request_id)
+        answer = _answer(request, route, answers, matched)
+        shaped = unless_known(shape(answer, request_id), request.headers)
     except AttestryError as error:
         answer = error_answer(error, request_id)
         shaped = shape(answer, request_id)
@@ -225,6 +242,25 @@ def serve(
     return shaped
 
 
+def _answer(request: Request, route: Route, answers: IdempotentAnswers | None, matched: Collection[str]) -> Answer:
+    """Return the answer of a route, with what the request's headers ask for."""
+
+    def act() -> Answer:
+        result = route(request)
+        if request.warrant is not None:
+            request.warrant.require_settled()
+        return result if isinstance(result, Answer) else Answer(result)
+
+    changes = not request.route.startswith("GET ")
+    if changes and IF_MATCH in request.headers and request.route not in matched:
+        raise InvalidInputError.of("If-Match", "not_here", "this operation has no record that If-Match could be about")
+    if not changes or HEADER not in request.headers:
+        return act()
+    if answers is None:
+        raise InvalidInputError.of("Idempotency-Key", "not_here", "this operation takes no idempotency key")
+    return answers.answer(request, act)
+
+
 def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES) -> Request:
     """Return the request that an event carries.
 
@@ -232,6 +268,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
         InvalidInputError: the body is not the base64 that it is said to be, or the query has a parameter twice.
     """
     context = event.get("requestContext") or {}
+    given = {str(name).lower(): value for name, value in (event.get("headers") or {}).items()}
     body = event.get("body") or ""
     try:
         raw = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body.encode()
@@ -246,6 +283,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
         raw=raw,
         context=context,
         request_id=str(context.get("requestId", "")),
+        headers={name: str(given[name]) for name in _HEADERS if name in given},
         max_body_bytes=max_body_bytes,
     )
 

@@ -9,6 +9,7 @@ from attestry.aws.clients import Clients
 from attestry.aws.clock import SystemClock
 from attestry.aws.errors import ConfigurationError
 from attestry.aws.functions import LambdaFunctions
+from attestry.aws.idempotency import IdempotentAnswers
 from attestry.aws.meta_store import DynamoMetaStore
 from attestry.aws.object_store import S3ObjectStore
 from attestry.aws.settings import Settings
@@ -63,6 +64,11 @@ class World:
         from attestry.aws.guard import Guard
 
         return Guard(self.meta, self.clock, account=self.settings.account, prefix=self.settings.prefix)
+
+    @cached_property
+    def answers(self) -> IdempotentAnswers:
+        """Return what was answered to requests with an idempotency key."""
+        return IdempotentAnswers(self.meta, self.clock)
 
     @cached_property
     def store(self) -> S3ObjectStore:

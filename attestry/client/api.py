@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,8 @@ _RETRY_STATUSES = (429, 503)
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _CONNECTION_TRIES = 3
+_WITHOUT_KEY = ("/predictions", "/policy-replay", "/v1/uploads")
+"""Ends of the paths whose operations take no idempotency key."""
 
 PAGE_ROWS: Final = 200
 """The most that a page of a list may have."""
@@ -370,8 +373,9 @@ class RegistryClient:
     def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """Send a request and return the answer's JSON.
 
-        While the registry answers 503 or 429 the request is sent again after its Retry-After, until the patience is used
-        up. A connection that breaks is tried again for GET alone: it changes nothing.
+        While the registry answers 503 or 429, or 409 because the same request is under way, the request is sent again after its
+        Retry-After, until the patience is used up. A connection that breaks is tried again for a GET, which changes nothing, and for a
+        request with an idempotency key, which is done once however often it comes.
 
         Raises:
             ApiError: the registry answered with an error.
@@ -379,12 +383,13 @@ class RegistryClient:
             EndpointError: the API's address, or credentials, are not known.
         """
         deadline, failures = time.monotonic() + self.patience_seconds, 0
+        key = "" if method == "GET" or path.endswith(_WITHOUT_KEY) else str(uuid.uuid4())
         while True:
             try:
-                answer = self.http.send(self._signed(method, path, query, body))
+                answer = self.http.send(self._signed(method, path, query, body, key))
             except UnavailableError:
                 failures += 1
-                if method != "GET" or failures >= _CONNECTION_TRIES:
+                if (method != "GET" and not key) or failures >= _CONNECTION_TRIES:
                     raise
                 time.sleep(0.2 * 2**failures)
                 continue
@@ -392,7 +397,8 @@ class RegistryClient:
                 return _json(answer)
             error = ApiError.from_answer(answer.status_code, _json(answer), str(answer.headers.get("x-request-id", "")))
             pause = _pause(answer)
-            if error.status not in _RETRY_STATUSES or time.monotonic() + pause > deadline:
+            again = error.status in _RETRY_STATUSES or error.code == "in_progress"
+            if not again or time.monotonic() + pause > deadline:
                 raise error
             self._on_wait(error.message, pause)
             time.sleep(pause)
@@ -413,10 +419,12 @@ class RegistryClient:
     def _post(self, path: str, body: Any, query: Mapping[str, Any] | None = None) -> Any:
         return self.call("POST", path, query=query, body=body)
 
-    def _signed(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any) -> AWSRequest:
+    def _signed(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, key: str = "") -> AWSRequest:
         url = f"{self.api_url}{path}" + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode() if body is not None else b""
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {})}
+        if key:
+            headers["Idempotency-Key"] = key
         request = AWSRequest(method=method, url=url, data=data, headers=headers)
         SigV4Auth(self._credentials(), _SERVICE, self._region()).add_auth(request)
         return request

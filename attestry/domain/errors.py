@@ -150,6 +150,41 @@ class OutsideConditionsError(ForbiddenError):
     code = "outside_conditions"
 
 
+class PreconditionFailedError(AttestryError):
+    """The record is not at the revision that the request's If-Match names; nothing was changed."""
+
+    code = "precondition_failed"
+    status = 412
+
+
+class KeyReusedError(AttestryError):
+    """An idempotency key was sent with another request before; nothing was changed."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class InProgressError(ConflictError):
+    """The same request is being answered at this moment; come back after `retry_after_seconds`."""
+
+    code = "in_progress"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyRequestsError(AttestryError):
+    """The caller asks for more than its share; come back after `retry_after_seconds`."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class IntegrityError(AttestryError):
     """Bytes differ from what was recorded."""
 

@@ -42,7 +42,7 @@ def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
         raise NotFoundError(f"there is no model {model}")
     pointers = meta.query(model_key(model).partition, prefix="POINTER#")
     deployed = [_shown_pointer(p) for p in pointers]
-    return {**_shown_model(row), "deployed": deployed, "findings": findings_of(meta, model, 0)}
+    return {**_shown_model(row), "rev": int(row.get("rev", 0)), "deployed": deployed, "findings": findings_of(meta, model, 0)}
 
 
 def list_versions(meta: MetaStore, model: str, page: Page = WHOLE) -> list[dict[str, Any]]:

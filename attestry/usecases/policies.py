@@ -98,6 +98,12 @@ def edition_place(edition: Mapping[str, Any]) -> str:
     return f"EDITION#{int(edition['number']):06d}"
 
 
+def number_in_force(meta: MetaStore, name: str) -> int:
+    """Return the number of the edition of a policy that is in force; 0 where there is none."""
+    row = meta.get(policy_key(name))
+    return int(row["number"]) if row else 0
+
+
 def publish_policy(meta: MetaStore, policy: Policy, *, by: Principal, reason: str, at: datetime) -> Edition:
     """Put an edition of a policy in force.
 

@@ -32,7 +32,7 @@ def show_rollouts(meta: MetaStore, model: str, environment: str) -> dict[str, An
         if meta.get(model_key(model)) is None:
             raise NotFoundError(f"there is no model {model}")
         raise NotFoundError(f"no version of {model} was ever deployed in {environment}")
-    shown: dict[str, Any] = {"model": model, "environment": environment, "deployed": number_in(pointer)}
+    shown: dict[str, Any] = {"model": model, "environment": environment, "deployed": number_in(pointer), "rev": int(pointer.get("rev", 0))}
     canary, shadow = (rollout_in(pointer, standing) for standing in ROLLOUTS)
     shown["canary"] = {**_public(canary), **_seen(meta, model, environment, canary)} if canary else {}
     shown["shadow"] = {**_public(shadow), **_compared(meta, model, environment, shadow)} if shadow else {}

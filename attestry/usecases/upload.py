@@ -155,6 +155,9 @@ def _path_problems(files: Sequence[UploadFile]) -> list[Problem]:
 def _problem_of(entry: object, field: str) -> Problem | None:
     if not isinstance(entry, dict):
         return Problem(field, "type", "a mapping with name, size and sha256 is needed")
+    unknown = sorted(set(entry) - {"name", "size", "sha256"})
+    if unknown:
+        return Problem(f"{field}.{unknown[0]}"[:100], "unknown_field", "there is no such field here; the fields are name, size, sha256")
     if not isinstance(entry.get("name"), str):
         return Problem(f"{field}.name", "type", "a text is needed")
     size = entry.get("size")
