@@ -41,6 +41,9 @@ class Route:
 ROUTES = (
     Route("POST", "/v1/uploads", "uploads"),
     Route("GET", "/v1/submissions/{submission}", "uploads"),
+    Route("POST", "/v1/imports", "uploads"),
+    Route("POST", "/v1/models/{model}/versions", "uploads"),
+    Route("GET", "/v1/models/{model}/versions/{number}/files", "registry"),
     Route("GET", "/v1/openapi.json", "describe"),
     Route("GET", "/v1/me", "registry"),
     Route("GET", "/v1/models", "registry"),

@@ -87,6 +87,7 @@ class Functions(Construct):
             "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,
             "ATTESTRY_LEDGER_ORIGIN": names.ledger_origin,
             "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
+            "ATTESTRY_RECORD_FUNCTION": names.function("record_stage"),
             "ATTESTRY_REGISTER_FUNCTION": names.function("register"),
             "ATTESTRY_RUNBOOK": names.runbook if self._config.with_runbook else "",
             "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),

@@ -37,6 +37,8 @@ _REPLAY = "POST /v1/policy-replay"
 _CALLS: Mapping[str, tuple[str, ...]] = {
     "scientist": (
         "POST /v1/uploads",
+        "POST /v1/imports",
+        "POST /v1/models/{model}/versions",
         "POST /v1/models/{model}/versions/{number}/claim",
         "POST /v1/models/{model}/versions/{number}/retry",
         _REDO,

@@ -16,6 +16,9 @@ HOLDOUT = "models/*/stages/PROCESSING/*/data/holdout/*"
 LABELS = "models/*/stages/PROCESSING/*/data/holdout-labels/*"
 """Kept apart from the features, so that the function which makes URLs for scripts cannot make one for the labels."""
 
+IMPORTS = "candidates/*/import/*"
+"""Files of versions that were made elsewhere, as they were uploaded."""
+
 RECORDS = "models/*/stages/*/record.json"
 RECEIPTS = "models/*/predictions/*"
 EVIDENCE = "models/*/evidence/*"
@@ -223,13 +226,13 @@ def _record_stage(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("EDGE#*", "OUTBOX", "VERSION#*"),
-        *g.read_objects(g.stores.store, "environments/*", "models/*", "registered/*"),
+        *g.read_objects(g.stores.store, "environments/*", IMPORTS, "models/*", "registered/*"),
         *g.write_objects(g.stores.store, FROZEN, "models/*/stages/*", retain=True),
         *g.attest(),
         *g.list_versions(g.stores.store),
         *g.read_objects(g.stores.scratch, "jobs/*"),
         *g.list_versions(g.stores.scratch),
-        *g.invoke("sign_artifact"),
+        *g.invoke("gate", "sign_artifact"),
         *g.notify(),
     ]
 
@@ -243,6 +246,9 @@ def _register(g: Grants) -> Statements:
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "datasets-in/*", "registered/*"),
         *g.write_objects(g.stores.store, "candidates/*.status.json"),
         *g.write_objects(g.stores.store, "datasets/*", "registered/*", retain=True),
+        # The files of an import are pinned by their S3 versions; who records stages copies them.
+        *g.list_versions(g.stores.store),
+        *g.invoke("record_stage"),
         *g.attest(),
         # Composite alarms are described to callers with the right on every resource alone.
         iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=["*"]),
@@ -312,7 +318,7 @@ def _sweep(g: Grants) -> Statements:
         *g.read_rows("LAPSES", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
         *g.read_index("MODELS", "VERSIONS#*"),
-        *g.invoke("gate", "operate"),
+        *g.invoke("gate", "operate", "record_stage"),
         *g.start_pipeline(),
     ]
 
@@ -334,6 +340,7 @@ def _uploads(g: Grants) -> Statements:
         *g.decide_access(),
         *g.read_objects(g.stores.store, "candidates/*.status.json"),
         *g.write_objects(g.stores.store, "candidates/*"),
+        *g.invoke("register"),
     ]
 
 

@@ -107,17 +107,17 @@ def _stages(config: Config) -> dict[str, Spec]:
         ),
         "record_stage": _attests(
             Spec(
-                "Digests, freezes and records a stage",
+                "Digests, freezes and records a stage, and what is imported",
                 900,
                 1024,
                 10240,
                 scratch=True,
-                extra=("ATTESTRY_SIGN_ARTIFACT_FUNCTION", "ATTESTRY_TOPIC_ARN"),
+                extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_SIGN_ARTIFACT_FUNCTION", "ATTESTRY_TOPIC_ARN"),
             )
         ),
         "register": _attests(
             Spec(
-                "Makes versions of manifests, new data, schedules and alarms",
+                "Makes versions of manifests, imports, new data, schedules and alarms",
                 900,
                 1024,
                 2048,
@@ -126,6 +126,7 @@ def _stages(config: Config) -> dict[str, Spec]:
                     "ATTESTRY_FOLDER_NAMING",
                     "ATTESTRY_JOBS",
                     "ATTESTRY_PIPELINE_ARN",
+                    "ATTESTRY_RECORD_FUNCTION",
                     "ATTESTRY_SANDBOX_MEMORY_MIB",
                     "ATTESTRY_SIGNED_APPROVAL_TIERS",
                     "ATTESTRY_TOPIC_ARN",
@@ -156,7 +157,7 @@ def _stages(config: Config) -> dict[str, Spec]:
             240,
             reserved=1,
             asynchronous=True,
-            extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_OPERATE_FUNCTION", "ATTESTRY_PIPELINE_ARN"),
+            extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_OPERATE_FUNCTION", "ATTESTRY_PIPELINE_ARN", "ATTESTRY_RECORD_FUNCTION"),
         ),
     }
 
@@ -234,7 +235,7 @@ def _people() -> dict[str, Spec]:
             retains=True,
             extra=("ATTESTRY_KEYS", "ATTESTRY_LEDGER_ORIGIN", "ATTESTRY_WITNESSES"),
         ),
-        "uploads": Spec("API: upload URLs and submissions", API_SECONDS, store=True),
+        "uploads": Spec("API: upload URLs, submissions, imports", API_SECONDS, store=True, extra=("ATTESTRY_REGISTER_FUNCTION",)),
     }
 
 

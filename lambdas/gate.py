@@ -7,13 +7,13 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
 from attestry.usecases.approval_notice import SSM, ConsoleWays
-from attestry.usecases.gate import open_approval, send_on
+from attestry.usecases.gate import open_approval, open_import, send_on
 
 world = World()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Wait for a decision (from the pipeline), or send on (after a decision)."""
+    """Wait for a decision (from the pipeline), open the approval of an imported version, or send on (after a decision)."""
     configure_logging(context)
     model, number = str(event["model"]), int(event["version"])
     if event["action"] == "wait":
@@ -31,7 +31,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
             ways=_ways(),
         )
         return {"outcome": "waiting"}
+    if event["action"] == "open_import":
+        return {"outcome": _open_import(model, number)}
     return {"outcome": _send(model, number)}
+
+
+def _open_import(model: str, number: int) -> str:
+    ports: Any = (world.meta, world.attestor, world.store, world.notifier)
+    return open_import(*ports, model=model, number=number, at=world.clock.now(), ways=_ways()).status.value
 
 
 def _send(model: str, number: int) -> str:

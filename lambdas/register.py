@@ -11,8 +11,12 @@ from attestry.aws.platform import current_platform
 from attestry.aws.world import World
 from attestry.domain.approvals import read_reason
 from attestry.domain.errors import AttestryError, UnavailableError
+from attestry.domain.imports import read_import
 from attestry.domain.names import FolderNaming
 from attestry.domain.principal import Principal
+from attestry.domain.stages import Stage, Status
+from attestry.usecases.ask_import import ACTION as IMPORT
+from attestry.usecases.import_version import import_version
 from attestry.usecases.new_version import Defaults
 from attestry.usecases.refresh import Refreshed, Refresher
 from attestry.usecases.refresh_by_hand import read_brought, read_number, read_request_id, refresh_by_hand
@@ -28,6 +32,8 @@ world = World()
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Take what EventBridge or `operate` tells of; objects that are neither manifests nor data are passed over."""
     configure_logging(context)
+    if event.get("action") == IMPORT:
+        return _import(event)
     if "action" in event:
         return _asked(event)
     told = event.get("detail-type")
@@ -62,6 +68,24 @@ def _asked(event: dict[str, Any]) -> dict[str, Any]:
     except AttestryError as error:
         return {"status": error.status, "body": {"error": error.to_dict()}}
     return {"status": 202, "body": made.to_dict()}
+
+
+def _import(event: dict[str, Any]) -> dict[str, Any]:
+    """Make the version of an import for a person whom the function that serves the API has authenticated, and have its files frozen."""
+    try:
+        request, by = read_import(str(event["model"]), event["body"]), Principal.from_item(event["principal"])
+        tiers = world.settings.signed_approval_tiers
+        version = import_version(world.meta, world.store, world.attestor, request, by=by, at=world.clock.now(), signed_tiers=tiers)
+    except UnavailableError:
+        raise
+    except AttestryError as error:
+        return {"status": error.status, "body": {"error": error.to_dict()}}
+    if (version.stage, version.status) == (Stage.IMPORTED, Status.RUNNING):
+        frozen = {"action": "freeze_import", "model": version.model, "version": version.number}
+        world.functions.send(world.settings.record_function, frozen)
+    told = {"model": version.model, "version": version.number, "candidate": version.candidate}
+    state = {"stage": version.stage.value, "status": version.status.value, "standing": version.standing.value}
+    return {"status": 202, "body": {**told, **state, "submitter": version.submitter_person}}
 
 
 def _outcomes(outcomes: list[Refreshed]) -> dict[str, Any]:

@@ -96,6 +96,13 @@ def data(request: Request) -> dict[str, Any]:
     return listed
 
 
+def files(request: Request) -> dict[str, Any]:
+    """List the frozen files of a version."""
+    listed = browse.list_files(world.meta, world.store, request.text("model"), request.number("number"))
+    world.audit.allowed(request, "files.read", _reference(request))
+    return listed
+
+
 def trace(request: Request) -> dict[str, Any]:
     """Trace a prediction; a deep trace is proven too, as far as the ledger has come."""
     deep = request.query_flag("deep")
@@ -192,6 +199,7 @@ ROUTES = {
     "GET /v1/models/{model}/versions/{number}/packet": packet,
     "GET /v1/models/{model}/versions/{number}/logs": logs,
     "GET /v1/models/{model}/versions/{number}/data": data,
+    "GET /v1/models/{model}/versions/{number}/files": files,
     "GET /v1/models/{model}/diff": diff,
     "GET /v1/predictions/{id}/trace": trace,
     "GET /v1/findings": findings,

@@ -24,6 +24,7 @@ def handler(_: dict[str, Any], context: Any) -> dict[str, int]:
         world.functions,
         world.pipeline,
         gate_function=world.settings.gate_function,
+        record_function=world.settings.record_function,
         at=world.clock.now(),
         on_unmended=lambda version, why: logger.error("a version could not be mended", extra={"version": version, "why": why}),
     )

@@ -32,7 +32,7 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.predict import Predictor
 from attestry.usecases.records import login_key
-from lambdas import bundle, decide, describe, operate, people, predict, register, registry, root, uploads
+from lambdas import bundle, decide, describe, gate, operate, people, predict, record_stage, register, registry, root, uploads
 from tests.evidence_world import EvidenceWorld
 from tests.fakes import MemoryObjectStore
 from tests.root_of_trust import REGISTRY, WITNESS
@@ -56,6 +56,8 @@ SETTINGS = {
     "ATTESTRY_ACCOUNT": ACCOUNT,
     "ATTESTRY_DEPLOY_FUNCTION": "deploy",
     "ATTESTRY_GATE_FUNCTION": "gate",
+    "ATTESTRY_DECISION_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:RegistryDecision",
+    "ATTESTRY_RECORD_FUNCTION": "record",
     "ATTESTRY_REGISTER_FUNCTION": "register",
     "ATTESTRY_LEDGER_ORIGIN": REGISTRY,
     "ATTESTRY_KEYS": json.dumps({"decide": "decide", "operate": "operate"}),
@@ -88,7 +90,8 @@ class ApiWorld:
         self.functions = evidence.flow.functions
         self.functions.handlers |= {
             "deploy": lambda _: None,
-            "gate": lambda _: None,
+            "gate": _opened,
+            "record": lambda event: record_stage.handler(dict(event), None),
             "register": lambda event: register.handler(dict(event), None),
         }
         self.predictor = Predictor(
@@ -116,7 +119,10 @@ class ApiWorld:
                 patch.setattr(module, "world", made.world_of(name))
         # A test asks faster than anybody may; what a share is, tests/unit/test_api_headers.py says.
         patch.setattr(http, "SHARES", CallerShares(1e9, 1e9))
-        patch.setattr(register, "world", made.world_of("register"))
+        # What is imported goes its whole way: `functions.deliver()` has it frozen and its approval opened.
+        for name, module in {"gate": gate, "record_stage": record_stage, "register": register}.items():
+            patch.setattr(module, "world", made.world_of(name))
+        patch.setattr(record_stage, "_sign_artifact", evidence.flow.sign_artifact)
         patch.setattr(predict, "predictor", lambda: made.predictor)
         patch.setattr(root, "KmsSigner", lambda _, arn: evidence.flow.signers[arn])
         return made
@@ -198,3 +204,7 @@ def gateway_event(
         "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
         "isBase64Encoded": encoded,
     }
+
+
+def _opened(event: Mapping[str, Any]) -> Any:
+    return gate.handler(dict(event), None) if event["action"] == "open_import" else None

@@ -35,6 +35,8 @@ WANTED = (
 )
 _BY_REASON = asked({"reason": REASON})
 
+STATE_FIELDS = {name: STATE["properties"][name] for name in ("model", "version", "stage", "status", "standing")}
+
 SUBMISSIONS = (
     Operation(
         "uploads.create",
@@ -73,6 +75,62 @@ SUBMISSIONS = (
         "Tell what became of a submission of the caller's own.",
         told({"state": text("`PENDING` until the registry has looked at it."), "submission": text(), "errors": many(mapping())}),
         errors=(404,),
+    ),
+    Operation(
+        "imports.create",
+        "POST",
+        "/v1/imports",
+        "Announce the files of a version that was made elsewhere, and be given URLs that write exactly these.",
+        told(
+            {
+                "submission": text("ID of the submission; also the idempotency key of the import."),
+                "prefix": text(),
+                "uploads": many(told({"name": text(), "key": text(), "url": text(), "headers": mapping("Headers of the PUT.", text())})),
+            }
+        ),
+        roles=("scientist",),
+        body=asked(
+            {
+                "files": many(
+                    told({"name": text("Path of the file.", least=1, most=400), "size": whole(most=4 * 1024**3), "sha256": SHA256}),
+                    least=1,
+                    most=500,
+                )
+            },
+            {"key": maybe(text("The same files under the same key are the same submission.", most=200))},
+        ),
+        status=(201,),
+    ),
+    Operation(
+        "versions.import",
+        "POST",
+        "/v1/models/{model}/versions",
+        "Make a version of files that were made elsewhere and that the caller uploaded; everything said of their run is a claim.",
+        told({**STATE_FIELDS, "candidate": SHA256, "submitter": maybe(text("The person; null while unproven."))}),
+        roles=("scientist",),
+        body=asked(
+            {"submission": text("The caller's own.", pattern="^[0-9a-f]{16,64}$")},
+            {
+                "source": maybe(text("Where the files come from, such as a URI.", most=2048)),
+                "run": maybe(
+                    asked(
+                        {},
+                        {
+                            "id": maybe(text(most=250)),
+                            "experiment": maybe(text(most=250)),
+                            "params": maybe(mapping("Name to text.", text(most=8000))),
+                            "metrics": maybe(mapping("Name to a number.", {"type": ["number", "string"]})),
+                            "tags": maybe(mapping("Name to text.", text(most=8000))),
+                        },
+                    )
+                ),
+                "description": maybe(text(most=10_000)),
+                "tags": maybe(mapping("Name to text.", text(most=8000))),
+            },
+        ),
+        status=(202,),
+        errors=(403, 409),
+        note="The same submission again answers the same version. The files are frozen right afterwards: stage IMPORTED tells.",
     ),
     Operation(
         "versions.claim",

@@ -22,7 +22,7 @@ from attestry.api.schema import (
     whole,
 )
 
-STAGE = one_of("REGISTERED", "PROCESSING", "TRAINING", "VALIDATION", "APPROVAL", "DEPLOYMENT")
+STAGE = one_of("REGISTERED", "IMPORTED", "PROCESSING", "TRAINING", "VALIDATION", "APPROVAL", "DEPLOYMENT")
 STATUS = one_of("RUNNING", "SUCCEEDED", "FAILED", "REJECTED")
 STANDING = one_of("CANDIDATE", "APPROVED", "SHADOW", "CANARY", "DEPLOYED", "ROLLBACK", "RETIRED", "REJECTED")
 _STATE: Mapping[str, Schema] = {
@@ -128,7 +128,7 @@ VERSION_ROW = told(
         "created": TIME,
         "updated": TIME,
         "metrics": mapping("Metric to number as text.", text()),
-        "version_digest": text("SHA-256 of the artifact manifest; empty before TRAINING has ended."),
+        "version_digest": text("SHA-256 of the artifact manifest; empty before TRAINING, or an import, has ended."),
         "error": text("Why the latest stage failed or was rejected; else empty."),
         "submitter_person": maybe(text("The person behind the submitter; null while unproven.")),
         "retirement": maybe(mapping()),
@@ -144,8 +144,8 @@ VERSION = told(
         "folder": text("Prefix in the model store."),
         "submitter": ref("Principal"),
         "manifest": ref("File"),
-        "source": ref("File"),
-        "lock": ref("File"),
+        "source": maybe(ref("File")),
+        "lock": maybe(ref("File")),
         "attempt": whole(least=1),
         "transition": whole("Number of the latest transition.", least=1),
         "rev": whole("Raised by each write; the ETag is made of it.", least=1),
@@ -153,7 +153,7 @@ VERSION = told(
         "frozen": many(ref("File")),
         "approved": flag(),
         "approval_policy": mapping("What the manifest asks for."),
-        "manifest_content": mapping("The manifest."),
+        "manifest_content": maybe(mapping("The manifest; null of an imported version, which has `import`.")),
         "transitions": many(mapping(), "Every move, the first one first."),
         "stages": many(mapping(), "The record of every run of a stage."),
         "approvals": many(mapping(), "Decisions of people."),

@@ -135,6 +135,22 @@ VERSIONS = (
         note="The hold-out's labels are shown to approvers, auditors and admins alone. Leaves an audited act.",
     ),
     Operation(
+        "versions.files",
+        "GET",
+        f"{VERSION}/files",
+        "List the frozen files of a version, each with a URL that reads exactly the recorded bytes.",
+        told(
+            {
+                "model": MODEL,
+                "version": NUMBER,
+                "version_digest": SHA256,
+                "files": many(told({"path": text(), "sha256": SHA256, "size": whole(), "url": URL})),
+            }
+        ),
+        errors=(404,),
+        note="`artifact-manifest.json`, whose SHA-256 is the version digest, is among them. Leaves an audited act.",
+    ),
+    Operation(
         "versions.diff",
         "GET",
         "/v1/models/{model}/diff",

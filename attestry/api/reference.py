@@ -31,6 +31,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "refreshes": "Refreshes",
     "rollouts": "Rollouts",
     "root": "The root of trust",
+    "imports": "Imports",
     "submissions": "Submissions",
     "uploads": "Uploads",
     "versions": "Versions",

@@ -231,6 +231,11 @@ class Settings:
         return self.text("ATTESTRY_REGISTER_FUNCTION")
 
     @property
+    def record_function(self) -> str:
+        """Return the name of the function that records stages and freezes versions."""
+        return self.text("ATTESTRY_RECORD_FUNCTION")
+
+    @property
     def deploy_function(self) -> str:
         """Return the name of the function that deploys."""
         return self.text("ATTESTRY_DEPLOY_FUNCTION")

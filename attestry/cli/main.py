@@ -22,6 +22,7 @@ def make_app() -> typer.Typer:
         candidates,
         embedded,
         evidence,
+        imports,
         ledger,
         lineage,
         operate_verbs,
@@ -45,7 +46,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_keep_shared_options)
-    verbs = (embedded, candidates, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
+    verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
     for module in (*verbs, policy, rollout, root, api_verbs):
         module.register(app)
     return app

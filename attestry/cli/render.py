@@ -76,13 +76,21 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         Text(f"{row['model']}@{row['number']}", style="bold"),
         _facts(head),
         _stages(row),
-        _metrics_table(row),
-        _gates(row),
+        *_how_made(row),
         _transitions(row),
         _approvals(row),
         *_reproductions(row),
         *_findings(row),
     )
+
+
+def _how_made(row: Mapping[str, Any]) -> list[RenderableType]:
+    """Return metrics and gates, or of a version that was made elsewhere what is verified and what is claimed."""
+    if not row.get("import"):
+        return [_metrics_table(row), _gates(row)]
+    from attestry.cli.render_import import made_elsewhere
+
+    return made_elsewhere(row["import"])
 
 
 def _because(row: Mapping[str, Any]) -> str:

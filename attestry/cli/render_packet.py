@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from attestry.cli.packet import summary
 from attestry.cli.render import differences, facts, table, text
+from attestry.cli.render_import import made_elsewhere
 from attestry.domain.cause import sentence_of
 from attestry.evidence.packet import Packet
 
@@ -34,7 +32,7 @@ def packet(of: Packet) -> RenderableType:
             found.add_row(*(text(row.get(k)) for k in ("what", "where", "expected", "found")))
         parts.append(found)
     if "import" in content:
-        return Group(*parts, *_made_elsewhere(content["import"]), *_differences(of))
+        return Group(*parts, *made_elsewhere(content["import"]), *_differences(of))
     gates = table("gate", "rule", "threshold", "value", "outcome", "why", title="gates")
     for gate in content["gates"]:
         cells = (text(gate.get(k)) for k in ("name", "rule", "threshold", "value"))
@@ -57,26 +55,3 @@ def _differences(of: Packet) -> list[RenderableType]:
     if not of.compared_with:
         return []
     return [Text(f"difference to {of.compared_with}", style="bold"), differences(of.content["differences"])]
-
-
-def _made_elsewhere(told: Mapping[str, Any]) -> list[RenderableType]:
-    """Return what is verified and what is claimed of an imported version, apart from each other."""
-    verified, claimed, mlmodel = told["verified"], told["claimed"], told["mlmodel"]
-    files = table("file", "bytes", "SHA-256", title="verified")
-    for file in verified["files"]:
-        files.add_row(*(text(file[k]) for k in ("path", "size", "sha256")))
-    reading = mlmodel.get("reading") or {}
-    said = {
-        "source": claimed["source"],
-        "run": claimed["run"]["id"],
-        "experiment": claimed["run"]["experiment"],
-        "parameters": claimed["run"]["params"],
-        "metrics": claimed["run"]["metrics"],
-        "description": claimed["description"],
-        "flavours": sorted(reading.get("flavors", {})),
-        "requirements": reading.get("requirements"),
-        "MLmodel could not be read": mlmodel.get("problem"),
-    }
-    shown = {name: value for name, value in said.items() if value}
-    warning = Text("made elsewhere: nothing of it was processed, trained or judged here", style="bold")
-    return [warning, files, Text("claimed, which nobody here saw", style="bold"), facts(shown), text(told["serving"])]

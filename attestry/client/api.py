@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
+from attestry.client.import_routes import ImportRoutes
 from attestry.domain.errors import IntegrityError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ Waiting = Callable[[str, float], None]
 """Told why a request waits, and for how many seconds, before it is sent again."""
 
 
-class RegistryClient:
+class RegistryClient(ImportRoutes):
     """The routes of the API, a method each.
 
     Args:

@@ -30,7 +30,8 @@ from attestry.domain.names import ModelName, name_execution
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import FileRef, Version
-from attestry.evidence.digests import is_sha256
+from attestry.evidence.canonical import canonical_bytes
+from attestry.evidence.digests import is_sha256, sha256_hex
 from attestry.evidence.predicates import MoveFacts
 from attestry.ports import ABSENT, Item, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.attest import Attestor
@@ -42,6 +43,7 @@ from attestry.usecases.upload import GRANT_DAYS, URL_SECONDS, Grant, Upload, Upl
 
 IMPORTED: Final = "version.imported"
 TRIES: Final = 24
+MAX_KEY: Final = 200
 _FOLDER: Final = "import/"
 
 
@@ -80,7 +82,7 @@ def read_import_files(body: Mapping[str, Any]) -> list[UploadFile]:
     return [UploadFile(e["name"], e["size"], e["sha256"]) for e in entries]
 
 
-def begin_import(meta: MetaStore, store: ObjectStore, files: Sequence[UploadFile], *, by: Principal, at: datetime) -> Grant:
+def begin_import(meta: MetaStore, store: ObjectStore, files: Sequence[UploadFile], *, by: Principal, at: datetime, key: str = "") -> Grant:
     """Return a new submission of the caller's, and the URLs that write exactly the announced files into it, each once.
 
     Args:
@@ -89,16 +91,37 @@ def begin_import(meta: MetaStore, store: ObjectStore, files: Sequence[UploadFile
         files: what is announced, see `read_import_files`.
         by: the authenticated caller.
         at: the time.
+        key: the same files announced again under the same key are the same submission, so that a client that was cut off goes on; empty
+            for a submission of its own.
     """
-    submission = secrets.token_hex(12)
+    submission = _submission_of(files, key) if key else secrets.token_hex(12)
     prefix = import_prefix(by.user_id, submission)
     expires = int((at + timedelta(days=GRANT_DAYS)).timestamp())
-    meta.transact([Put(upload_key(f"{by.user_id}/{submission}"), {"key": f"{prefix}import", "expires": expires})])
+    meta.transact([Put(upload_key(f"{by.user_id}/{submission}"), {"key": f"{prefix}import", "expires": expires}, When())])
     uploads = []
     for file in files:
         url, headers = store.presign_put_new(prefix + file.name, sha256=file.sha256, size=file.size, seconds=URL_SECONDS)
         uploads.append(Upload(file.name, prefix + file.name, url, headers))
     return Grant(submission, prefix, tuple(uploads))
+
+
+def read_import_key(value: object) -> str:
+    """Return the key under which an import is announced; empty where there is none.
+
+    Raises:
+        InvalidInputError: no text of 1 to 200 printable characters.
+    """
+    if value in (None, ""):
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_KEY or not value.isprintable():
+        raise InvalidInputError.of("key", "key", f"a text of 1 to {MAX_KEY} printable characters is needed")
+    return value
+
+
+def _submission_of(files: Sequence[UploadFile], key: str) -> str:
+    """Return the submission that these files are under a key; it lies below the caller's own prefix, so nobody else can mean it."""
+    announced = sorted([f.name, f.size, f.sha256] for f in files)
+    return sha256_hex(canonical_bytes({"key": key, "files": announced}))[:24]
 
 
 def import_version(

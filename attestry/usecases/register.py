@@ -63,9 +63,9 @@ class UploadedManifest:
 
     @property
     def is_manifest(self) -> bool:
-        """Return whether the key is that of a manifest below a caller's candidate prefix."""
+        """Return whether the key is that of a manifest below a caller's candidate prefix; among files to import, none is a manifest."""
         parts = self.key.split("/")
-        return len(parts) >= 3 and parts[0] == "candidates" and all(parts) and parts[-1] in MANIFEST_NAMES
+        return len(parts) >= 3 and parts[3:4] != ["import"] and parts[0] == "candidates" and all(parts) and parts[-1] in MANIFEST_NAMES
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ READS = (
     f"GET {VERSION}",
     f"GET {VERSION}/logs",
     f"GET {VERSION}/data",
+    f"GET {VERSION}/files",
     "GET /v1/models/{model}/diff",
     f"GET {VERSION}/packet",
     f"GET {VERSION}/bundle",
@@ -55,7 +56,18 @@ REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
 CONFLICT, REFRESH, REPRODUCTION = "POST /v1/models/{model}/conflicts", "POST /v1/models/{model}/refresh", f"POST {VERSION}/reproduction"
 ROLLOUT, PROMOTION = "POST /v1/models/{model}/rollout", f"POST {VERSION}/promotion"
 MAY: dict[str, tuple[str, ...]] = {
-    "dana": (*READS, "POST /v1/uploads", f"POST {VERSION}/claim", f"POST {VERSION}/retry", REDO, TRANSITION, REFRESH, REPRODUCTION),
+    "dana": (
+        *READS,
+        "POST /v1/uploads",
+        "POST /v1/imports",
+        "POST /v1/models/{model}/versions",
+        f"POST {VERSION}/claim",
+        f"POST {VERSION}/retry",
+        REDO,
+        TRANSITION,
+        REFRESH,
+        REPRODUCTION,
+    ),
     "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT),
     "frank": (
         *READS,

@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         if route in self.server.answers:
             answers = self.server.answers[route]
             return answers.pop(0) if len(answers) > 1 else answers[0]
-        if route == "POST /v1/uploads":
+        if route in ("POST /v1/uploads", "POST /v1/imports"):
             return Told(self._grant(body["files"]), 201)
         if route == f"GET /v1/submissions/{SUBMISSION}":
             states = self.server.registration

@@ -45,9 +45,12 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "models.read": EVERY,
     "predictions.trace": EVERY,
     **dict.fromkeys(("rollouts.read", "versions.list", "versions.read", "versions.diff", "versions.log", "versions.data"), READERS),
-    **dict.fromkeys(("versions.packet", "versions.bundle", "refreshes.read", "conflicts.list", "predictions.bundle"), READERS),
+    **dict.fromkeys(
+        ("versions.files", "versions.packet", "versions.bundle", "refreshes.read", "conflicts.list", "predictions.bundle"), READERS
+    ),
     "findings.list": READERS,
     "versions.register": ("scientist",),
+    "versions.import": ("scientist",),
     "versions.claim": ("scientist",),
     "versions.decide": ("validator", "approver"),
     "versions.deploy": ("deployer",),
@@ -69,6 +72,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("models.list", "ledger.read", "root.read", "predictions.find", "api.describe"), EVERY),
     **dict.fromkeys(("submissions.read", "policies.list", "policies.read"), READERS),
     "uploads.create": ("scientist",),
+    "imports.create": ("scientist",),
     **dict.fromkeys(("lineage.walk", "compliance.review"), READERS),
     "policies.replay": ("validator", "approver", "auditor", "admin"),
     **dict.fromkeys(
@@ -81,7 +85,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
 
 ANYBODY = ("me.read", "access.check")
 ANYWHERE = ("models.list", "ledger.read", "root.read", "predictions.find", "api.describe", "submissions.read", "policies.list")
-ANYWHERE += ("policies.read", "uploads.create")
+ANYWHERE += ("policies.read", "uploads.create", "imports.create")
 """What a role may do wherever it counts."""
 
 

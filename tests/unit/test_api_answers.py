@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -73,6 +74,26 @@ def published(api: ApiWorld) -> str:
     answer = api.call("POST", "/v1/policies", {"document": document, "reason": "first"}, who="admin/alex")
     check(BY_ID["policies.publish"], answer, status=201)
     return str(answer.body["name"])
+
+
+def test_an_import_s_way_through_the_api_answers_as_it_is_described(api: ApiWorld) -> None:
+    body = b"weights"
+    files = [{"name": "model.bin", "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}]
+    announced = api.call("POST", "/v1/imports", {"files": files, "key": "first"}, who="scientist/dana")
+    check(BY_ID["imports.create"], announced, status=201)
+    api.store.put(announced.body["uploads"][0]["key"], body)
+    asked = {"submission": announced.body["submission"], "source": "runs:/8f0f", "run": {"metrics": {"auc": 0.9}}}
+    made = api.call("POST", "/v1/models/brought/versions", asked, who="scientist/dana")
+    check(BY_ID["versions.import"], made, status=202)
+    for _ in ("the files are frozen", "the approval is opened"):
+        api.functions.deliver()
+    shown = api.call("GET", "/v1/models/brought/versions/1", who="auditor/grace")
+    check(BY_ID["versions.read"], shown)
+    assert (shown.body["stage"], shown.body["status"]) == ("APPROVAL", "RUNNING")
+    for id_, path in (("versions.files", "/files"), ("versions.packet", "/packet"), ("versions.bundle", "/bundle")):
+        check(BY_ID[id_], api.call("GET", f"/v1/models/brought/versions/1{path}", who="auditor/grace"))
+    again = api.call("POST", "/v1/models/brought/versions", asked, who="scientist/dana")
+    assert (again.status, again.body["version"]) == (202, 1)
 
 
 ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
