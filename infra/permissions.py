@@ -239,7 +239,7 @@ def _record_stage(g: Grants) -> Statements:
 
 def _register(g: Grants) -> Statements:
     return [
-        *g.read_rows("ALARM#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
+        *g.read_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
         *g.read_index("DROPS", "POLICIES", "REFRESHES"),
         *g.write_rows("ALARM#*", "CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("REFRESH#*", delete=True),

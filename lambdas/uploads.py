@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attestry.aws.answers import relayed
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
@@ -41,6 +42,8 @@ def import_model(request: Request) -> Answer:
     body = request.body("submission", "source", "run", "description", "tags")
     by = person_of(world.meta, caller(request, world.settings))
     status, answer = ask_import(world.functions, world.settings.register_function, request.text("model"), body, by=by)
+    if status >= 400:
+        raise relayed(answer["error"], status)
     return Answer(answer, status)
 
 

@@ -18,7 +18,7 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import InvalidInputError, Problem
 from attestry.domain.policies import Rule, rules_for
 from attestry.domain.requirements import Requirement, total
-from attestry.ports import Check, Item, MetaStore, When
+from attestry.ports import Check, Item, Key, MetaStore, When
 from attestry.usecases.policies import Edition, policy_key
 from attestry.usecases.records import version_key
 
@@ -45,7 +45,7 @@ def policy_for_import(
     """
     row = head or {}
     tier = str(row.get("risk_tier") or "")
-    base = ApprovalPolicy(automatic=True) if row.get("mode") == OPEN else _of_model(meta, model, row)
+    base = ApprovalPolicy(automatic=True) if _is_open(meta, model) else _of_model(meta, model, row)
     rules = _rules(editions, model, row)
     problems = [problem for rule in rules for problem in _impossible(rule)]
     if problems:
@@ -55,12 +55,14 @@ def policy_for_import(
     return replace(base, signed=True) if not base.automatic and tier in signed_tiers else base
 
 
-def require_met(editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, asked: ApprovalPolicy) -> None:
-    """Refuse an import whose policy, written down by an earlier try, asks for less than the policies in force.
+def require_met(meta: MetaStore, editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, asked: ApprovalPolicy) -> None:
+    """Refuse an import whose policy, written down by an earlier try, asks for less than the model and the policies in force do.
 
     Raises:
         InvalidInputError: it does, or a policy in force asks for what no import has.
     """
+    if asked.automatic and not _is_open(meta, model):
+        raise InvalidInputError.of("submission", "policy", f"{model} is open no more; begin another import")
     for rule in _rules(editions, model, head or {}):
         if any(_impossible(rule)) or _raised(asked, rule) != asked:
             message = f"{rule.name} asks for more than the policy that this import was begun under; begin another one"
@@ -70,6 +72,12 @@ def require_met(editions: Sequence[Edition], model: str, head: Mapping[str, Any]
 def policies_hold(editions: Sequence[Edition]) -> list[Check]:
     """Return the conditions under which the policies stay those in force."""
     return [Check(policy_key(e.policy.name), When(exists=True, equals={"number": e.number})) for e in editions]
+
+
+def _is_open(meta: MetaStore, model: str) -> bool:
+    """Return whether the model's entry in the catalogue says that its versions pass by themselves; without an entry they never do."""
+    row = meta.get(Key(f"CATALOGUE#{model}"))
+    return row is not None and row.get("mode") == OPEN and not row.get("deleted")
 
 
 def _of_model(meta: MetaStore, model: str, head: Mapping[str, Any]) -> ApprovalPolicy:

@@ -159,7 +159,7 @@ def import_version(
         head = meta.get(model_key(request.model))
         version = _first_head(found, int(head["next"]) if head else 1, by, at)
         editions = policies_in_force(meta)
-        require_met(editions, request.model, head, ApprovalPolicy.from_item(found.document.approval))
+        require_met(meta, editions, request.model, head, ApprovalPolicy.from_item(found.document.approval))
         try:
             writes = _writes(attestor, version, head, by, at, [e.reference for e in editions])
             meta.transact([*writes, *policies_hold(editions)])

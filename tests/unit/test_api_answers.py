@@ -96,6 +96,15 @@ def test_an_import_s_way_through_the_api_answers_as_it_is_described(api: ApiWorl
     assert (again.status, again.body["version"]) == (202, 1)
 
 
+def test_an_import_that_is_refused_by_the_function_that_makes_it_is_answered_with_field_and_rule(api: ApiWorld) -> None:
+    asked = {"submission": "ab" * 12}
+    refused = api.call("POST", "/v1/models/brought/versions", asked, who="scientist/dana")
+    assert (refused.status, refused.body["field"], refused.body["rule"]) == (400, "files", "required")
+    for body in ({**asked, "submitter": "erin"}, {"submission": "../x"}, {**asked, "run": {"grade": "attested"}}):
+        assert api.call("POST", "/v1/models/brought/versions", body, who="scientist/dana").status == 400
+    assert api.call("POST", "/v1/models/brought/versions", asked, who="consumer/frank").status == 403
+
+
 ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
     ("predictions.make", "consumer/frank", "/v1/models/{model}/predictions", {"instances": [{"a": 1.5, "b": 2.0}]}, 200),
     ("models.capture", "deployer/frank", "/v1/models/{model}/capture", {"rate": "0.5", "reason": "sampling"}, 200),

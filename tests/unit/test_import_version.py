@@ -12,10 +12,10 @@ from attestry.domain.errors import ConflictError, InvalidInputError, Unavailable
 from attestry.domain.imports import ImportDocument, read_import
 from attestry.domain.policies import Policy
 from attestry.domain.stages import Stage, Standing, Status
-from attestry.ports import Update
+from attestry.ports import Key, Put, When
 from attestry.usecases.import_version import import_prefix, read_import_document, read_import_files
 from attestry.usecases.policies import publish_policy
-from attestry.usecases.records import OUTBOX, model_key
+from attestry.usecases.records import OUTBOX
 from tests.fakes import Faults
 from tests.flow import Flow
 from tests.imports import FILES, MODEL, RUN, bring, request_of, submit
@@ -295,11 +295,26 @@ def test_a_policy_published_between_two_tries_is_not_passed_by_what_was_written_
 def test_a_model_that_is_open_lets_an_import_pass_by_itself_unless_a_policy_asks_for_persons():
     flow = Flow()
     version = bring(flow, submit(flow))
-    flow.meta.transact([Update(model_key(MODEL), {"mode": "open"})])
+    flow.meta.transact([Put(Key(f"CATALOGUE#{MODEL}"), {"mode": "open"})])
     assert bring(flow, submit(flow)).approval_policy["automatic"]
     publish(flow, {"persons": 2})
     assert not bring(flow, submit(flow)).approval_policy["automatic"]
     assert not version.approval_policy["automatic"]
+
+
+def test_an_import_begun_while_its_model_was_open_is_not_made_once_it_is_governed():
+    faults = Faults()
+    flow = Flow(faults)
+    entry = Key(f"CATALOGUE#{MODEL}")
+    flow.meta.transact([Put(entry, {"mode": "open"})])
+    submission = submit(flow)
+    faults.clear()
+    faults.fail_before(1, method="transact")
+    with pytest.raises(UnavailableError):
+        bring(flow, submission)
+    flow.meta.transact([Put(entry, {"mode": "governed"}, When())])
+    with pytest.raises(InvalidInputError, match="open no more"):
+        bring(flow, submission)
 
 
 def test_an_import_keeps_what_the_models_row_says():

@@ -16,7 +16,7 @@ from attestry.evidence.bundle import BundleIndex, read_bundle, write_bundle
 from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
 from attestry.evidence.verdict import Verdict as Proof
-from attestry.ports import Key, Update
+from attestry.ports import Key, Put, Update
 from attestry.usecases.browse import diff_versions, list_files, show_version
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.deploy import begin_deployment
@@ -28,7 +28,7 @@ from attestry.usecases.lineage import LineageWalker
 from attestry.usecases.manual import Hand, check_redo, retry_version
 from attestry.usecases.packet import load_packet
 from attestry.usecases.reconcile import Reconciler
-from attestry.usecases.records import load_version, model_key, version_key
+from attestry.usecases.records import load_version, version_key
 from attestry.usecases.refresh import version_in_force
 from attestry.usecases.serving import load_request
 from attestry.usecases.sweep import GRACE, sweep
@@ -420,7 +420,7 @@ def test_a_failed_import_is_not_retried_but_uploaded_again():
 def test_a_model_that_is_open_has_its_imports_approved_by_itself_with_the_rule_named():
     world = ImportedWorld()
     world.bring()
-    world.meta.transact([Update(model_key(MODEL), {"mode": "open"})])
+    world.meta.transact([Put(Key(f"CATALOGUE#{MODEL}"), {"mode": "open"})])
     world.bring()
     world.freeze()
     version = world.open_it()
