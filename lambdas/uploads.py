@@ -9,7 +9,7 @@ from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.usecases.ask_import import ask_import
-from attestry.usecases.import_version import begin_import, read_import_files, read_import_key
+from attestry.usecases.begin_import import begin_import, read_import_files, read_import_key
 from attestry.usecases.records import person_of
 from attestry.usecases.upload import Grant, grant_upload, read_files, submission_status
 

@@ -8,7 +8,8 @@ from typing import Any
 from attestry.domain.imports import ImportRequest, read_import
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
-from attestry.usecases.import_version import begin_import, import_version, read_import_files
+from attestry.usecases.begin_import import begin_import, read_import_files
+from attestry.usecases.import_version import import_version
 from tests.flow import Flow
 from tests.versions import DANA
 

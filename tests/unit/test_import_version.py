@@ -13,7 +13,8 @@ from attestry.domain.imports import ImportDocument, read_import
 from attestry.domain.policies import Policy
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.ports import Key, Put, When
-from attestry.usecases.import_version import import_prefix, read_import_document, read_import_files
+from attestry.usecases.begin_import import import_prefix, read_import_files
+from attestry.usecases.import_version import read_import_document
 from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import OUTBOX
 from tests.fakes import Faults

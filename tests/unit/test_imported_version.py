@@ -17,13 +17,14 @@ from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
 from attestry.evidence.verdict import Verdict as Proof
 from attestry.ports import Key, Put, Update
+from attestry.usecases.begin_import import import_prefix
 from attestry.usecases.browse import diff_versions, list_files, show_version
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.deploy import begin_deployment
 from attestry.usecases.executions import start_attempt
 from attestry.usecases.freeze_import import freeze_import
 from attestry.usecases.gate import open_import, send_on
-from attestry.usecases.import_version import import_prefix, import_version
+from attestry.usecases.import_version import import_version
 from attestry.usecases.lineage import LineageWalker
 from attestry.usecases.manual import Hand, check_redo, retry_version
 from attestry.usecases.packet import load_packet
