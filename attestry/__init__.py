@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attestry.client.signer import PredictionSigner
+    from attestry.sdk.models import LoadedModel, load_model
     from attestry.sdk.runs import Run, RunError, start_run
 
 __version__ = "0.1.0"
-__all__ = ["PredictionSigner", "Run", "RunError", "__version__", "start_run"]
+__all__ = ["LoadedModel", "PredictionSigner", "Run", "RunError", "__version__", "load_model", "start_run"]
 
 _OFFERED = {
+    "LoadedModel": "attestry.sdk.models",
+    "load_model": "attestry.sdk.models",
     "PredictionSigner": "attestry.client.signer",
     "Run": "attestry.sdk.runs",
     "RunError": "attestry.sdk.runs",
