@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from attestry.sandbox.archive_environment import compile_modules
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -170,7 +173,7 @@ def zip_with_link(name: str, target: str) -> bytes:
 
 
 def installed_packages(*names: str) -> bytes:
-    """Return an environment archive of packages that are installed beside the tests, with all that they need."""
+    """Return an environment archive of packages that are installed beside the tests, with all that they need, compiled."""
     files: dict[str, Path] = {}
     queue = list(names)
     seen = set()
@@ -188,10 +191,16 @@ def installed_packages(*names: str) -> bytes:
             if ".." not in file.parts and "tests" not in file.parts:
                 files[file.as_posix()] = Path(str(distribution.locate_file(file)))
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for path, source in sorted(files.items()):
             if source.is_file():
-                archive.write(source, path)
+                target = Path(folder, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
+        compile_modules(Path(folder))
+        for found in sorted(Path(folder).rglob("*")):
+            if found.is_file():
+                archive.write(found, found.relative_to(folder).as_posix())
     return sink.getvalue()
 
 

@@ -46,7 +46,7 @@ def blow(seed: int, *, size: int = 0, rounds: int = ROUNDS) -> Storm:
     return storm
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
 def test_two_sequencers_killed_thousands_of_times_lose_nothing_repeat_nothing_and_never_fork(part: int) -> None:
     storms = [blow(1000 * part + n) for n in range(SCENARIOS)]
     assert sum(s.deaths for s in storms) >= 2500
