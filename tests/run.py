@@ -1,13 +1,12 @@
 """Run all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Four runs go side by side, because most of them wait much: rules, formats, the template and foreign tools on two workers; adapters and
-flows on one embedded AWS in one process, since they share it; roles and attacks on another; random sequences of commands on a third, which
-is bare. What the later ones print is kept while the first prints, and follows it.
+Four runs go side by side, because most of them wait much: rules, formats and foreign tools; the template, which is synthesised once for
+each configuration, and then random sequences of commands on an AWS of their own; adapters and flows on one embedded AWS, in one process
+since they share it; roles and attacks on another. What the later ones print is kept while the first prints, and follows it.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,12 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BESIDE = ["-n", "2", "--dist", "loadfile", "tests/unit", "tests/crash", "tests/infra", "tests/independent"]
+FIRST = ["tests/unit", "tests/crash", "tests/independent"]
 SEQUENCES = "tests/embedded/test_state_machine.py"
-ON_AN_EMBEDDED_AWS = {
+BESIDE = {
     "Adapters and flows on the embedded AWS": ["tests/contract", "tests/embedded", f"--ignore={SEQUENCES}"],
     "Roles and attacks on the embedded AWS": ["tests/security", "tests/attacks"],
-    "Random sequences on the embedded AWS": [SEQUENCES],
+    "The template, and random sequences on the embedded AWS": ["tests/infra", SEQUENCES],
 }
 
 
@@ -43,11 +42,10 @@ def follow(log: Path, process: subprocess.Popen[bytes]) -> int:
             time.sleep(0.5)
 
 
-def begin(command: list[str], log: Path, synthesis: Path) -> subprocess.Popen[bytes]:
-    """Start a run that writes into a log, with a template of its own."""
-    environment = {**os.environ, "ATTESTRY_SYNTHESIS_DIR": str(synthesis)}
+def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a run that writes into a log; the first one that needs the template synthesises it, and the others wait for that."""
     with log.open("wb") as stream:
-        return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
 
 
 def main() -> int:
@@ -57,13 +55,13 @@ def main() -> int:
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         running = {}
-        for number, (name, paths) in enumerate(ON_AN_EMBEDDED_AWS.items()):
+        for number, (name, paths) in enumerate(BESIDE.items()):
             log = folder / f"{number}.log"
-            process = begin(pytest(*options, *paths), log, ROOT / "build" / f"embedded-{number}-cdk.out")
+            process = begin(pytest(*options, *paths), log)
             ends.callback(process.wait, 60)
             ends.callback(process.terminate)  # of one that has ended this does nothing
             running[name] = log, process
-        statuses = [subprocess.run(pytest(*options, *BESIDE), cwd=ROOT, check=False).returncode]
+        statuses = [subprocess.run(pytest(*options, *FIRST), cwd=ROOT, check=False).returncode]
         for name, (log, process) in running.items():
             print(f"\n{name}:", flush=True)
             statuses.append(follow(log, process))
