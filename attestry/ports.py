@@ -98,7 +98,14 @@ class MetaStore(Protocol):
         """Return the rows that exist, in one round trip for up to 100 keys."""
 
     def query(
-        self, partition: str, *, prefix: str = "", after: str | None = None, newest_first: bool = False, limit: int | None = None
+        self,
+        partition: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        before: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[Item]:
         """Return the rows of a partition in order of their sort key, each with its `sk`; all of them, or `limit`.
 
@@ -106,6 +113,7 @@ class MetaStore(Protocol):
             partition: the partition key.
             prefix: only rows whose sort key starts with this.
             after: only rows whose sort key is greater than this (not together with `prefix`).
+            before: only rows whose sort key is less than this (not together with `prefix`).
             newest_first: descending order.
             limit: at most this many.
         """

@@ -30,10 +30,12 @@ EVERY_ROW = (
     "ACCESS",
     "AUDIT",
     "CANDIDATE#*",
+    "CATALOGUE#*",
     "CONFLICT",
     "EDGE#*",
     "FINDINGS#*",
     "GRANT#*",
+    "INDEX#*",
     "KEY#*",
     "KEYS",
     "LEAF#*",
@@ -86,6 +88,7 @@ def _collect(g: Grants) -> Statements:
 
 def _console_decision(g: Grants) -> Statements:
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CONFLICT#*", "LOGIN#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("CONFLICT#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
@@ -100,6 +103,7 @@ def _console_decision(g: Grants) -> Statements:
 
 def _decide(g: Grants) -> Statements:
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CONFLICT#*", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("PERSON#*"),
         *g.write_rows("CONFLICT#*", "LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
@@ -122,6 +126,7 @@ def _delegate(g: Grants) -> Statements:
 
 def _deploy(g: Grants) -> Statements:
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CANARY#*", "KEY#*", "MODEL#*", "ROLLOUTS", "SHADOWED#*", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("ROLLOUTS", delete=True),
@@ -148,6 +153,7 @@ def _evaluate(g: Grants) -> Statements:
 def _gate(g: Grants) -> Statements:
     answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CONFLICT#*", "FINDINGS#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
@@ -165,6 +171,7 @@ def _nothing(_g: Grants) -> Statements:
 
 def _operate(g: Grants) -> Statements:
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("LAPSES", "LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("LAPSES", "RETIREMENTS", "ROLLOUTS", delete=True),
@@ -205,6 +212,7 @@ def _predict(g: Grants) -> Statements:
 
 def _prepare_stage(g: Grants) -> Statements:
     statements = [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "environments/*", "registered/*", FROZEN, TRAINING, HOLDOUT),
@@ -224,6 +232,7 @@ def _prepare_stage(g: Grants) -> Statements:
 
 def _record_stage(g: Grants) -> Statements:
     return [
+        *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CANDIDATE#*", "MODEL#*", "VERSION#*"),
         *g.write_rows("EDGE#*", "OUTBOX", "VERSION#*"),
         *g.read_objects(g.stores.store, "environments/*", IMPORTS, "models/*", "registered/*"),
@@ -239,9 +248,11 @@ def _record_stage(g: Grants) -> Statements:
 
 def _register(g: Grants) -> Statements:
     return [
-        *g.read_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
+        *g.write_rows("INDEX#*", delete=True),
+        *g.read_rows("ALARM#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
+        *g.read_rows("CATALOGUE#*", "INDEX#*"),
         *g.read_index("DROPS", "POLICIES", "REFRESHES"),
-        *g.write_rows("ALARM#*", "CANDIDATE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.write_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("REFRESH#*", delete=True),
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "datasets-in/*", "registered/*"),
         *g.write_objects(g.stores.store, "candidates/*.status.json"),
@@ -271,8 +282,8 @@ def _reconcile(g: Grants) -> Statements:
 def _registry(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "EDGE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "PERSON#*", "VERSION#*"),
-        *g.read_rows("CANARY#*", "OUTBOX", "POLICY#*", "REFRESH#*", "ROOT", "SHADOWED#*"),
-        *g.read_index("FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_rows("CANARY#*", "CATALOGUE#*", "INDEX#*", "OUTBOX", "POLICY#*", "REFRESH#*", "ROOT", "SHADOWED#*"),
+        *g.read_index("CATALOGUE", "FINDINGS", "MODELS", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
         *g.audit(),
         *g.decide_access(),
         *g.read_objects(g.stores.store, "datasets/*", "environments/*", "ledger/*", "models/*", "registered/*", "root/*"),

@@ -16,6 +16,7 @@ from attestry.domain.names import FolderNaming
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Status
 from attestry.usecases.ask_import import ACTION as IMPORT
+from attestry.usecases.catalogue import describe_model
 from attestry.usecases.import_version import import_version
 from attestry.usecases.new_version import Defaults
 from attestry.usecases.refresh import Refreshed, Refresher
@@ -49,7 +50,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     upload = UploadedManifest(key, version_id, world.settings.account)
     if not upload.is_manifest:
         return {"state": "PASSED_OVER"}
-    return _registrar().register(upload, world.clock.now()).to_dict()
+    registration = _registrar().register(upload, world.clock.now())
+    if registration.version is not None:
+        version = registration.version
+        # Behind the registration, in a transaction of its own: a delivery that is cut off here is made again.
+        describe_model(world.meta, version.model, by=version.submitter, at=world.clock.now())
+    return registration.to_dict()
 
 
 def _asked(event: dict[str, Any]) -> dict[str, Any]:

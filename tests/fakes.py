@@ -117,16 +117,18 @@ class MemoryMetaStore(_Faulty):
         *,
         prefix: str = "",
         after: str | None = None,
+        before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> list[Item]:
-        if (prefix and after is not None) or after == "":
-            raise ValueError("a query takes a prefix or a place to go on after, not both")
+        if (prefix and (after is not None or before is not None)) or "" in (after, before):
+            raise ValueError("a query takes a prefix or places to go on from, not both")
 
         def read() -> list[Item]:
             with self._lock:
                 keys = [k for k in self.rows if k.partition == partition and k.sort.startswith(prefix)]
                 keys = [k for k in keys if after is None or k.sort.encode() > after.encode()]
+                keys = [k for k in keys if before is None or k.sort.encode() < before.encode()]
             keys.sort(key=lambda k: k.sort.encode(), reverse=newest_first)
             return [row for k in keys[:limit] if (row := self._copy(k)) is not None]
 

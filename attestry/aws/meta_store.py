@@ -77,26 +77,32 @@ class DynamoMetaStore:
         *,
         prefix: str = "",
         after: str | None = None,
+        before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> list[Item]:
         """Return the rows of a partition in order of their sort key."""
-        if prefix and after is not None:
-            raise ValueError("a query takes a prefix or a place to go on after, not both")
+        if prefix and (after is not None or before is not None):
+            raise ValueError("a query takes a prefix or places to go on from, not both")
+        if "" in (after, before):
+            raise ValueError("the place to go on from must not be empty")
+        if after is not None and before is not None and after >= before:
+            return []
         condition, values = "#p = :p", {":p": {"S": partition}}
         names = {"#p": "pk"}
-        if prefix or after is not None:
-            condition += " AND begins_with(#s, :s)" if prefix else " AND #s > :s"
-            names["#s"], values[":s"] = "sk", {"S": prefix or after or ""}
-        if after == "":
-            raise ValueError("the place to go on after must not be empty")
+        if prefix or after is not None or before is not None:
+            term, bounds = _range(prefix, after, before)
+            condition, names["#s"], values = f"{condition} AND {term}", "sk", values | bounds
         request = {
             "KeyConditionExpression": condition,
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
             "ConsistentRead": True,
         }
-        return self._pages(request, f"query the rows of {partition}", newest_first, limit)
+        both = after is not None and before is not None
+        # A range takes in its ends, and the upper one is not wanted.
+        rows = self._pages(request, f"query the rows of {partition}", newest_first, limit + 1 if both and limit else limit)
+        return [row for row in rows if row["sk"] != before][:limit] if both else rows
 
     def list_collection(
         self, collection: str, *, after: str | None = None, limit: int | None = None, newest_first: bool = False
@@ -193,6 +199,16 @@ class DynamoMetaStore:
         if "TransactionInProgressException" in reasons:
             raise UnavailableError(f"a transaction of {len(writes)} rows is still in progress after {_TRIES} tries")
         raise ConditionFailedError(f"other transactions on the same rows were in the way {_TRIES} times; nothing was written")
+
+
+def _range(prefix: str, after: str | None, before: str | None) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the condition on the sort key, and its values."""
+    if prefix:
+        return "begins_with(#s, :s)", {":s": {"S": prefix}}
+    if after is not None and before is not None:
+        # The next text after one is that with a NUL at its end.
+        return "#s BETWEEN :s AND :t", {":s": {"S": after + "\0"}, ":t": {"S": before}}
+    return ("#s > :s", {":s": {"S": after}}) if after is not None else ("#s < :s", {":s": {"S": before or ""}})
 
 
 def check_writes(writes: Sequence[Write]) -> None:

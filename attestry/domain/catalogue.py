@@ -25,6 +25,9 @@ from attestry.domain.errors import InvalidInputError, ModelModeError
 from attestry.domain.names import ModelName
 
 MAX_NAME: Final = 250
+MAX_NAME_BYTES: Final = 750
+"""Of a name in UTF-8: it is part of a sort key, which has at most 1,024 bytes."""
+
 MAX_KEY: Final = 250
 MAX_VALUE: Final = 5000
 MAX_DESCRIPTION: Final = 5000
@@ -286,7 +289,7 @@ def check_name(name: Any) -> str:
         InvalidInputError: empty, longer than 250 characters, with blanks at an end, or with a character that references use.
     """
     unfit = not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or name != name.strip() or not name.isprintable()
-    if unfit or _REFUSED_IN_NAMES & set(name):
+    if unfit or _REFUSED_IN_NAMES & set(name) or len(name.encode()) > MAX_NAME_BYTES:
         rule = f"a name has 1 to {MAX_NAME} printable characters, none of / : @ # \\, and no blanks at its ends"
         raise InvalidInputError.of("name", "name", rule)
     return str(name)

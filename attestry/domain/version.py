@@ -169,6 +169,8 @@ class Version:
             who brought it, empty where that is not known.
         barred: persons who may not decide on it, besides the submitter.
         held: while somebody holds the version, `by` (person), `reason` and `at`; empty else.
+        traits: what its manifest says that versions are searched by, see `attestry.usecases.traits`; empty of a version of former times.
+        indexed: whether its entries are in the index of the catalogue; one of former times gets them with its next move.
         expires: when it ends by its manifest: a day (`YYYY-MM-DD`), or until it is first put in place a number of days; empty for no end.
         terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
@@ -220,6 +222,8 @@ class Version:
     held: Mapping[str, str] = field(default_factory=dict)
     terms: Mapping[str, Any] = field(default_factory=dict)
     expires: str = ""
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    indexed: bool = False
 
     @property
     def decided_under(self) -> str:
@@ -353,4 +357,5 @@ _DECODERS: dict[str, Any] = {
     "barred": tuple,
     "held": dict,
     "terms": dict,
+    "traits": dict,
 }

@@ -11,12 +11,16 @@ from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import Principal
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
+from attestry.usecases.aliases import Aliases
+from attestry.usecases.catalogue_rows import COLLECTION as CATALOGUE
+from attestry.usecases.catalogue_rows import aliases_key, catalogue_key
 from attestry.usecases.findings import findings_of
 from attestry.usecases.import_facts import describe_import
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
+from attestry.usecases.search import earlier_like, tell_alike
 
 URL_SECONDS = 15 * 60
 MAX_LOG_BYTES = 1024 * 1024 + 4096
@@ -27,8 +31,12 @@ _HIDDEN = ("token", "gsi_pk", "gsi_sk", "pk", "sk")
 
 
 def list_models(meta: MetaStore, page: Page = WHOLE) -> list[dict[str, Any]]:
-    """Return the models of a page and one more, by name."""
-    return [_shown_model(row) for row in meta.list_collection(MODELS, after=page.after, limit=page.ahead)]
+    """Return the models of a page and one more, by name: those that have versions, and those that were created without."""
+    rows: dict[str, Item] = {}
+    for collection in (CATALOGUE, MODELS):
+        listed = meta.list_collection(collection, after=page.after, limit=page.ahead)
+        rows |= {str(row["model"]): row for row in listed}
+    return [_shown_model(rows[model]) for model in sorted(rows)[: page.ahead]]
 
 
 def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
@@ -37,12 +45,19 @@ def show_model(meta: MetaStore, model: str) -> dict[str, Any]:
     Raises:
         NotFoundError: no such model.
     """
-    row = meta.get(model_key(model))
-    if row is None:
+    rows = meta.get_many([model_key(model), catalogue_key(model), aliases_key(model)])
+    row, described = rows.get(model_key(model)), rows.get(catalogue_key(model))
+    if row is None and (described is None or described.get("deleted")):
         raise NotFoundError(f"there is no model {model}")
     pointers = meta.query(model_key(model).partition, prefix="POINTER#")
     deployed = [_shown_pointer(p) for p in pointers]
-    return {**_shown_model(row), "rev": int(row.get("rev", 0)), "deployed": deployed, "findings": findings_of(meta, model, 0)}
+    shown = _shown_model(row or described or {})
+    if described is not None and not described.get("deleted"):
+        shown |= {name: described[name] for name in ("name", "description", "tags", "mode")}
+        shown["catalogue_rev"] = int(described["rev"])
+    shown["rev"] = int((row or {}).get("rev", 0))
+    aliases = [alias.to_dict() for alias in Aliases.from_item(model, rows.get(aliases_key(model))).by_alias.values()]
+    return {**shown, "aliases": aliases, "deployed": deployed, "findings": findings_of(meta, model, 0)}
 
 
 def list_versions(meta: MetaStore, model: str, page: Page = WHOLE) -> list[dict[str, Any]]:
@@ -93,6 +108,7 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
         "reproductions": [_shown(r) for r in rows if r["sk"].startswith("REPRODUCTION#")],
         "findings": findings_of(meta, model, number),
+        "alike": [tell_alike(version, other) for other in earlier_like(meta, version)],
     }
 
 
@@ -218,8 +234,8 @@ def _sections(store: ObjectStore, version: Version) -> dict[str, Any]:
 
 
 def _shown_model(row: Item) -> dict[str, Any]:
-    shown = {k: v for k, v in row.items() if k not in (*_HIDDEN, "rev", "next")}
-    return {**shown, "versions": int(row["next"]) - 1}
+    shown = {k: v for k, v in row.items() if k not in (*_HIDDEN, "rev", "next", "kind", "token")}
+    return {**shown, "versions": int(row.get("next") or 1) - 1}
 
 
 def _shown_pointer(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from attestry.usecases.catalogue_rows import (
     tries,
     who,
 )
+from attestry.usecases.index_rows import commit
 from attestry.usecases.records import model_key
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "delete_model",
     "delete_tag",
     "delete_version",
+    "describe_model",
     "list_aliases",
     "read_alias",
     "read_labels",
@@ -75,6 +77,8 @@ RENAMED: Final = "model.renamed"
 TAG_SET: Final = "tag.set"
 TAG_DELETED: Final = "tag.deleted"
 LABELLED: Final = "version.labelled"
+
+_OF_MANIFEST = ("owner", "team", "purpose", "risk_tier", "labels")
 
 Step = tuple[RegisteredModel, str, dict[str, Any]]
 """A model after a change, the kind of the event, and its facts."""
@@ -124,12 +128,48 @@ def create_model(
         model = RegisteredModel(name, description, tags, mode, timestamp(at), timestamp(at), rev, identity, who(by))
         facts = {"name": name, "mode": mode, **({"tags": sorted(tags)[:20]} if tags else {})}
         try:
-            writes = model_writes(model, CREATED, facts, by, at, {"token": token} if token else None)
-            meta.transact([*writes, Check(name_key(name), ABSENT)])
+            writes = model_writes(there, model, CREATED, facts, by, at, {"token": token} if token else None)
+            commit(meta, [*writes, Check(name_key(name), ABSENT)])
         except ConditionFailedError:
             continue
         return model
     raise _overtaken(name)
+
+
+def describe_model(meta: MetaStore, model: str, *, by: Principal, at: datetime) -> RegisteredModel:
+    """Bring a model's row in line with what its latest manifest says of it; make the row where there is none.
+
+    Args:
+        meta: the table.
+        model: the identity of a model that has versions.
+        by: who submitted the manifest.
+        at: the time.
+
+    Raises:
+        NotFoundError: the model has no version.
+        ConflictError: it is being changed by many others.
+    """
+    for _ in tries():
+        rows = meta.get_many([catalogue_key(model), model_key(model)])
+        head, row = rows.get(model_key(model)), rows.get(catalogue_key(model))
+        if head is None:
+            raise NotFoundError(f"there is no model {model}")
+        said = RegisteredModel.from_item(head)
+        there = RegisteredModel.from_item(row) if row else None
+        base = there if there is not None and not there.deleted else replace(said, rev=there.rev if there else 0, created_by=who(by))
+        manifest = {name: getattr(said, name) for name in _OF_MANIFEST}
+        changed = sorted(name for name, value in manifest.items() if getattr(base, name) != value)
+        if base is there and not changed:
+            return base
+        described = replace(base, **manifest, rev=base.rev + 1, updated_at=timestamp(at))
+        kind: str = CHANGED if base is there else CREATED
+        facts: dict[str, Any] = {"changed": changed} if base is there else {"name": base.name, "mode": base.mode}
+        try:
+            commit(meta, model_writes(there, described, kind, facts, by, at))
+        except ConditionFailedError:
+            continue
+        return described
+    raise _overtaken(model)
 
 
 def read_model(meta: MetaStore, name: str) -> RegisteredModel:
@@ -201,14 +241,14 @@ def rename_model(meta: MetaStore, name: str, new_name: str, *, by: Principal, at
         if name_key(new_name) in taken or (other is not None and other.model != model.model):
             raise ModelExistsError(f"there is a model {new_name} already", details={"name": new_name})
         renamed = replace(model, name=new_name, rev=model.rev + 1, updated_at=timestamp(at))
-        writes = model_writes(renamed, RENAMED, {"from": model.name, "to_name": new_name}, by, at)
+        writes = model_writes(model, renamed, RENAMED, {"from": model.name, "to_name": new_name}, by, at)
         if identity_of(new_name) != model.model:
             writes.append(Put(name_key(new_name), {"name": new_name, "model": model.model}, ABSENT))
             writes.append(Check(catalogue_key(identity_of(new_name)), ABSENT))
         if identity_of(model.name) != model.model:
             writes.append(Delete(name_key(model.name), When()))
         try:
-            meta.transact(writes)
+            commit(meta, writes)
         except ConditionFailedError:
             continue
         return renamed
@@ -324,7 +364,7 @@ def _change_model(
             return model
         changed = replace(changed, rev=model.rev + 1, updated_at=timestamp(at))
         try:
-            meta.transact(model_writes(changed, kind, facts, by, at))
+            commit(meta, model_writes(model, changed, kind, facts, by, at))
         except ConditionFailedError:
             continue
         return changed
@@ -344,13 +384,13 @@ def _change_labels(
     if number < 1:
         raise InvalidInputError.of("number", "number", "versions are numbered from 1")
     for _ in tries():
-        labels, _head = load_labels(meta, name, number)
+        labels, head = load_labels(meta, name, number)
         require_rev(f"{labels.model}@{number}", labels.rev, if_rev)
         changed = change(labels)
         if changed == labels:
             return labels
         try:
-            meta.transact(labels_writes(labels, changed, *told, by, at))
+            commit(meta, labels_writes(labels, changed, head, *told, by, at))
         except ConditionFailedError:
             continue
         return replace(changed, rev=labels.rev + 1, updated_at=timestamp(at))

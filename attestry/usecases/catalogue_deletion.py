@@ -13,6 +13,7 @@ from attestry.domain.catalogue import Labels, RegisteredModel, identity_of
 from attestry.domain.errors import ConditionFailedError, ConflictError, NotFoundError, UnavailableError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
+from attestry.domain.search_index import entries_of_version
 from attestry.domain.stages import Standing
 from attestry.domain.version import Version
 from attestry.ports import Check, Delete, MetaStore, When, Write
@@ -28,6 +29,7 @@ from attestry.usecases.catalogue_rows import (
     require_rev,
     tries,
 )
+from attestry.usecases.index_rows import commit, index_writes
 from attestry.usecases.records import model_key, version_key
 
 MODEL_DELETED: Final = "model.deleted"
@@ -69,12 +71,13 @@ def delete_version(meta: MetaStore, model: str, number: int, *, by: Principal, a
         if version.standing in IN_USE:
             raise ConflictError(f"{version.reference} is in use: it stands {version.standing.value}; retire it before you delete it")
         gone = replace(labels, description="", tags={}, deleted=True)
-        writes = labels_writes(labels, gone, VERSION_DELETED, {"standing": version.standing.value}, by, at)
+        writes = labels_writes(labels, gone, head, VERSION_DELETED, {"standing": version.standing.value}, by, at)
         writes.append(Check(version_key(model, number), When(exists=True, equals={"rev": version.rev})))
+        writes += index_writes(entries_of_version(version), ())
         held = named.Aliases.from_item(model, rows.get(aliases_key(model)))
         writes += _without_aliases(held, held.of_version(number), by, at) or [_unchanged(held)]
         try:
-            meta.transact(writes)
+            commit(meta, writes)
         except ConditionFailedError:
             continue
         return
@@ -112,14 +115,14 @@ def delete_model(meta: MetaStore, name: str, *, by: Principal, at: datetime, if_
         _delete_versions(meta, found, last, by, at)
         aliases = named.Aliases.from_item(model, meta.get(aliases_key(model)))
         gone = replace(found, description="", tags={}, rev=found.rev + 1, updated_at=timestamp(at), deleted=True)
-        writes = model_writes(gone, MODEL_DELETED, {"name": found.name, "versions": last}, by, at)
+        writes = model_writes(found, gone, MODEL_DELETED, {"name": found.name, "versions": last}, by, at)
         writes += _without_aliases(aliases, tuple(aliases.by_alias), by, at) or [_unchanged(aliases)]
         # A version that was registered meanwhile is not left behind.
         writes.append(Check(model_key(model), When(equals={"next": int(head["next"]) if head else None})))
         if identity_of(found.name) != model:
             writes.append(Delete(name_key(found.name), When()))
         try:
-            meta.transact(writes)
+            commit(meta, writes)
         except ConditionFailedError:
             continue
         return

@@ -27,9 +27,11 @@ from attestry.domain.catalogue import Labels, RegisteredModel, identity_of
 from attestry.domain.errors import NotFoundError, RevisionError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
+from attestry.domain.search_index import entries_of_labels, entries_of_model
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import ABSENT, Item, Key, MetaStore, Put, When, Write
+from attestry.usecases.index_rows import index_writes
 from attestry.usecases.records import model_key, outbox_put, version_key
 
 COLLECTION: Final = "CATALOGUE"
@@ -200,6 +202,7 @@ def load_labels(meta: MetaStore, name: str, number: int) -> tuple[Labels, Item]:
 
 
 def model_writes(
+    before: RegisteredModel | None,
     after: RegisteredModel,
     kind: str,
     facts: Mapping[str, Any],
@@ -210,7 +213,8 @@ def model_writes(
     """Return the writes of a change of a model's row.
 
     Args:
-        after: as it is to be; its revision one higher than the one that was read.
+        before: the model as it was read, or None.
+        after: as it is to be; its revision one higher.
         kind: kind of the event.
         facts: what it tells.
         by: who.
@@ -219,13 +223,29 @@ def model_writes(
     """
     change = Change(catalogue_key(after.model), after.rev, after.state(), kind, model_subject(after.model), facts)
     listed = {} if after.deleted else {"gsi_pk": COLLECTION, "gsi_sk": after.model}
-    return change.writes(by, at, {**listed, **(further or {})})
+    # What has no row yet has no entries either.
+    indexed = index_writes(entries_of_model(before) if before is not None and before.rev else (), entries_of_model(after))
+    return [*change.writes(by, at, {**listed, **(further or {})}), *indexed]
 
 
-def labels_writes(before: Labels, after: Labels, kind: str, facts: Mapping[str, Any], by: Principal, at: datetime) -> list[Write]:
-    """Return the writes of a change of what people say about a version."""
+def labels_writes(
+    before: Labels, after: Labels, head: Mapping[str, Any], kind: str, facts: Mapping[str, Any], by: Principal, at: datetime
+) -> list[Write]:
+    """Return the writes of a change of what people say about a version.
+
+    Args:
+        before: the labels as they were read.
+        after: as they are to be.
+        head: the row of the version's head.
+        kind: kind of the event.
+        facts: what it tells.
+        by: who.
+        at: the time.
+    """
     key, subject = labels_key(after.model, after.number), labels_subject(after.model, after.number)
-    return Change(key, before.rev + 1, after.state(), kind, subject, {"number": after.number, **facts}).writes(by, at)
+    change = Change(key, before.rev + 1, after.state(), kind, subject, {"number": after.number, **facts})
+    created = str(head["created"])
+    return [*change.writes(by, at), *index_writes(entries_of_labels(before, created), entries_of_labels(after, created))]
 
 
 def _without_false(state: Mapping[str, Any]) -> dict[str, Any]:

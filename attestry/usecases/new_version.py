@@ -6,7 +6,7 @@ A manifest's upload and a refresh both make versions here, so that number, folde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,15 @@ from attestry.domain.manifest import Manifest
 from attestry.domain.names import FolderNaming, name_execution, name_version_folder
 from attestry.domain.principal import Principal
 from attestry.domain.rollout import Plan
+from attestry.domain.search_index import entries_of_version
 from attestry.domain.version import EnvironmentRef, Version
 from attestry.evidence.predicates import MoveFacts
 from attestry.ports import Put, Write
 from attestry.usecases.attest import Attestor, attest_move
+from attestry.usecases.index_rows import index_writes
 from attestry.usecases.records import candidate_version_key, record_writes, version_key
 from attestry.usecases.sources import SourceFiles
+from attestry.usecases.traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def first_head(
         cause=cause.to_item(),
         inputs=inputs,
         barred=cause.barred,
+        traits=traits_of(manifest, inputs),
     )
 
 
@@ -152,12 +156,14 @@ def first_writes(attestor: Attestor, version: Version, facts: MoveFacts, by: Pri
     Raises:
         UnavailableError, InvalidInputError: see `version_writes`.
     """
+    version = replace(version, indexed=True)
     recorded = record_writes(version, facts, by, at, attest_move(attestor, version, facts))
     listing = {"gsi_pk": f"VERSIONS#{version.model}", "gsi_sk": f"{version.number:09d}"}
     made = {"model": version.model, "number": version.number, "kind": version.cause["kind"], "at": timestamp(at)}
     return [
         Put(version_key(version.model, version.number), {**version.to_item(), **listing}),
         Put(candidate_version_key(version.candidate, version.number), made),
+        *index_writes((), entries_of_version(version)),
         *recorded,
     ]
 

@@ -7,7 +7,7 @@ is an attestation, signed by the function that moves and kept write-once, which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -188,10 +188,13 @@ def move_writes(
         "rev": version.rev + 1,
         "updated": at,
         **changes,
+        "indexed": True,
     }
     # Here alone: what only reads rows, the signing path above all, starts without the formats of attestations.
+    from attestry.domain.search_index import entries_of_version
     from attestry.evidence.predicates import MoveFacts
     from attestry.usecases.attest import attest_move
+    from attestry.usecases.index_rows import index_writes
 
     facts = MoveFacts(
         model=version.model,
@@ -208,13 +211,14 @@ def move_writes(
         data=encode(move.data or {}),
     )
     _event(facts, move.principal, move.at, "0" * 64).canonical_bytes()  # Nothing is signed for a move that cannot be told.
-    after = replace(version, folder=str(changes.get("folder") or version.folder))
+    after = Version.from_item({**version.to_item(), **encode(head)})
     return [
         Update(
             version_key(version.model, version.number),
             encode(head),
             When(exists=True, equals={"rev": version.rev}, differs=differs or {}, lacks=lacks or {}),
         ),
+        *index_writes(entries_of_version(version) if version.indexed else (), entries_of_version(after)),
         *record_writes(after, facts, move.principal, move.at, attest_move(attestor, after, facts, move.predicate)),
     ]
 

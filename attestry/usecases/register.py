@@ -31,6 +31,7 @@ from attestry.usecases.policies import check_policies, policies_in_force
 from attestry.usecases.records import MODELS, candidate_key, load_version, model_key, person_of, upload_key
 from attestry.usecases.refresh import version_in_force
 from attestry.usecases.refresh_watch import alarm_puts, schedule_attributes
+from attestry.usecases.search import earlier_like, tell_alike
 from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read_diff
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
@@ -77,12 +78,14 @@ class Registration:
         version: the version, when registered.
         created: False when the same candidate was there already.
         errors: every problem, when refused.
+        alike: earlier versions of the same data, parameters, framework and algorithm.
     """
 
     state: str
     version: Version | None = None
     created: bool = False
     errors: tuple[Problem, ...] = ()
+    alike: tuple[Version, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status object's content."""
@@ -96,6 +99,8 @@ class Registration:
             }
             if self.version.submitter_person is None:
                 status["submitter"] = "unproven"
+            if self.alike:
+                status["alike"] = [tell_alike(self.version, other) for other in self.alike]
         return status
 
 
@@ -163,7 +168,7 @@ class Registrar:
             files = self._keep_files(upload, document)
             version, created = self._create(document, files, upload, submitter, at)
         start_attempt(self._pipeline, version)
-        return Registration("REGISTERED", version, created)
+        return Registration("REGISTERED", version, created, alike=tuple(earlier_like(self._meta, version)))
 
     def _submitter(self, upload: UploadedManifest, sha256: str) -> Principal:
         """Return who stands behind the upload: as recorded when the URL was given, and only for the bytes that it was given for."""

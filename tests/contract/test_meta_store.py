@@ -94,6 +94,15 @@ def test_a_query_goes_on_after_a_sort_key(filled: tuple[MetaStore, str]) -> None
     assert [r["sk"] for r in store.query(partition, after="T#17")] == ["T#18", "T#19", "Z"]
 
 
+def test_a_query_keeps_between_two_sort_keys_and_takes_in_neither(filled: tuple[MetaStore, str]) -> None:
+    store, partition = filled
+    assert [r["sk"] for r in store.query(partition, before="T#01")] == ["HEAD", "T#00"]
+    assert [r["i"] for r in store.query(partition, after="T#03", before="T#06")] == [4, 5]
+    assert [r["i"] for r in store.query(partition, after="T#03", before="T#09", limit=2, newest_first=True)] == [8, 7]
+    assert [r["i"] for r in store.query(partition, before="T#09", limit=2, newest_first=True)] == [8, 7]
+    assert store.query(partition, after="T#05", before="T#05") == []
+
+
 def test_a_query_takes_prefix_or_after_not_both(store: MetaStore, unique: str) -> None:
     with pytest.raises(ValueError, match="not both"):
         store.query(unique, prefix="a", after="b")
