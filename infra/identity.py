@@ -34,8 +34,22 @@ _CAPTURE = "POST /v1/models/{model}/capture"
 _REPRODUCTION = "POST /v1/models/{model}/versions/{number}/reproduction"
 _REFRESH = "POST /v1/models/{model}/refresh"
 _REPLAY = "POST /v1/policy-replay"
+_SEARCH = tuple(f"POST /v1/search/{what}" for what in ("models", "versions"))
+_ALIASES = tuple(f"{method} /v1/models/{{model}}/aliases/{{alias}}" for method in ("PUT", "DELETE"))
+_REMARK = "POST /v1/models/{model}/versions/{number}/annotations"
+_SUBJECTS = ("/v1/models/{model}", "/v1/models/{model}/versions/{number}")
+_CATALOGUE = (
+    "POST /v1/models",
+    *(f"{method} {path}" for path in _SUBJECTS for method in ("PATCH", "DELETE")),
+    *(f"{method} {path}/tags/{{key}}" for path in _SUBJECTS for method in ("PUT", "DELETE")),
+)
+"""What people say about models and versions. Deleting is refused by the registry itself where a model is governed."""
 _CALLS: Mapping[str, tuple[str, ...]] = {
     "scientist": (
+        *_CATALOGUE,
+        *_ALIASES,
+        _REMARK,
+        *_SEARCH,
         "POST /v1/uploads",
         "POST /v1/imports",
         "POST /v1/models/{model}/versions",
@@ -46,9 +60,12 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _REFRESH,
         _REPRODUCTION,
     ),
-    "validator": (_REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
-    "approver": (_DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
+    "validator": (_REMARK, *_SEARCH, _REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
+    "approver": (*_ALIASES, _REMARK, *_SEARCH, _DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
     "deployer": (
+        *_ALIASES,
+        _REMARK,
+        *_SEARCH,
         "POST /v1/models/{model}/versions/{number}/deployment",
         "POST /v1/models/{model}/versions/{number}/retry",
         "POST /v1/models/{model}/versions/{number}/promotion",
@@ -63,8 +80,12 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": (_REPRODUCTION, "GET /v1/people", _REPLAY, *(f"GET {path}" for path in _REVIEWS)),
+    "auditor": (_REMARK, *_SEARCH, _REPRODUCTION, "GET /v1/people", _REPLAY, *(f"GET {path}" for path in _REVIEWS)),
     "admin": (
+        *_CATALOGUE,
+        *_ALIASES,
+        _REMARK,
+        *_SEARCH,
         _CONFLICT,
         "GET /v1/people",
         "POST /v1/people",

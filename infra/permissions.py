@@ -74,6 +74,18 @@ def _bundle(g: Grants) -> Statements:
     ]
 
 
+def _catalogue(g: Grants) -> Statements:
+    return [
+        *g.read_rows("CATALOGUE#*", "LOGIN#*", "MODEL#*", "VERSION#*"),
+        *g.check_rows("MODEL#*", "VERSION#*"),
+        *g.write_rows("CATALOGUE#*", "INDEX#*", delete=True),
+        *g.write_rows("OUTBOX"),
+        *g.remember_answers(),
+        *g.audit(),
+        *g.decide_access(),
+    ]
+
+
 def _collect(g: Grants) -> Statements:
     return [
         *g.read_rows("KEY#*", "KEYS", "VOLUME#*"),
@@ -358,6 +370,7 @@ def _uploads(g: Grants) -> Statements:
 PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "build_environment": _build_environment,
     "bundle": _bundle,
+    "catalogue": _catalogue,
     "collect": _collect,
     "console_decision": _console_decision,
     "decide": _decide,

@@ -195,6 +195,7 @@ def _people() -> dict[str, Spec]:
     checks = ("ATTESTRY_DELEGATOR_KEY", "ATTESTRY_KEYS", *_LEDGER)
     return {
         "bundle": Spec("API: evidence bundles", API_SECONDS, 2048, 2048, store=True, scratch=True, extra=checks),
+        "catalogue": Spec("API: descriptions, tags, aliases, labels, remarks", API_SECONDS),
         "console_decision": _attests(
             Spec(
                 "Takes decisions made in the AWS console",

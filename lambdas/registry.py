@@ -9,8 +9,11 @@ from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import IntegrityError
 from attestry.domain.policies import Policy, read_document, read_since
+from attestry.domain.search_request import FIELDS, read_query
 from attestry.usecases import browse
+from attestry.usecases.annotate import list_annotations
 from attestry.usecases.audit_reading import list_batches, show_batch
+from attestry.usecases.catalogue import list_aliases, read_labels
 from attestry.usecases.findings import list_findings, place_of
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
@@ -19,6 +22,7 @@ from attestry.usecases.policies import edition_place, list_editions, number_in_f
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
+from attestry.usecases.search import search_models, search_versions
 from attestry.usecases.trace import trace_prediction
 
 world = World()
@@ -43,6 +47,41 @@ def model(request: Request) -> Answer:
     """Show a model."""
     shown = browse.show_model(world.meta, request.text("model"))
     return Answer(shown, rev=shown["rev"])
+
+
+def aliases(request: Request) -> dict[str, Any]:
+    """List the aliases of a model."""
+    return {"aliases": [alias.to_dict() for alias in list_aliases(world.meta, request.text("model"))]}
+
+
+def labels(request: Request) -> dict[str, Any]:
+    """Show description and tags of a version."""
+    return read_labels(world.meta, request.text("model"), request.number("number")).to_dict()
+
+
+def remarks(request: Request) -> dict[str, Any]:
+    """List the remarks on a version."""
+    after = request.query_number("after") if "after" in request.query else 0
+    listed = list_annotations(world.meta, request.text("model"), request.number("number"), after=after)
+    return {"annotations": [remark.to_dict() for remark in listed]}
+
+
+def find_models(request: Request) -> dict[str, Any]:
+    """Find models."""
+    return _found(request, search_models(world.meta, read_query(request.body(*FIELDS))).to_dict())
+
+
+def find_versions(request: Request) -> dict[str, Any]:
+    """Find versions."""
+    return _found(request, search_versions(world.meta, read_query(request.body(*FIELDS))).to_dict())
+
+
+def _found(request: Request, page: dict[str, Any]) -> dict[str, Any]:
+    """Return a page without what the caller may not read."""
+    if request.warrant is not None and request.standing.governed:
+        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in page["results"]]))
+        page["results"] = [row for row in page["results"] if row["model"] in readable]
+    return page
 
 
 def rollout(request: Request) -> Answer:
@@ -193,6 +232,11 @@ ROUTES = {
     "GET /v1/models": models,
     "GET /v1/models/{model}": model,
     "GET /v1/models/{model}/refreshes": refreshes,
+    "GET /v1/models/{model}/aliases": aliases,
+    "GET /v1/models/{model}/versions/{number}/labels": labels,
+    "GET /v1/models/{model}/versions/{number}/annotations": remarks,
+    "POST /v1/search/models": find_models,
+    "POST /v1/search/versions": find_versions,
     "GET /v1/models/{model}/rollout": rollout,
     "GET /v1/models/{model}/versions": versions,
     "GET /v1/models/{model}/versions/{number}": version,

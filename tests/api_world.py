@@ -32,7 +32,7 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.predict import Predictor
 from attestry.usecases.records import login_key
-from lambdas import bundle, decide, describe, gate, operate, people, predict, record_stage, register, registry, root, uploads
+from lambdas import bundle, catalogue, decide, describe, gate, operate, people, predict, record_stage, register, registry, root, uploads
 from tests.evidence_world import EvidenceWorld
 from tests.fakes import MemoryObjectStore
 from tests.root_of_trust import REGISTRY, WITNESS
@@ -40,6 +40,7 @@ from tests.versions import ACCOUNT, session
 
 MODULES: Mapping[str, Any] = {
     "bundle": bundle,
+    "catalogue": catalogue,
     "decide": decide,
     "describe": describe,
     "operate": operate,

@@ -44,6 +44,20 @@ class Action:
 _VERSION = "/v1/models/{model}/versions/{number}"
 _ON_MODEL = {
     "GET /v1/models/{model}": "models.read",
+    "PATCH /v1/models/{model}": "models.change",
+    "DELETE /v1/models/{model}": "models.delete",
+    "PUT /v1/models/{model}/tags/{key}": "models.tag",
+    "DELETE /v1/models/{model}/tags/{key}": "models.untag",
+    "GET /v1/models/{model}/aliases": "aliases.list",
+    "PUT /v1/models/{model}/aliases/{alias}": "aliases.set",
+    "DELETE /v1/models/{model}/aliases/{alias}": "aliases.delete",
+    f"PATCH {_VERSION}": "versions.label",
+    f"DELETE {_VERSION}": "versions.delete",
+    f"PUT {_VERSION}/tags/{{key}}": "versions.tag",
+    f"DELETE {_VERSION}/tags/{{key}}": "versions.untag",
+    f"GET {_VERSION}/labels": "labels.read",
+    f"GET {_VERSION}/annotations": "annotations.list",
+    f"POST {_VERSION}/annotations": "annotations.add",
     "GET /v1/models/{model}/rollout": "rollouts.read",
     "GET /v1/models/{model}/versions": "versions.list",
     "GET /v1/models/{model}/diff": "versions.diff",
@@ -79,6 +93,9 @@ _ON_REGISTRY = {
     "GET /v1/me": "me.read",
     "GET /v1/openapi.json": "api.describe",
     "GET /v1/models": "models.list",
+    "POST /v1/models": "models.create",
+    "POST /v1/search/models": "models.search",
+    "POST /v1/search/versions": "versions.search",
     "POST /v1/uploads": "uploads.create",
     "POST /v1/imports": "imports.create",
     "GET /v1/submissions/{submission}": "submissions.read",
@@ -111,8 +128,8 @@ _LATER = {
     "GET /v1/predictions/{id}/trace": "predictions.trace",
     "GET /v1/predictions/{id}/bundle": "predictions.bundle",
 }
-_OFTEN = frozenset({"predictions.make"})
-"""Acts that are asked for so often that they are decided on rows read a moment ago, like reads."""
+_OFTEN = frozenset({"predictions.make", "models.search", "versions.search"})
+"""What is asked for so often that it is decided on rows read a moment ago, like reads; a search is one."""
 
 FIND = "predictions.find"
 """What is asked for where the model is not known yet."""

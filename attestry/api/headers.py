@@ -24,6 +24,8 @@ MATCHED: Final[Mapping[str, str]] = {
 """Acts that heed If-Match, to the read whose ETag it takes."""
 
 UNKEYED: Final[Mapping[str, str]] = {
+    "models.search": "It changes nothing.",
+    "versions.search": "It changes nothing.",
     "policies.replay": "It changes nothing.",
     "predictions.make": (
         "A prediction is recorded by its receipt, and a kept answer would hold its output for a day, which capture alone decides on; "

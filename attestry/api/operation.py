@@ -100,5 +100,7 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "id": text("ID of a prediction: `<key ID>-<sequence>`.", least=1),
     "submission": text("ID that an announcement of files was answered with.", least=1),
     "policy": text("Name of a policy.", least=1),
+    "key": text("Key of a tag.", least=1, most=250),
+    "alias": text("An alias.", least=1, most=255),
 }
 """A name that nobody has is answered 404, so the schemas of the path say no more than that."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from attestry.api.access import ACCESS
 from attestry.api.acts import DECISIONS, MOVES, PREDICTIONS, SUBMISSIONS
 from attestry.api.administration import ADMINISTRATION
+from attestry.api.catalogue import CATALOGUE
 from attestry.api.operation import Operation
 from attestry.api.proofs import EVIDENCE
 from attestry.api.reads import MODELS, VERSIONS
@@ -22,6 +23,7 @@ from attestry.api.reads import MODELS, VERSIONS
 OPERATIONS: tuple[Operation, ...] = (
     *MODELS,
     *VERSIONS,
+    *CATALOGUE,
     *SUBMISSIONS,
     *DECISIONS,
     *MOVES,

@@ -48,10 +48,17 @@ class MatchedMeta:
         return rows
 
     def query(
-        self, partition: str, *, prefix: str = "", after: str | None = None, newest_first: bool = False, limit: int | None = None
+        self,
+        partition: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        before: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[Item]:
         """Return the rows of a partition."""
-        rows = self._meta.query(partition, prefix=prefix, after=after, newest_first=newest_first, limit=limit)
+        rows = self._meta.query(partition, prefix=prefix, after=after, before=before, newest_first=newest_first, limit=limit)
         if partition == self._key.partition:
             self._check(next((row for row in rows if row["sk"] == self._key.sort), None))
         return rows

@@ -29,6 +29,7 @@ from tests.embedded.flows import APPROVERS, STRANGER, Answer, Registry, at_once,
 FUNCTIONS = (
     "build_environment",
     "bundle",
+    "catalogue",
     "collect",
     "console_decision",
     "decide",

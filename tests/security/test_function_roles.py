@@ -144,22 +144,23 @@ def read_parameter(registry: Registry, profile: str) -> str:
 
 NOBODY: tuple[str, ...] = ()
 VERSION_WRITERS = ("console_decision", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register", "sweep")
+MOVERS = tuple(function for function in VERSION_WRITERS if function != "sweep")
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
-API = ("bundle", "decide", "operate", "people", "predict", "registry", "root", "uploads")
+API = ("bundle", "catalogue", "decide", "operate", "people", "predict", "registry", "root", "uploads")
 """What serves routes, each of which asks first whether the caller is let."""
 
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
-    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "delegate", "predict")),
+    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "predict")),
     "read a model": (
         read_row("MODEL#probe"),
-        (*READERS, "decide", "delegate", "deploy", "gate", "operate", "predict", "prepare_stage", "record_stage", "register"),
+        (*READERS, "catalogue", "decide", "delegate", "deploy", "gate", "operate", "predict", "prepare_stage", "record_stage", "register"),
     ),
     "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
         read_row("LOGIN#probe"),
-        (*READERS, "console_decision", "decide", "operate", "people", "register", "root", "uploads"),
+        (*READERS, "catalogue", "console_decision", "decide", "operate", "people", "register", "root", "uploads"),
     ),
     "read a person": (read_row("PERSON#probe"), (*READERS, "console_decision", "decide", "people", "sequence")),
     "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
@@ -181,6 +182,12 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read the root's versions": (read_row("ROOT"), (*READERS, "root", "sequence")),
     "read what was sealed on a day": (read_row("SEALED#probe"), ("reconcile",)),
     "read scheduled retirements": (read_row("RETIREMENTS"), ("operate", "reconcile", "sweep")),
+    "read what people say of a model": (read_row("CATALOGUE#probe"), ("catalogue", "reconcile", "register", "registry")),
+    "read the index": (read_row("INDEX#probe"), ("reconcile", "register", "registry")),
+    "write what people say of a model": (write_row("CATALOGUE#probe"), ("catalogue", "register")),
+    "delete what people say of a model": (delete_row("CATALOGUE#probe"), ("catalogue",)),
+    "write an entry of the index": (write_row("INDEX#probe"), (*MOVERS, "catalogue")),
+    "delete an entry of the index": (delete_row("INDEX#probe"), (*MOVERS, "catalogue")),
     "write a version": (write_row("VERSION#probe#0"), VERSION_WRITERS),
     "write a model or its pointer": (write_row("MODEL#probe"), ("deploy", "operate", "register")),
     "write a candidate": (write_row("CANDIDATE#probe"), ("register",)),
@@ -197,16 +204,19 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write a receipt": (write_row("KEY#probe"), ("collect", "delegate", "predict")),
     "write the open keys": (write_row("KEYS"), ("collect", "delegate")),
     "write who started a decision": (write_row("CALLER#probe"), ("console_decision", "operate")),
-    "write an event": (write_row("OUTBOX"), (*VERSION_WRITERS, "collect", "delegate", "people", "reconcile", "root", "sequence")),
+    "write an event": (
+        write_row("OUTBOX"),
+        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "people", "reconcile", "root", "sequence"),
+    ),
     "write an event's place in the ledger": (write_row("LEAF#probe"), ("sequence",)),
     "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
     "write an audited act": (
         write_row("AUDIT"),
-        ("bundle", "console_decision", "decide", "operate", "people", "predict", "registry", "root", "uploads"),
+        ("bundle", "catalogue", "console_decision", "decide", "operate", "people", "predict", "registry", "root", "uploads"),
     ),
-    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("decide", "operate", "people", "root")),
-    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("decide", "operate", "people", "root")),
-    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("decide", "operate", "people", "root")),
+    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
+    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
+    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
     "write what does not fit the ledger": (write_row("CONFLICT"), ("sequence",)),
     "write a finding": (write_row("FINDINGS#probe#0"), ("reconcile",)),
     "write how far reconciliation came": (write_row("RECONCILE"), ("reconcile",)),

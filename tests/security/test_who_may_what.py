@@ -46,6 +46,11 @@ READS = (
     "GET /v1/models/{model}/rollout",
     "GET /v1/policies",
     "GET /v1/policies/{policy}",
+    "GET /v1/models/{model}/aliases",
+    f"GET {VERSION}/labels",
+    f"GET {VERSION}/annotations",
+    "POST /v1/search/models",
+    "POST /v1/search/versions",
 )
 KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
 REVIEWS = tuple(f"GET /v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
@@ -55,9 +60,18 @@ HOLDS = (f"POST {VERSION}/hold", f"POST {VERSION}/release")
 REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
 CONFLICT, REFRESH, REPRODUCTION = "POST /v1/models/{model}/conflicts", "POST /v1/models/{model}/refresh", f"POST {VERSION}/reproduction"
 ROLLOUT, PROMOTION = "POST /v1/models/{model}/rollout", f"POST {VERSION}/promotion"
+REMARK, ALIASES = f"POST {VERSION}/annotations", tuple(f"{m} /v1/models/{{model}}/aliases/{{alias}}" for m in ("PUT", "DELETE"))
+CATALOGUE = (
+    "POST /v1/models",
+    *(f"{method} {path}" for path in ("/v1/models/{model}", VERSION) for method in ("PATCH", "DELETE")),
+    *(f"{method} {path}/tags/{{key}}" for path in ("/v1/models/{model}", VERSION) for method in ("PUT", "DELETE")),
+)
 MAY: dict[str, tuple[str, ...]] = {
     "dana": (
         *READS,
+        *CATALOGUE,
+        *ALIASES,
+        REMARK,
         "POST /v1/uploads",
         "POST /v1/imports",
         "POST /v1/models/{model}/versions",
@@ -68,9 +82,11 @@ MAY: dict[str, tuple[str, ...]] = {
         REFRESH,
         REPRODUCTION,
     ),
-    "erin": (*READS, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT),
+    "erin": (*READS, *ALIASES, REMARK, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT),
     "frank": (
         *READS,
+        *ALIASES,
+        REMARK,
         f"POST {VERSION}/deployment",
         f"POST {VERSION}/retry",
         "POST /v1/models/{model}/rollback",
@@ -85,9 +101,12 @@ MAY: dict[str, tuple[str, ...]] = {
         PROMOTION,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
-    "grace": (*READS, *REVIEWS, "GET /v1/people", REPLAY, REPRODUCTION),
+    "grace": (*READS, REMARK, *REVIEWS, "GET /v1/people", REPLAY, REPRODUCTION),
     "admin": (
         *READS,
+        *CATALOGUE,
+        *ALIASES,
+        REMARK,
         "GET /v1/people",
         "POST /v1/people",
         "GET /v1/root/keys",
@@ -110,7 +129,15 @@ MAY: dict[str, tuple[str, ...]] = {
 IN_CONSOLE = ("admin", "dana", "erin", "frank")
 
 ROUTES = sorted({route for routes in MAY.values() for route in routes})
-VALUES = {"model": "no-such-model", "number": "1", "id": "no-such-prediction", "submission": "0" * 24, "policy": "none"}
+VALUES = {
+    "model": "no-such-model",
+    "number": "1",
+    "id": "no-such-prediction",
+    "submission": "0" * 24,
+    "policy": "none",
+    "key": "none",
+    "alias": "none",
+}
 
 
 @pytest.mark.parametrize("route", ROUTES)

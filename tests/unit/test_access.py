@@ -49,6 +49,11 @@ MAY: Mapping[str, tuple[str, ...]] = {
         ("versions.files", "versions.packet", "versions.bundle", "refreshes.read", "conflicts.list", "predictions.bundle"), READERS
     ),
     "findings.list": READERS,
+    **dict.fromkeys(("aliases.list", "labels.read", "annotations.list", "models.search", "versions.search"), READERS),
+    **dict.fromkeys(("models.create", "models.change", "models.delete", "models.tag", "models.untag"), ("scientist", "admin")),
+    **dict.fromkeys(("versions.label", "versions.delete", "versions.tag", "versions.untag"), ("scientist", "admin")),
+    **dict.fromkeys(("aliases.set", "aliases.delete"), ("scientist", "approver", "deployer", "admin")),
+    "annotations.add": READERS,
     "versions.register": ("scientist",),
     "versions.import": ("scientist",),
     "versions.claim": ("scientist",),
@@ -85,7 +90,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
 
 ANYBODY = ("me.read", "access.check")
 ANYWHERE = ("models.list", "ledger.read", "root.read", "predictions.find", "api.describe", "submissions.read", "policies.list")
-ANYWHERE += ("policies.read", "uploads.create", "imports.create")
+ANYWHERE += ("policies.read", "uploads.create", "imports.create", "models.create", "models.search", "versions.search")
 """What a role may do wherever it counts."""
 
 

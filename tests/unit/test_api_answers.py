@@ -131,6 +131,40 @@ def test_an_act_answers_as_it_is_described(api: ApiWorld, id_: str, who: str, pa
     check(BY_ID[id_], api.call("POST", path.format(model=api.model), body, who=who), status=status)
 
 
+CATALOGUE: tuple[tuple[str, str, str, dict[str, Any] | None, int], ...] = (
+    ("models.create", "scientist/dana", "/v1/models", {"name": "House prices", "tags": {"tier": "low"}, "mode": "open"}, 201),
+    ("models.change", "scientist/dana", "/v1/models/{model}", {"description": "which tumours are malign"}, 200),
+    ("models.tag", "scientist/dana", "/v1/models/{model}/tags/stage of care", {"value": "screening"}, 200),
+    ("models.untag", "scientist/dana", "/v1/models/{model}/tags/none", None, 200),
+    ("versions.label", "scientist/dana", "/v1/models/{model}/versions/1", {"tags": {"a": "b"}}, 200),
+    ("versions.tag", "scientist/dana", "/v1/models/{model}/versions/1/tags/dataset", {"value": "spring"}, 200),
+    ("versions.untag", "scientist/dana", "/v1/models/{model}/versions/1/tags/a", None, 200),
+    ("aliases.set", "deployer/frank", "/v1/models/{model}/aliases/champion", {"number": 1}, 200),
+    ("annotations.add", "auditor/grace", "/v1/models/{model}/versions/1/annotations", {"text": "why so fast?", "transition": 1}, 201),
+    ("models.search", "auditor/grace", "/v1/search/models", {"filter": [{"tag": "stage of care", "is": "screening"}]}, 200),
+    ("versions.search", "auditor/grace", "/v1/search/versions", {"filter": [{"tag": "dataset", "is": "spring"}]}, 200),
+    ("aliases.delete", "deployer/frank", "/v1/models/{model}/aliases/none", None, 200),
+)
+
+
+@pytest.mark.parametrize(("id_", "who", "path", "body", "status"), CATALOGUE, ids=[act[0] for act in CATALOGUE])
+def test_an_act_on_the_catalogue_answers_as_it_is_described(
+    api: ApiWorld, id_: str, who: str, path: str, body: dict[str, Any] | None, status: int
+) -> None:
+    answer = api.call(BY_ID[id_].method, path.format(model=api.model), body, who=who)
+    check(BY_ID[id_], answer, status=status)
+    if id_ in ("models.search", "versions.search"):
+        assert [row["model"] for row in answer.body["results"]] == [api.model]
+
+
+def test_a_governed_model_is_deleted_by_nobody_and_an_open_one_by_its_makers(api: ApiWorld) -> None:
+    assert api.call("DELETE", f"/v1/models/{api.model}", who="admin/alex").status == 409
+    assert api.call("DELETE", f"/v1/models/{api.model}/versions/1", who="scientist/dana").status == 409
+    made = api.call("POST", "/v1/models", {"name": "scratch", "mode": "open"}, who="scientist/dana")
+    assert api.call("DELETE", "/v1/models/scratch", who="approver/erin").status == 403
+    check(BY_ID["models.delete"], api.call("DELETE", f"/v1/models/{made.body['model']}", who="scientist/dana"))
+
+
 def test_a_version_s_way_through_the_api_answers_as_it_is_described(api: ApiWorld) -> None:
     api.evidence.validate(edit=lambda draft: draft["training"]["hyperparameters"].update(C=0.2))
     packet = api.evidence.open()

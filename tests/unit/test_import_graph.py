@@ -60,6 +60,7 @@ MANIFESTS = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "pyya
 
 EXPECTED = {
     "build_environment": AWS | SIGNATURES,
+    "catalogue": AWS | SIGNATURES | EVENTS,
     "bundle": AWS | SIGNATURES | EVENTS | TUF,
     "collect": AWS | SIGNATURES | EVENTS | METRICS,
     "console_decision": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
