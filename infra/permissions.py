@@ -265,6 +265,8 @@ def _register(g: Grants) -> Statements:
         *g.read_rows("CATALOGUE#*", "INDEX#*"),
         *g.read_index("DROPS", "POLICIES", "REFRESHES"),
         *g.write_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
+        # A version is made under the condition that the policies that it keeps are still those in force.
+        *g.check_rows("POLICY#*"),
         *g.write_rows("REFRESH#*", delete=True),
         *g.read_objects(g.stores.store, "candidates/*", "datasets/*", "datasets-in/*", "registered/*"),
         *g.write_objects(g.stores.store, "candidates/*.status.json"),

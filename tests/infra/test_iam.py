@@ -332,6 +332,7 @@ def test_who_signs_artifacts_writes_the_signature_only(template: Template) -> No
     ("function", "callers"),
     [
         ("sign_artifact", {"record_stage"}),
+        ("record_stage", {"register", "sweep"}),
         ("witness", {"sequence"}),
         ("sequence", set()),
         ("tell", {"sequence"}),
@@ -370,6 +371,9 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
     ("call", "roles"),
     [
         ("POST /v1/uploads", {"scientist"}),
+        ("POST /v1/imports", {"scientist"}),
+        ("POST /v1/models/{model}/versions", {"scientist"}),
+        ("GET /v1/models/{model}/versions/{number}/files", set(ROLES) - {"consumer"}),
         ("POST /v1/models/{model}/versions/{number}/claim", {"scientist"}),
         ("POST /v1/models/{model}/versions/{number}/decision", {"approver", "validator"}),
         ("POST /v1/models/{model}/versions/{number}/deployment", {"deployer"}),

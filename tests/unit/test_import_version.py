@@ -17,6 +17,7 @@ from attestry.usecases.begin_import import import_prefix, read_import_files
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import OUTBOX
+from attestry.usecases.register import UploadedManifest
 from tests.fakes import Faults
 from tests.flow import Flow
 from tests.imports import FILES, MODEL, RUN, bring, request_of, submit
@@ -209,6 +210,14 @@ def test_a_claim_that_breaks_a_rule_is_refused_with_its_field(body, field):
     with pytest.raises(InvalidInputError) as error:
         read_import(MODEL, {"submission": "ab" * 12, **body})
     assert field in {f for f, _ in rules_of(error)}
+
+
+def test_a_manifest_among_the_files_to_import_registers_nothing():
+    flow = Flow()
+    submission = submit(flow, {"manifest.json": b"{}", "deep/manifest.yaml": b"model: {}"})
+    for name in ("manifest.json", "deep/manifest.yaml"):
+        assert not UploadedManifest(import_prefix(DANA.user_id, submission) + name, None, "123456789012").is_manifest
+    assert bring(flow, submission).number == 1
 
 
 def test_a_metric_that_is_no_finite_number_stays_the_text_that_it_was():
