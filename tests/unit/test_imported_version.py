@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from attestry.cli import render, render_packet
 from attestry.domain.approvals import Verdict
 from attestry.domain.errors import ConflictError, NotFoundError, SelfApprovalError, UnavailableError
 from attestry.domain.stages import Stage, Standing, Status
@@ -307,6 +310,18 @@ def test_what_is_shown_keeps_what_is_verified_and_what_is_claimed_apart(approved
     assert shown["import"]["claimed"]["run"]["id"] == RUN["id"]
     assert sorted(shown["import"]["mlmodel"]["reading"]["flavors"]) == ["python_function", "sklearn"]
     assert shown["metrics"] == {}
+
+
+def test_the_command_line_shows_version_and_packet_with_what_is_claimed_set_apart(approved):
+    shown, packet = show_version(approved.meta, approved.store, MODEL, 1), load_packet(approved.store, approved.head)
+    for printed in (render.version(shown), render_packet.packet(packet)):
+        console = Console(record=True, width=200, file=StringIO())
+        console.print(printed)
+        verified, _, claimed = console.export_text().partition("claimed, which nobody here saw")
+        assert "made elsewhere" in verified
+        assert "model.pkl" in verified
+        assert RUN["id"] in claimed
+        assert RUN["id"] not in verified
 
 
 def test_a_run_of_somebody_else_stays_a_claim_in_everything_that_is_signed(approved):
