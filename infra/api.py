@@ -18,6 +18,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from infra import mlflow_routes
 from infra.config import Config
 from infra.function_maker import RETENTION_DAYS
 from infra.functions import Functions
@@ -25,15 +26,18 @@ from infra.functions import Functions
 
 @dataclass(frozen=True)
 class Route:
-    """One route of the API and the function that answers it."""
+    """One route of the API and the function that answers it; `pattern` is the end of the ARN by which it is granted with others."""
 
     method: str
     path: str
     function: str
+    pattern: str = ""
 
     @property
     def resource(self) -> str:
         """The route as the end of an `execute-api` ARN, its variables as `*`."""
+        if self.pattern:
+            return self.pattern
         parts = ["*" if part.startswith("{") else part for part in self.path.split("/")]
         return f"{self.method}{'/'.join(parts)}"
 
@@ -119,6 +123,7 @@ ROUTES = (
     Route("GET", "/v1/policies", "registry"),
     Route("GET", "/v1/policies/{policy}", "registry"),
     Route("POST", "/v1/policy-replay", "registry"),
+    *(Route(route.method, route.path, "mlflow", route.pattern) for route in mlflow_routes.EVERY),
 )
 
 _ACCESS_LOG = {

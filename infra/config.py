@@ -50,6 +50,13 @@ class Bundling(StrEnum):
     SOURCE = "source"
 
 
+class MlflowPolicy(StrEnum):
+    """The mode of models that are made through MLflow; the registry's own names for the same choice."""
+
+    OPEN = "open"
+    GOVERNED = "governed"
+
+
 class ConsoleApprovals(StrEnum):
     """How people approve in the AWS console: by executions of RegistryDecision, by a runbook of Systems Manager, or by either."""
 
@@ -94,6 +101,7 @@ class Config:
         reserved_concurrency: cap the functions that must not take the whole account's concurrency, nor run beside themselves. An
             account whose own limit is still 10 (new accounts) has to turn this off.
         folder_naming: what follows the number in the name of a version's folder in the model store.
+        mlflow_policy: mode of models that are made through MLflow: `governed`, or `open` with MLflow's own semantics.
         trusted_account: the account whose IAM users may assume the registry's roles; empty means the registry's own. One alone: the user
             name is the login, and two accounts may have a user of the same name.
         data_buckets: buckets outside the registry that manifests may name as source data.
@@ -145,6 +153,7 @@ class Config:
     console_mfa: bool = False
     reserved_concurrency: bool = True
     folder_naming: FolderNaming = FolderNaming.REVISION_AND_EXECUTION
+    mlflow_policy: MlflowPolicy = MlflowPolicy.GOVERNED
     trusted_account: str = ""
     data_buckets: tuple[str, ...] = ()
     deletion_protection: bool = True
@@ -331,6 +340,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "RetentionMode": _one_of(RetentionMode),
     "Bundling": _one_of(Bundling),
     "FolderNaming": _one_of(FolderNaming),
+    "MlflowPolicy": _one_of(MlflowPolicy),
 }
 
 

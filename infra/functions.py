@@ -68,6 +68,7 @@ class Functions(Construct):
         names, keys = self._grants.names, self.signing_keys
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
         return own | {
+            "ATTESTRY_API_URL_PARAMETER": names.api_url_parameter,
             "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
             "ATTESTRY_BUS": names.bus,
             "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
@@ -86,6 +87,7 @@ class Functions(Construct):
             "ATTESTRY_LEDGER_FORMER_KEYS": json.dumps(self._config.ledger_former_keys),
             "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,
             "ATTESTRY_LEDGER_ORIGIN": names.ledger_origin,
+            "ATTESTRY_MLFLOW_POLICY": self._config.mlflow_policy.value,
             "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
             "ATTESTRY_RECORD_FUNCTION": names.function("record_stage"),
             "ATTESTRY_REGISTER_FUNCTION": names.function("register"),
@@ -96,6 +98,7 @@ class Functions(Construct):
             "ATTESTRY_SIGNED_APPROVAL_TIERS": ",".join(self._config.signed_approval_tiers),
             "ATTESTRY_TELL_FUNCTION": names.function("tell"),
             "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
+            "ATTESTRY_UPLOADS_FUNCTION": names.function("uploads"),
             "ATTESTRY_WITNESSES": json.dumps(self._witnesses()),
         }
 

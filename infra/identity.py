@@ -13,6 +13,7 @@ from aws_cdk import Aws, Duration
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from infra import mlflow_routes
 from infra.api import ROUTES, Api, Route
 from infra.config import Config
 from infra.names import Names
@@ -22,7 +23,7 @@ from infra.stores import OWN_PREFIXES, UPLOADS, Stores
 
 _REVIEWS = tuple(f"/v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys", *_REVIEWS)
-READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL)
+READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL and route.function != "mlflow")
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _CONFLICT = "POST /v1/models/{model}/conflicts"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
@@ -126,7 +127,8 @@ def routes_of(role: str) -> tuple[Route, ...]:
     """Return the routes that a registry role may call."""
     reads = [route for route in READS if role != "consumer" or route.path in _CONSUMER_READS]
     calls = [route for route in ROUTES if f"{route.method} {route.path}" in _CALLS[role]]
-    return (*reads, *calls)
+    mlflow = [Route(route.method, route.path, "mlflow", route.pattern) for route in mlflow_routes.CALLS[role]]
+    return (*reads, *calls, *mlflow)
 
 
 def routes_beyond(role: str) -> tuple[Route, ...]:

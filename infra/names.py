@@ -87,6 +87,16 @@ class Names:
         return f"{self.prefix}-RegistryDecision"
 
     @property
+    def api_url_parameter(self) -> str:
+        """Name of the parameter that tells where the API answers."""
+        return f"/{self.prefix}/api-url"
+
+    @property
+    def api_url_parameter_arn(self) -> str:
+        """ARN of that parameter."""
+        return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:parameter{self.api_url_parameter}"
+
+    @property
     def runbook(self) -> str:
         """Name of the document of Systems Manager in which people approve."""
         return f"{self.prefix}-ApproveVersion"

@@ -177,6 +177,22 @@ def _gate(g: Grants) -> Statements:
     ]
 
 
+def _mlflow(g: Grants) -> Statements:
+    return [
+        *g.read_rows("CATALOGUE#*", "LOGIN#*", "MODEL#*", "VERSION#*"),
+        *g.check_rows("MODEL#*", "VERSION#*"),
+        *g.write_rows("CATALOGUE#*", "INDEX#*", delete=True),
+        *g.write_rows("OUTBOX"),
+        *g.read_index("CATALOGUE"),
+        *g.audit(),
+        *g.decide_access(),
+        *g.read_objects(g.stores.store, FROZEN),
+        # Versions are made, moved and retired by the functions that have the keys for it.
+        *g.invoke("operate", "uploads"),
+        iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[g.names.api_url_parameter_arn]),
+    ]
+
+
 def _nothing(_g: Grants) -> Statements:
     return []
 
@@ -382,6 +398,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "evaluate": _evaluate,
     "gate": _gate,
     "inference": _nothing,
+    "mlflow": _mlflow,
     "operate": _operate,
     "people": _people,
     "predict": _predict,

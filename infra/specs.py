@@ -212,6 +212,13 @@ def _people() -> dict[str, Spec]:
         ),
         "describe": Spec("API: its own description; no permissions", API_SECONDS, table=False),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
+        "mlflow": Spec(
+            "API: MLflow's model registry",
+            API_SECONDS,
+            1024,
+            store=True,
+            extra=("ATTESTRY_API_URL_PARAMETER", "ATTESTRY_MLFLOW_POLICY", "ATTESTRY_OPERATE_FUNCTION", "ATTESTRY_UPLOADS_FUNCTION"),
+        ),
         "operate": _attests(
             Spec(
                 "Deployment, rollout, rollback, retry, redo, hold, release, kill, retirement, capture: API and AWS console",

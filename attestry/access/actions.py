@@ -128,6 +128,37 @@ _LATER = {
     "GET /v1/predictions/{id}/trace": "predictions.trace",
     "GET /v1/predictions/{id}/bundle": "predictions.bundle",
 }
+_MLFLOW_MODELS, _MLFLOW_VERSIONS, _MLFLOW_FILES = (
+    "/api/2.0/mlflow/registered-models",
+    "/api/2.0/mlflow/model-versions",
+    "/api/2.0/mlflow-artifacts",
+)
+MLFLOW: Mapping[str, str] = {
+    **{f"GET {_MLFLOW_MODELS}/{act}": "models.read" for act in ("get", "get-latest-versions", "alias")},
+    f"POST {_MLFLOW_MODELS}/get-latest-versions": "models.read",
+    f"GET {_MLFLOW_VERSIONS}/get": "models.read",
+    f"GET {_MLFLOW_VERSIONS}/get-download-uri": "versions.load",
+    f"GET {_MLFLOW_FILES}/artifacts": "versions.load",
+    f"GET {_MLFLOW_FILES}/artifacts/{{path+}}": "versions.load",
+    f"GET {_MLFLOW_FILES}/presigned/{{path+}}": "versions.load",
+    **{f"POST {_MLFLOW_MODELS}/{act}": "models.change" for act in ("create", "rename")},
+    f"PATCH {_MLFLOW_MODELS}/update": "models.change",
+    f"DELETE {_MLFLOW_MODELS}/delete": "models.delete",
+    f"POST {_MLFLOW_MODELS}/set-tag": "models.tag",
+    f"DELETE {_MLFLOW_MODELS}/delete-tag": "models.untag",
+    f"POST {_MLFLOW_MODELS}/alias": "aliases.set",
+    f"DELETE {_MLFLOW_MODELS}/alias": "aliases.delete",
+    f"PATCH {_MLFLOW_VERSIONS}/update": "versions.label",
+    f"POST {_MLFLOW_VERSIONS}/set-tag": "versions.tag",
+    f"DELETE {_MLFLOW_VERSIONS}/delete-tag": "versions.untag",
+    # Of a governed model this retires, which the function behind decides; of an open one it asks for versions.delete as well.
+    f"DELETE {_MLFLOW_VERSIONS}/delete": "versions.transition",
+    f"POST {_MLFLOW_VERSIONS}/create": "versions.import",
+    f"POST {_MLFLOW_VERSIONS}/transition-stage": "versions.transition",
+}
+"""MLflow's routes: they name the model in query or body, by a name that may have been changed, so the function finds it out."""
+
+_MLFLOW_LISTS = {f"GET {place}/search": "models.list" for place in (_MLFLOW_MODELS, _MLFLOW_VERSIONS)}
 _OFTEN = frozenset({"predictions.make", "models.search", "versions.search"})
 """What is asked for so often that it is decided on rows read a moment ago, like reads; a search is one."""
 
@@ -139,7 +170,12 @@ REGISTER = "versions.register"
 
 
 def _actions() -> dict[str, Action]:
-    tables = {Resource.MODEL: _ON_MODEL, Resource.REGISTRY: _ON_REGISTRY, Resource.NAMED: _NAMED, Resource.LATER: _LATER}
+    tables = {
+        Resource.MODEL: _ON_MODEL,
+        Resource.REGISTRY: {**_ON_REGISTRY, **_MLFLOW_LISTS},
+        Resource.NAMED: _NAMED,
+        Resource.LATER: {**_LATER, **MLFLOW},
+    }
     return {
         route: Action(name, resource, not route.startswith("GET ") and name not in _OFTEN)
         for resource, table in tables.items()

@@ -7,6 +7,7 @@ of the standard stand ours: `code`, and of an input that breaks a rule `field`, 
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ class Answer:
         headers: headers beyond the usual ones.
         encoded: the body is JSON text already, to be sent as it stands because its bytes were signed.
         rev: revision of the record that the answer shows, of which its ETag is made; None where it has none.
+
+    A body of bytes is sent as it is, as `application/octet-stream`.
     """
 
     body: Any
@@ -68,11 +71,16 @@ def error_answer(error: AttestryError, request_id: str) -> Answer:
 
 def shape(answer: Answer, request_id: str) -> dict[str, Any]:
     """Return an answer as the gateway takes it."""
+    named = {"x-request-id": request_id} if request_id else {}
+    if isinstance(answer.body, bytes):
+        headers = {**_HEADERS, "content-type": "application/octet-stream", **named, **answer.headers}
+        encoded = base64.b64encode(answer.body).decode()
+        return {"statusCode": answer.status, "headers": headers, "body": encoded, "isBase64Encoded": True}
     body = answer.body if answer.encoded else json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     if not body.isascii():
         # Half a surrogate pair, which somebody may have sent in a name that an error repeats, is no UTF-8; the platform would fail on it.
         body = body.encode("utf-8", "replace").decode()
-    headers = {**_HEADERS, **({"x-request-id": request_id} if request_id else {}), **answer.headers}
+    headers = {**_HEADERS, **named, **answer.headers}
     if answer.rev is not None:
         headers["etag"] = write_etag(answer.rev, body)
     return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}

@@ -56,6 +56,7 @@ class Request:
         request_id: the gateway's ID of the request.
         headers: those that a request may be conditional on or be told again by, names in lower case; no other is kept.
         max_body_bytes: limit of the body.
+        raw_query: the query as the client sent it, percent-encoded.
         principal: who calls, with the roles that count on what is asked for; None before the gate.
         warrant: decides on what only the function finds out; None before the gate.
     """
@@ -68,6 +69,7 @@ class Request:
     request_id: str
     headers: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = MAX_BODY_BYTES
+    raw_query: str = ""
     principal: Principal | None = None
     warrant: Warrant | None = None
 
@@ -180,6 +182,7 @@ class Request:
 
 Route = Callable[[Request], Any]
 Denied = Callable[[Request, AttestryError], None]
+Refusal = Callable[[AttestryError], Answer]
 
 
 class Guard(Protocol):
@@ -203,6 +206,8 @@ def serve(
     matched: Collection[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
     on_denied: Denied | None = None,
+    on_error: Refusal | None = None,
+    repeats: bool = False,
 ) -> dict[str, Any]:
     """Answer an HTTP API event; never raises, because an exception would end the process and a signing key with it.
 
@@ -215,12 +220,14 @@ def serve(
         matched: routes that heed If-Match; on the others it is refused, since it must not be passed over.
         max_body_bytes: limit of the body, checked after base64.
         on_denied: told of a request that was refused to its caller, once the answer is made; what it raises is logged and changes nothing.
+        on_error: gives errors body and status of a protocol that is not this API's own.
+        repeats: the protocol gives parameters of the query several times, and the routes read them from `Request.raw_query` alone.
     """
     configure_logging(context)
     request_id = str((event.get("requestContext") or {}).get("requestId", ""))
     request: Request | None = None
     try:
-        request = read_request(event, max_body_bytes)
+        request = read_request(event, max_body_bytes, repeats=repeats)
         route = routes.get(request.route)
         if route is None:
             raise NotFoundError(f"there is no route {request.route}")
@@ -229,14 +236,14 @@ def serve(
         answer = _answer(request, route, answers, matched)
         shaped = unless_known(shape(answer, request_id), request.headers)
     except AttestryError as error:
-        answer = error_answer(error, request_id)
+        answer = _refused(error, request_id, on_error)
         shaped = shape(answer, request_id)
         if on_denied is not None and request is not None and isinstance(error, ForbiddenError):
             _tell_denied(on_denied, request, error)
     except Exception as unexpected:  # noqa: BLE001 - it is logged with its trace, as the cause of what is answered
         internal = InternalError("unexpected error")
         internal.__cause__ = unexpected
-        answer = error_answer(internal, request_id)
+        answer = _refused(internal, request_id, on_error)
         shaped = shape(answer, request_id)
     logger.info("answered", extra={"route": event.get("routeKey"), "status": answer.status, "gateway_request_id": request_id})
     return shaped
@@ -261,7 +268,7 @@ def _answer(request: Request, route: Route, answers: IdempotentAnswers | None, m
     return answers.answer(request, act)
 
 
-def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES) -> Request:
+def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES, *, repeats: bool = False) -> Request:
     """Return the request that an event carries.
 
     Raises:
@@ -274,7 +281,8 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
         raw = base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body.encode()
     except (binascii.Error, ValueError) as error:
         raise InvalidInputError.of("", "base64", "the body is not base64") from error
-    _check_once(str(event.get("rawQueryString") or ""))
+    if not repeats:
+        _check_once(str(event.get("rawQueryString") or ""))
     parameters = {name: unquote(value) for name, value in (event.get("pathParameters") or {}).items()}
     return Request(
         route=str(event.get("routeKey", "")),
@@ -285,7 +293,18 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES)
         request_id=str(context.get("requestId", "")),
         headers={name: str(given[name]) for name in _HEADERS if name in given},
         max_body_bytes=max_body_bytes,
+        raw_query=str(event.get("rawQueryString") or ""),
     )
+
+
+def _refused(error: AttestryError, request_id: str, on_error: Refusal | None) -> Answer:
+    """Return the answer for an error, which `error_answer` has told the log, in the protocol that the caller speaks."""
+    ours = error_answer(error, request_id)
+    if on_error is None:
+        return ours
+    theirs = on_error(error)
+    kept = {name: value for name, value in ours.headers.items() if name != "content-type"}
+    return Answer(theirs.body, theirs.status, {**kept, **theirs.headers})
 
 
 def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> None:

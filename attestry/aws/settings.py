@@ -134,6 +134,19 @@ class Settings:
         return self.environment.get("ATTESTRY_API_URL", "")
 
     @property
+    def api_url_parameter(self) -> str:
+        """Return the name of the parameter that tells where the API answers."""
+        return self.text("ATTESTRY_API_URL_PARAMETER")
+
+    @property
+    def mlflow_policy(self) -> str:
+        """Return the mode of models that are made through MLflow: `governed` or `open`."""
+        value = self.text("ATTESTRY_MLFLOW_POLICY")
+        if value not in ("open", "governed"):
+            raise ConfigurationError(f"ATTESTRY_MLFLOW_POLICY is `open` or `governed`, not {value!r}")
+        return value
+
+    @property
     def console_mfa(self) -> bool:
         """Return whether who acts in the AWS console needs a session with a second factor: ATTESTRY_CONSOLE_MFA, `required` or nothing."""
         value = self.environment.get("ATTESTRY_CONSOLE_MFA", "")
@@ -224,6 +237,11 @@ class Settings:
     def operate_function(self) -> str:
         """Return the name of the function that kills and retires versions."""
         return self.text("ATTESTRY_OPERATE_FUNCTION")
+
+    @property
+    def uploads_function(self) -> str:
+        """Return the name of the function that takes uploads and imports."""
+        return self.text("ATTESTRY_UPLOADS_FUNCTION")
 
     @property
     def register_function(self) -> str:

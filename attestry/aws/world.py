@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.guard import Guard
     from attestry.aws.notifier import SnsNotifier
+    from attestry.aws.parameters import SsmParameters
     from attestry.aws.pipeline import StepFunctionsPipeline
     from attestry.aws.trail import CloudTrailTrail
     from attestry.aws.witnesses import LambdaWitnesses
@@ -142,6 +143,13 @@ class World:
         from attestry.aws.witnesses import LambdaWitnesses
 
         return LambdaWitnesses(self.functions, self.settings.witnesses)
+
+    @cached_property
+    def parameters(self) -> SsmParameters:
+        """Return the parameters of the account."""
+        from attestry.aws.parameters import SsmParameters
+
+        return SsmParameters(self.clients.ssm)
 
     @cached_property
     def trail(self) -> CloudTrailTrail:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from attestry.local.stack import LocalStack
 
 DEFAULT_DATA = Path(".attestry")
+MLFLOW_VARIABLE = "ATTESTRY_MLFLOW_POLICY"
+"""What the synthesis reads (`attestry.local.synthesis`), which is not imported before it is needed."""
+
+
+class MlflowPolicy(StrEnum):
+    """The mode of models that are made through MLflow."""
+
+    GOVERNED = "governed"
+    OPEN = "open"
+
 
 DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory; kept between runs.")]
 
@@ -34,8 +46,11 @@ def register(app: typer.Typer) -> None:
         cli: Cli,
         data: DataOption = DEFAULT_DATA,
         port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the loopback address.")] = None,
+        mlflow_policy: Annotated[MlflowPolicy | None, typer.Option(help="Mode of models that are made through MLflow.")] = None,
     ) -> None:
         """Start the registry on this machine, on an embedded AWS; nothing to do where it runs."""
+        if mlflow_policy is not None:
+            os.environ[MLFLOW_VARIABLE] = mlflow_policy.value
         stack = _stack_module()
         running = stack.up(data, port, cli.say)
         cli.show(_described(running), lambda _: _welcome(running))

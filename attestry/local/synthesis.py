@@ -21,6 +21,9 @@ EXAMPLE_MODELS = ("diabetes-progression", "tumour-diagnosis")
 MODELS_VARIABLE = "ATTESTRY_JOB_MODELS"
 """Names further models that may run on executors besides `lambda`, with commas between."""
 
+MLFLOW_VARIABLE = "ATTESTRY_MLFLOW_POLICY"
+"""The mode of models that are made through MLflow, `governed` or `open`; `attestry up --mlflow-policy` sets it."""
+
 IMAGES_VARIABLE = "ATTESTRY_JOB_IMAGES"
 """Names images with digest that Batch and EMR Serverless may run, with commas between; none is run here, so any will do."""
 
@@ -76,6 +79,7 @@ def context() -> dict[str, Any]:
     return {
         "attestry:bundling": "source",
         "attestry:executors": ["lambda", "sagemaker", "batch", "emr-serverless"],
+        "attestry:mlflowPolicy": os.environ.get(MLFLOW_VARIABLE) or "governed",
         "attestry:jobModels": sorted({*EXAMPLE_MODELS, *_listed(MODELS_VARIABLE)}),
         "attestry:batchQueue": f"{batch}:job-queue/local",
         "attestry:batchSpotQueue": f"{batch}:job-queue/local-spot",

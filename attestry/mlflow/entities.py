@@ -110,8 +110,10 @@ def milliseconds(at: str) -> int:
     """Return a time as MLflow writes it.
 
     Args:
-        at: RFC 3339.
+        at: RFC 3339; empty where it is not known, which is 0.
     """
+    if not at:
+        return 0
     moment = datetime.fromisoformat(at)
     return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
 

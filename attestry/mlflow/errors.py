@@ -23,6 +23,7 @@ ALREADY_EXISTS: Final = "RESOURCE_ALREADY_EXISTS"
 CONFLICT: Final = "RESOURCE_CONFLICT"
 ENDPOINT_NOT_FOUND: Final = "ENDPOINT_NOT_FOUND"
 INTERNAL: Final = "INTERNAL_ERROR"
+LIMITED: Final = "REQUEST_LIMIT_EXCEEDED"
 INVALID: Final = "INVALID_PARAMETER_VALUE"
 NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
 PERMISSION_DENIED: Final = "PERMISSION_DENIED"
@@ -36,12 +37,15 @@ STATUS: Final[Mapping[str, int]] = {
     ENDPOINT_NOT_FOUND: 404,
     INTERNAL: 500,
     INVALID: 400,
+    LIMITED: 429,
     NOT_FOUND: 404,
     PERMISSION_DENIED: 403,
     UNAUTHENTICATED: 401,
     UNAVAILABLE: 503,
 }
 """Code to HTTP status."""
+
+_OF_STATUS: Final = {401: UNAUTHENTICATED, 403: PERMISSION_DENIED, 404: NOT_FOUND, 409: CONFLICT, 429: LIMITED, 503: UNAVAILABLE}
 
 
 class MlflowError(AttestryError):
@@ -92,7 +96,9 @@ def error_code(error: AttestryError) -> str:
         return UNAVAILABLE
     if isinstance(error, ConflictError):
         return ALREADY_EXISTS if error.code == "model_exists" else CONFLICT
-    return {401: UNAUTHENTICATED, 403: PERMISSION_DENIED, 404: NOT_FOUND, 409: CONFLICT, 503: UNAVAILABLE}.get(error.status, INTERNAL)
+    if error.status in _OF_STATUS:
+        return _OF_STATUS[error.status]
+    return INVALID if 400 <= error.status < 500 else INTERNAL
 
 
 def error_body(error: AttestryError) -> tuple[int, dict[str, object]]:

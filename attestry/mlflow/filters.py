@@ -14,6 +14,7 @@ Words are read in whatever case; what stands between quotes is taken as it is. T
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ MAX_LIST: Final = 100
 
 Kind = Literal["attribute", "tag"]
 
+_COMPARE = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TEXT = frozenset({"=", "!=", "LIKE", "ILIKE"})
 _LISTED = _TEXT | {"IN", "NOT IN"}
-_NUMERIC = frozenset({"=", "!=", "<", "<=", ">", ">="})
+_NUMERIC = frozenset(_COMPARE)
 
 OF_MODELS: Final[Mapping[str, frozenset[str]]] = {"name": _LISTED}
 OF_VERSIONS: Final[Mapping[str, frozenset[str]]] = {"name": _LISTED, "run_id": _LISTED, "source_path": _TEXT, "version_number": _NUMERIC}
@@ -124,6 +126,11 @@ def matches_text(text: str, comparator: str, value: str | int | tuple[str, ...])
         pattern = "".join({"%": ".*", "_": "."}.get(c, re.escape(c)) for c in str(value))
         return re.fullmatch(pattern, text, re.DOTALL | (re.IGNORECASE if comparator == "ILIKE" else 0)) is not None
     return (text == value) == (comparator == "=")
+
+
+def matches_number(number: int, comparator: str, value: str | int | tuple[str, ...]) -> bool:
+    """Return whether a number meets a condition."""
+    return bool(_COMPARE[comparator](number, value))
 
 
 class _Reader:

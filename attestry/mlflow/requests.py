@@ -13,7 +13,7 @@ from attestry.mlflow.filters import Filter
 from attestry.mlflow.ordering import Order
 from attestry.mlflow.pages import MAX_PAGE, question, read_token
 from attestry.mlflow.rules import PROMPT_TAG, check_alias, check_description, check_name, check_tag, check_version
-from attestry.mlflow.stages import ACTIVE, check_stage
+from attestry.mlflow.stages import ACTIVE, STAGES, check_stage
 
 MODELS_AT_MOST: Final = 1000
 VERSIONS_AT_MOST: Final = 200_000
@@ -174,9 +174,15 @@ def tag_key(fields: Fields) -> str:
     return check_tag(fields.required("key"))[0]
 
 
+def description_of(fields: Fields) -> str | None:
+    """Return a description, or None where none was given."""
+    text = fields.optional("description")
+    return None if text is None else check_description(text)
+
+
 def stages_of(fields: Fields) -> tuple[str, ...]:
-    """Return the stages that are asked for; none for all."""
-    return tuple(dict.fromkeys(check_stage(stage) for stage in fields.texts("stages")))
+    """Return the stages that are asked for, all of them where none is named."""
+    return tuple(dict.fromkeys(check_stage(stage) for stage in fields.texts("stages"))) or STAGES
 
 
 def _refuse_prompt(tags: Mapping[str, str]) -> None:

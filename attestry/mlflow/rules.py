@@ -1,24 +1,19 @@
-"""Names, tags, aliases, numbers and stages, as MLflow's clients write them, and how they stand in the registry.
+"""Names, tags, aliases, numbers and texts, as MLflow's clients write them.
 
 Rules:
-1. A name of MLflow holds no `/` and no `:`, and is no path that leads elsewhere (`.`, `..`, `a//b`).
-2. A name that is a name of the registry (a DNS label) stands for itself. Any other name, `RandomForest_v2`, stands for a slug of its
-   letters with the first 10 hexadecimal digits of its SHA-256, `randomforest-v2-<digits>`: always the same, found without a look-up.
-   The model keeps the name as it was written in the tag `NAME_TAG`.
-3. Tags below `attestry.` are the registry's own: they are neither shown to MLflow nor set by it.
-4. An alias is made of letters, digits, `_` and `-`; `latest` and `v<number>` are MLflow's own.
-5. A version is a whole number from 1.
+1. A name of MLflow holds no `/` and no `:`, and is no path that leads elsewhere (`.`, `..`, `a//b`). What a name is to the registry, and
+   which further characters it refuses, says `attestry.domain.catalogue`.
+2. Tags below `attestry.` are the registry's own: they are neither shown to MLflow nor set by it.
+3. An alias is made of letters, digits, `_` and `-`; `latest` and `v<number>` are MLflow's own.
+4. A version is a whole number from 1.
 """
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 from typing import Final
 
-from attestry.domain.errors import InvalidInputError
-from attestry.domain.names import ModelName
 from attestry.mlflow.errors import invalid, missing
 
 MAX_NAME: Final = 256
@@ -28,12 +23,9 @@ MAX_ALIAS: Final = 255
 MAX_TEXT: Final = 5000
 
 OWN_TAGS: Final = "attestry."
-NAME_TAG: Final = "attestry.mlflow.name"
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 """Marks a prompt, which MLflow keeps as a model without files."""
 
-_SLUG_CHARACTERS: Final = 48
-_DIGITS: Final = 10
 _ALIAS = re.compile(r"[\w-]+")
 _VERSION_ALIAS = re.compile(r"[vV][0-9]+")
 _TAG_KEY = re.compile(r"[/\w.\- :]+")
@@ -56,23 +48,8 @@ def check_name(name: str, parameter: str = "name") -> str:
     return name
 
 
-def registry_name(name: str) -> str:
-    """Return the name under which the registry keeps a model (rule 2)."""
-    try:
-        return ModelName(name).text
-    except InvalidInputError:
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_CHARACTERS].strip("-")
-        digits = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
-        return f"{slug}-{digits}" if slug else f"model-{digits}"
-
-
-def needs_name_tag(name: str) -> bool:
-    """Return whether the registry's name is another than MLflow's."""
-    return registry_name(name) != name
-
-
 def check_alias(alias: str, *, settable: bool = False) -> str:
-    """Return an alias that keeps rule 4; one that may be set is not MLflow's own.
+    """Return an alias that keeps rule 3; one that may be set is not MLflow's own.
 
     Raises:
         MlflowError: it breaks the rule.
@@ -91,7 +68,7 @@ def check_alias(alias: str, *, settable: bool = False) -> str:
 
 
 def check_version(text: str) -> int:
-    """Return a version's number (rule 5).
+    """Return a version's number (rule 4).
 
     Raises:
         MlflowError: it is none.
@@ -103,7 +80,7 @@ def check_version(text: str) -> int:
 
 
 def check_tag(key: str, value: str = "") -> tuple[str, str]:
-    """Return key and value of a tag that somebody may set or delete (rule 3).
+    """Return key and value of a tag that somebody may set or delete (rule 2).
 
     Raises:
         MlflowError: the key is empty, too long, a path that leads elsewhere or the registry's own, or the value is too long.

@@ -39,6 +39,7 @@ FUNCTIONS = (
     "evaluate",
     "gate",
     "inference",
+    "mlflow",
     "operate",
     "people",
     "predict",

@@ -337,7 +337,7 @@ def test_who_signs_artifacts_writes_the_signature_only(template: Template) -> No
         ("sequence", set()),
         ("tell", {"sequence"}),
         ("reconcile", set()),
-        ("operate", {"sweep"}),
+        ("operate", {"mlflow", "sweep"}),
     ],
 )
 def test_who_may_invoke_what(template: Template, function: str, callers: set[str]) -> None:

@@ -148,19 +148,32 @@ MOVERS = tuple(function for function in VERSION_WRITERS if function != "sweep")
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
-API = ("bundle", "catalogue", "decide", "operate", "people", "predict", "registry", "root", "uploads")
+API = ("bundle", "catalogue", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads")
 """What serves routes, each of which asks first whether the caller is let."""
 
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
-    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "predict")),
+    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "mlflow", "predict")),
     "read a model": (
         read_row("MODEL#probe"),
-        (*READERS, "catalogue", "decide", "delegate", "deploy", "gate", "operate", "predict", "prepare_stage", "record_stage", "register"),
+        (
+            *READERS,
+            "catalogue",
+            "decide",
+            "delegate",
+            "deploy",
+            "gate",
+            "mlflow",
+            "operate",
+            "predict",
+            "prepare_stage",
+            "record_stage",
+            "register",
+        ),
     ),
     "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
         read_row("LOGIN#probe"),
-        (*READERS, "catalogue", "console_decision", "decide", "operate", "people", "register", "root", "uploads"),
+        (*READERS, "catalogue", "console_decision", "decide", "mlflow", "operate", "people", "register", "root", "uploads"),
     ),
     "read a person": (read_row("PERSON#probe"), (*READERS, "console_decision", "decide", "people", "sequence")),
     "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
@@ -182,12 +195,12 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read the root's versions": (read_row("ROOT"), (*READERS, "root", "sequence")),
     "read what was sealed on a day": (read_row("SEALED#probe"), ("reconcile",)),
     "read scheduled retirements": (read_row("RETIREMENTS"), ("operate", "reconcile", "sweep")),
-    "read what people say of a model": (read_row("CATALOGUE#probe"), ("catalogue", "reconcile", "register", "registry")),
+    "read what people say of a model": (read_row("CATALOGUE#probe"), ("catalogue", "mlflow", "reconcile", "register", "registry")),
     "read the index": (read_row("INDEX#probe"), ("reconcile", "register", "registry")),
-    "write what people say of a model": (write_row("CATALOGUE#probe"), ("catalogue", "register")),
-    "delete what people say of a model": (delete_row("CATALOGUE#probe"), ("catalogue",)),
-    "write an entry of the index": (write_row("INDEX#probe"), (*MOVERS, "catalogue")),
-    "delete an entry of the index": (delete_row("INDEX#probe"), (*MOVERS, "catalogue")),
+    "write what people say of a model": (write_row("CATALOGUE#probe"), ("catalogue", "mlflow", "register")),
+    "delete what people say of a model": (delete_row("CATALOGUE#probe"), ("catalogue", "mlflow")),
+    "write an entry of the index": (write_row("INDEX#probe"), (*MOVERS, "catalogue", "mlflow")),
+    "delete an entry of the index": (delete_row("INDEX#probe"), (*MOVERS, "catalogue", "mlflow")),
     "write a version": (write_row("VERSION#probe#0"), VERSION_WRITERS),
     "write a model or its pointer": (write_row("MODEL#probe"), ("deploy", "operate", "register")),
     "write a candidate": (write_row("CANDIDATE#probe"), ("register",)),
@@ -206,13 +219,13 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write who started a decision": (write_row("CALLER#probe"), ("console_decision", "operate")),
     "write an event": (
         write_row("OUTBOX"),
-        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "people", "reconcile", "root", "sequence"),
+        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "mlflow", "people", "reconcile", "root", "sequence"),
     ),
     "write an event's place in the ledger": (write_row("LEAF#probe"), ("sequence",)),
     "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
     "write an audited act": (
         write_row("AUDIT"),
-        ("bundle", "catalogue", "console_decision", "decide", "operate", "people", "predict", "registry", "root", "uploads"),
+        ("bundle", "catalogue", "console_decision", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads"),
     ),
     "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
     "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
@@ -247,7 +260,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     ),
     "read a frozen file": (
         read_object("models/probe/1/frozen/x"),
-        (*READERS, "deploy", "gate", "predict", "prepare_stage", "record_stage", "sign_artifact"),
+        (*READERS, "deploy", "gate", "mlflow", "predict", "prepare_stage", "record_stage", "sign_artifact"),
     ),
     "read the hold-out's labels": (
         read_object("models/probe/1/stages/PROCESSING/1/data/holdout-labels/x"),
@@ -294,9 +307,10 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "invoke deploy": (invoke("deploy"), ("operate",)),
     "invoke inference": (invoke("inference"), ("deploy", "predict")),
     "invoke delegate": (invoke("delegate"), ("predict",)),
-    "invoke operate": (invoke("operate"), ("sweep",)),
+    "invoke operate": (invoke("operate"), ("mlflow", "sweep")),
     "invoke the signer of artifacts": (invoke("sign-artifact"), ("record_stage",)),
     "invoke who records stages": (invoke("record-stage"), ("register", "sweep")),
+    "invoke who takes imports": (invoke("uploads"), ("mlflow",)),
     "invoke who makes versions": (invoke("register"), ("operate", "uploads")),
     "invoke the witness": (invoke("witness"), ("sequence",)),
     "invoke who tells": (invoke("tell"), ("sequence",)),
@@ -326,7 +340,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read the gateway's counts": (read_metrics, ("reconcile",)),
     "assume the approver's role": (assume_approver, NOBODY),
     "call the API": (call_api, NOBODY),
-    "read a parameter": (read_parameter, NOBODY),
+    "read where the API answers": (read_parameter, ("mlflow",)),
 }
 """What is tried, how, and which functions may do it."""
 

@@ -66,6 +66,21 @@ CATALOGUE = (
     *(f"{method} {path}" for path in ("/v1/models/{model}", VERSION) for method in ("PATCH", "DELETE")),
     *(f"{method} {path}/tags/{{key}}" for path in ("/v1/models/{model}", VERSION) for method in ("PUT", "DELETE")),
 )
+MODELS, VERSIONS, FILES = "/api/2.0/mlflow/registered-models", "/api/2.0/mlflow/model-versions", "/api/2.0/mlflow-artifacts"
+MLFLOW_READS = (
+    *(f"GET {MODELS}/{act}" for act in ("get", "search", "get-latest-versions", "alias")),
+    *(f"GET {VERSIONS}/{act}" for act in ("get", "search", "get-download-uri")),
+    *(f"GET {FILES}/{place}" for place in ("artifacts", "artifacts/{path+}", "presigned/{path+}")),
+    f"POST {MODELS}/get-latest-versions",
+)
+MLFLOW_CHANGES = (
+    *(f"POST {MODELS}/{act}" for act in ("create", "rename", "set-tag")),
+    *(f"PATCH {place}/update" for place in (MODELS, VERSIONS)),
+    *(f"DELETE {MODELS}/{act}" for act in ("delete", "delete-tag")),
+    *(f"{act} {VERSIONS}/{tag}" for act, tag in (("DELETE", "delete-tag"), ("POST", "set-tag"))),
+)
+MLFLOW_ALIASES, MLFLOW_DELETE = tuple(f"{method} {MODELS}/alias" for method in ("POST", "DELETE")), f"DELETE {VERSIONS}/delete"
+MLFLOW_CREATE, MLFLOW_MOVE = f"POST {VERSIONS}/create", f"POST {VERSIONS}/transition-stage"
 MAY: dict[str, tuple[str, ...]] = {
     "dana": (
         *READS,
@@ -124,6 +139,15 @@ MAY: dict[str, tuple[str, ...]] = {
         TRANSITION,
     ),
 }
+for _profile, _more in {
+    "dana": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_CREATE, MLFLOW_MOVE, MLFLOW_DELETE),
+    "erin": (*MLFLOW_ALIASES, MLFLOW_MOVE),
+    "frank": (*MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE),
+    "frank-consumer": (),
+    "grace": (),
+    "admin": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE),
+}.items():
+    MAY[_profile] = (*MAY[_profile], *MLFLOW_READS, *_more)
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
 
 IN_CONSOLE = ("admin", "dana", "erin", "frank")
@@ -137,6 +161,7 @@ VALUES = {
     "policy": "none",
     "key": "none",
     "alias": "none",
+    "path+": "models/none/1/x",
 }
 
 

@@ -71,6 +71,7 @@ EXPECTED = {
     "evaluate": AWS | SIGNATURES,
     "gate": AWS | SIGNATURES | EVENTS | MANIFESTS | OWN_SIGNATURES,
     "inference": frozenset[str](),
+    "mlflow": AWS | SIGNATURES | EVENTS,
     "operate": AWS | SIGNATURES | EVENTS,
     "people": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES | POLICIES,
     "predict": AWS | SIGNATURES | EVENTS,

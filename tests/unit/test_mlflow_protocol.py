@@ -19,7 +19,6 @@ from attestry.domain.errors import (
     UnavailableError,
     UnprovenIdentityError,
 )
-from attestry.domain.names import ModelName, find_broken_path_rule
 from attestry.domain.stages import Standing
 from attestry.mlflow import filters, ordering
 from attestry.mlflow.entities import ShownModel, ShownVersion, milliseconds
@@ -29,8 +28,8 @@ from attestry.mlflow.filters import Condition, Filter, matches_text, parse_filte
 from attestry.mlflow.ordering import Order, parse_order
 from attestry.mlflow.pages import MAX_PAGE, question, read_token, write_token
 from attestry.mlflow.requests import read_create_model, read_create_version, read_move, read_search, stages_of, tag_of, version_of
-from attestry.mlflow.rules import check_alias, check_name, check_tag, check_version, needs_name_tag, registry_name
-from attestry.mlflow.sources import own_folder
+from attestry.mlflow.rules import check_alias, check_name, check_tag, check_version
+from attestry.mlflow.sources import Source, own_submission
 from attestry.mlflow.stages import OF_STANDING, STAGE_TAG, STAGES, check_stage, shown_stage
 
 STORE = "attestry-store"
@@ -186,18 +185,6 @@ def test_whatever_is_sent_as_a_token_is_refused(token: str) -> None:
         refused(read_token, token, question("models", "", []))
 
 
-@given(st.text(min_size=1, max_size=100))
-def test_every_name_of_mlflow_has_a_name_in_the_registry_and_always_the_same(name: str) -> None:
-    kept = registry_name(name)
-    assert ModelName(kept).text == kept == registry_name(name)
-    assert (kept == name) is not needs_name_tag(name)
-
-
-def test_two_names_that_differ_in_case_are_two_models() -> None:
-    assert registry_name("iris") == "iris"
-    assert len({registry_name(name) for name in ("iris", "Iris", "IRIS", "iris_", "iris ", "_iris")}) == 6
-
-
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", ".", "..", "x" * 300, "a\nb"])
 def test_a_name_that_mlflow_would_refuse_is_refused(name: str) -> None:
     refused(check_name, name)
@@ -236,16 +223,18 @@ def test_a_governed_version_shows_the_stage_of_its_standing_whatever_its_tags_sa
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "told"),
     [
-        f"attestry://uploads/{SUBMISSION}",
-        f"attestry://uploads/{SUBMISSION}/",
-        f"s3://{STORE}/{PREFIX}{SUBMISSION}",
-        f"s3://{STORE}/{PREFIX}{SUBMISSION}/",
+        (f"attestry://uploads/{SUBMISSION}", ""),
+        (f"attestry://uploads/{SUBMISSION}/", ""),
+        (f"attestry://uploads/{SUBMISSION}?from=runs%3A/abc/model", "runs:/abc/model"),
+        (f"attestry://uploads/{SUBMISSION}?from=a%00b", ""),
+        (f"s3://{STORE}/{PREFIX}{SUBMISSION}/import", ""),
+        (f"s3://{STORE}/{PREFIX}{SUBMISSION}/import/", ""),
     ],
 )
-def test_a_source_below_the_callers_own_prefix_is_taken(source: str) -> None:
-    assert own_folder(source, store=STORE, prefix=PREFIX) == f"{PREFIX}{SUBMISSION}/"
+def test_a_source_that_is_a_submission_of_the_callers_own_is_taken(source: str, told: str) -> None:
+    assert own_submission(source, store=STORE, prefix=PREFIX) == Source(SUBMISSION, told)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +255,12 @@ def test_a_source_below_the_callers_own_prefix_is_taken(source: str) -> None:
         f"s3://{STORE}/{PREFIX.removesuffix('/')}",
         f"s3://{STORE}/candidates/AROAEXAMPLE:dana-2/x",
         f"s3://{STORE}/{PREFIX}../AROAEXAMPLE:erin/{SUBMISSION}",
-        f"s3://{STORE}/{PREFIX}{SUBMISSION}/../../x",
+        f"s3://{STORE}/{PREFIX}{SUBMISSION}",
+        f"s3://{STORE}/{PREFIX}{SUBMISSION}/import/model",
+        f"s3://{STORE}/{PREFIX}{SUBMISSION}/import/../../x",
+        f"s3://{STORE}/candidates/AROAEXAMPLE:erin/{SUBMISSION}/import",
+        f"s3://other-bucket/{PREFIX}{SUBMISSION}/import",
+        f"S3://{STORE}/{PREFIX}{SUBMISSION}/import",
         f"s3://{STORE}/{PREFIX}%2e%2e/x",
         f"s3://{STORE}/{PREFIX}{SUBMISSION}//model",
         f"s3://{STORE}/{PREFIX}{SUBMISSION}/.",
@@ -285,19 +279,19 @@ def test_a_source_below_the_callers_own_prefix_is_taken(source: str) -> None:
     ],
 )
 def test_a_source_that_is_not_the_callers_own_is_refused(source: str) -> None:
-    assert refused(own_folder, source, store=STORE, prefix=PREFIX).startswith("Invalid model version source")
+    assert refused(own_submission, source, store=STORE, prefix=PREFIX).startswith("Invalid model version source")
 
 
 @given(st.text(max_size=80))
-def test_no_source_leads_out_of_the_callers_own_prefix(tail: str) -> None:
-    for start in (f"s3://{STORE}/", f"s3://{STORE}/{PREFIX}", "attestry://uploads/", f"attestry://uploads/{SUBMISSION}/"):
+def test_no_source_names_anything_but_a_submission_by_its_digits(tail: str) -> None:
+    for start in (f"s3://{STORE}/", f"s3://{STORE}/{PREFIX}", "attestry://uploads/", f"attestry://uploads/{SUBMISSION}"):
         try:
-            folder = own_folder(start + tail, store=STORE, prefix=PREFIX)
+            found = own_submission(start + tail, store=STORE, prefix=PREFIX)
         except MlflowError:
             continue
-        assert folder.startswith(PREFIX)
-        assert folder != PREFIX
-        assert find_broken_path_rule(folder.removesuffix("/")) is None
+        assert 16 <= len(found.submission) <= 64
+        assert set(found.submission) <= set("0123456789abcdef")
+        assert found.told.isprintable()
 
 
 def test_a_query_keeps_lists_whose_elements_hold_commas() -> None:
@@ -418,4 +412,4 @@ def test_a_model_that_is_there_already_has_the_code_by_which_register_model_goes
 
 def test_no_refusal_has_a_status_that_clients_try_again() -> None:
     retried = {code for code, status in STATUS.items() if status in RETRIED_BY_CLIENTS}
-    assert retried == {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}
+    assert retried == {"INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "TEMPORARILY_UNAVAILABLE"}

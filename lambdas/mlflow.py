@@ -1,0 +1,280 @@
+"""API: MLflow's model registry, REST 2.0, for unmodified clients of MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from attestry.aws.http import Answer, Request, serve
+from attestry.aws.identity import caller
+from attestry.aws.native import NativeActs
+from attestry.aws.world import World
+from attestry.domain.errors import AttestryError
+from attestry.domain.principal import Principal
+from attestry.mlflow import requests
+from attestry.mlflow.entities import ShownModel, ShownVersion
+from attestry.mlflow.errors import error_body
+from attestry.mlflow.fields import Fields
+from attestry.mlflow.pages import write_token
+from attestry.mlflow.sources import own_submission
+from attestry.usecases import mlflow_changing as changing
+from attestry.usecases import mlflow_files as files
+from attestry.usecases import mlflow_moving as moving
+from attestry.usecases import mlflow_reading as reading
+from attestry.usecases import mlflow_searching as searching
+from attestry.usecases.upload import candidate_prefix
+
+MODELS = "/api/2.0/mlflow/registered-models"
+VERSIONS = "/api/2.0/mlflow/model-versions"
+
+world = World(call_seconds=25)
+
+Operation = Callable[[changing.Desk, Fields], Any]
+
+
+def create_model(desk: changing.Desk, fields: Fields) -> Any:
+    """Make a model."""
+    return _model(changing.create_model(desk, requests.read_create_model(fields)))
+
+
+def get_model(desk: changing.Desk, fields: Fields) -> Any:
+    """Show a model."""
+    return _model(changing.show_model(desk, requests.model_name(fields)))
+
+
+def update_model(desk: changing.Desk, fields: Fields) -> Any:
+    """Describe a model."""
+    return _model(changing.describe_model(desk, requests.model_name(fields), requests.description_of(fields) or ""))
+
+
+def rename_model(desk: changing.Desk, fields: Fields) -> Any:
+    """Give a model another name."""
+    return _model(changing.rename_model(desk, requests.model_name(fields), requests.model_name(fields, "new_name")))
+
+
+def delete_model(desk: changing.Desk, fields: Fields) -> Any:
+    """Delete a model."""
+    changing.delete_model(desk, requests.model_name(fields))
+    return {}
+
+
+def search_models(request: Request) -> dict[str, Any]:
+    """Search models."""
+    asked = requests.read_search(Fields.of_query(request.raw_query), "models")
+    found, cursor = searching.search_models(world.meta, asked, _readable(request))
+    return _page("registered_models", [model.to_dict() for model in found], write_token(asked.question, cursor))
+
+
+def latest_versions(desk: changing.Desk, fields: Fields) -> Any:
+    """Show the latest version of each stage."""
+    known = desk.find(requests.model_name(fields))
+    latest = reading.latest_of_stages(desk.meta, known, requests.stages_of(fields))
+    return {"model_versions": [version.to_dict() for version in latest]}
+
+
+def set_model_tag(desk: changing.Desk, fields: Fields) -> Any:
+    """Set a tag of a model."""
+    key, value = requests.tag_of(fields)
+    changing.set_tag(desk, desk.find(requests.model_name(fields)), key, value)
+    return {}
+
+
+def delete_model_tag(desk: changing.Desk, fields: Fields) -> Any:
+    """Delete a tag of a model."""
+    changing.delete_tag(desk, desk.find(requests.model_name(fields)), requests.tag_key(fields))
+    return {}
+
+
+def set_alias(desk: changing.Desk, fields: Fields) -> Any:
+    """Let an alias name a version."""
+    alias = requests.alias_of(fields, settable=True)
+    changing.set_alias(desk, desk.find(*requests.version_of(fields), alias=alias), alias)
+    return {}
+
+
+def delete_alias(desk: changing.Desk, fields: Fields) -> Any:
+    """Delete an alias."""
+    alias = requests.alias_of(fields)
+    changing.delete_alias(desk, desk.find(requests.model_name(fields), alias=alias), alias)
+    return {}
+
+
+def get_by_alias(desk: changing.Desk, fields: Fields) -> Any:
+    """Show the version that an alias names."""
+    known = desk.find(requests.model_name(fields))
+    return _version(reading.find_by_alias(desk.meta, known, requests.alias_of(fields)).show_version())
+
+
+def create_version(desk: changing.Desk, fields: Fields) -> Any:
+    """Make a version of files that the caller uploaded."""
+    asked = requests.read_create_version(fields)
+    source = own_submission(asked.source, store=world.settings.store, prefix=candidate_prefix(desk.by.user_id))
+    return _version(moving.create_version(desk, asked, source))
+
+
+def get_version(desk: changing.Desk, fields: Fields) -> Any:
+    """Show a version."""
+    return _version(desk.find(*requests.version_of(fields)).show_version())
+
+
+def update_version(desk: changing.Desk, fields: Fields) -> Any:
+    """Describe a version."""
+    return _version(changing.describe_version(desk, *requests.version_of(fields), requests.description_of(fields)))
+
+
+def move_version(desk: changing.Desk, fields: Fields) -> Any:
+    """Move a version to a stage, or ask for it."""
+    return _version(moving.move_version(desk, requests.read_move(fields)))
+
+
+def delete_version(desk: changing.Desk, fields: Fields) -> Any:
+    """Delete or retire a version."""
+    return {"message": moving.delete_version(desk, *requests.version_of(fields))}
+
+
+def search_versions(request: Request) -> dict[str, Any]:
+    """Search versions."""
+    asked = requests.read_search(Fields.of_query(request.raw_query), "versions")
+    found, cursor = searching.search_versions(world.meta, asked, _readable(request))
+    return _page("model_versions", [version.to_dict() for version in found], write_token(asked.question, cursor))
+
+
+def set_version_tag(desk: changing.Desk, fields: Fields) -> Any:
+    """Set a tag of a version."""
+    key, value = requests.tag_of(fields)
+    changing.set_tag(desk, desk.find(*requests.version_of(fields)), key, value)
+    return {}
+
+
+def delete_version_tag(desk: changing.Desk, fields: Fields) -> Any:
+    """Delete a tag of a version."""
+    changing.delete_tag(desk, desk.find(*requests.version_of(fields)), requests.tag_key(fields))
+    return {}
+
+
+def download_uri(desk: changing.Desk, fields: Fields) -> Any:
+    """Tell where an unmodified client finds a version's files."""
+    known = desk.find(*requests.version_of(fields))
+    files.require_handed_to(desk.by, known)
+    return {"artifact_uri": files.artifact_uri(_api_url(), known)}
+
+
+def list_files(desk: changing.Desk, fields: Fields) -> Any:
+    """List what lies in a folder of a version."""
+    known, folder = files.find_files(desk, fields.text("path"))
+    return {"files": files.list_files(known, folder)}
+
+
+_AT_DESK: Mapping[str, Operation] = {
+    f"POST {MODELS}/create": create_model,
+    f"GET {MODELS}/get": get_model,
+    f"PATCH {MODELS}/update": update_model,
+    f"POST {MODELS}/rename": rename_model,
+    f"DELETE {MODELS}/delete": delete_model,
+    f"POST {MODELS}/get-latest-versions": latest_versions,
+    f"GET {MODELS}/get-latest-versions": latest_versions,
+    f"POST {MODELS}/set-tag": set_model_tag,
+    f"DELETE {MODELS}/delete-tag": delete_model_tag,
+    f"POST {MODELS}/alias": set_alias,
+    f"DELETE {MODELS}/alias": delete_alias,
+    f"GET {MODELS}/alias": get_by_alias,
+    f"POST {VERSIONS}/create": create_version,
+    f"GET {VERSIONS}/get": get_version,
+    f"PATCH {VERSIONS}/update": update_version,
+    f"POST {VERSIONS}/transition-stage": move_version,
+    f"DELETE {VERSIONS}/delete": delete_version,
+    f"POST {VERSIONS}/set-tag": set_version_tag,
+    f"DELETE {VERSIONS}/delete-tag": delete_version_tag,
+    f"GET {VERSIONS}/get-download-uri": download_uri,
+    f"GET {files.ROUTE}": list_files,
+}
+
+
+def read_file(request: Request) -> Answer:
+    """Hand out a file of a version."""
+    known, path = _file(request)
+    return Answer(files.read_file(world.store, known, path))
+
+
+def presign_file(request: Request) -> dict[str, Any]:
+    """Give a URL that reads a file of a version, and its digest."""
+    known, path = _file(request)
+    return files.presign_file(world.store, known, path)
+
+
+def _at_desk(operation: Operation) -> Callable[[Request], Any]:
+    def answer(request: Request) -> Any:
+        fields = Fields.of_query(request.raw_query) if request.route.startswith("GET ") else Fields.of_body(request.raw)
+        return operation(_desk(request), fields)
+
+    return answer
+
+
+ROUTES: Mapping[str, Callable[[Request], Any]] = {
+    **{route: _at_desk(operation) for route, operation in _AT_DESK.items()},
+    f"GET {MODELS}/search": search_models,
+    f"GET {VERSIONS}/search": search_versions,
+    f"GET {files.ROUTE}/{{path+}}": read_file,
+    "GET /api/2.0/mlflow-artifacts/presigned/{path+}": presign_file,
+}
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer the API."""
+    return serve(
+        event,
+        context,
+        ROUTES,
+        guard=world.guard,
+        on_denied=lambda request, error: world.audit.denied(request, error),
+        on_error=_refuse,
+        repeats=True,
+    )
+
+
+def _desk(request: Request) -> changing.Desk:
+    settings = world.settings
+    acts = NativeActs(world.functions, request, operate=settings.operate_function, uploads=settings.uploads_function)
+
+    def gate(model: str, action: str | None = None, **context: str) -> Principal:
+        return request.require(model, action, **context)
+
+    return changing.Desk(world.meta, acts, gate, caller(request, settings), world.clock.now(), settings.mlflow_policy)
+
+
+def _readable(request: Request) -> searching.Readable:
+    """Return what leaves the models that the caller may read; all, where their role counts everywhere."""
+    warrant = request.warrant
+    if warrant is None or not warrant.standing.governed:
+        return lambda models: models
+    return lambda models: warrant.may("models.read", models)
+
+
+def _file(request: Request) -> tuple[reading.Known, str]:
+    known, path = files.find_files(_desk(request), request.text("path"))
+    world.audit.allowed(request, "model.download", f"{known.require_version()[0].reference}/{path}")
+    return known, path
+
+
+def _refuse(error: AttestryError) -> Answer:
+    status, body = error_body(error)
+    return Answer(body, status)
+
+
+@cache
+def _api_url() -> str:
+    """Return where the API answers, as every client is told."""
+    return world.parameters.read(world.settings.api_url_parameter)
+
+
+def _model(model: ShownModel) -> dict[str, Any]:
+    return {"registered_model": model.to_dict()}
+
+
+def _version(version: ShownVersion) -> dict[str, Any]:
+    return {"model_version": version.to_dict()}
+
+
+def _page(name: str, entries: list[dict[str, Any]], token: str) -> dict[str, Any]:
+    return {**({name: entries} if entries else {}), **({"next_page_token": token} if token else {})}
