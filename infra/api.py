@@ -1,5 +1,8 @@
 """The HTTP API: every route is authorised by IAM (SigV4), and each goes to the function that may do just that.
 
+Where the deployment takes bearer tokens, every route is there a second time below `/oidc`, behind an authorizer of ours: a route takes one
+authorizer, and the gateway's own for JWTs knows one issuer and no elliptic curves. The same function answers both.
+
 An HTTP API and not a REST API, because its request context carries the caller's ARN, user ID and address under IAM authorisation, and it
 costs a third. Access logs name who called what and how it ended, never a header or a body.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_apigatewayv2 as apigw
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
@@ -126,6 +129,10 @@ ROUTES = (
     *(Route(route.method, route.path, "mlflow", route.pattern) for route in mlflow_routes.EVERY),
 )
 
+TOKEN_TREE = "/oidc"  # noqa: S105 - a path
+TOKEN_CACHE_SECONDS = 60
+"""For how long the gateway takes a token for checked; the functions see to it that it has not ended meanwhile."""
+
 _ACCESS_LOG = {
     "time": "$context.requestTime",
     "request": "$context.requestId",
@@ -133,6 +140,7 @@ _ACCESS_LOG = {
     "status": "$context.status",
     "answered": "$context.integration.status",
     "caller": "$context.identity.userArn",
+    "login": "$context.authorizer.login",
     "address": "$context.identity.sourceIp",
     "milliseconds": "$context.responseLatency",
     "bytes": "$context.responseLength",
@@ -154,21 +162,28 @@ class Api(Construct):
     def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
         super().__init__(scope, construct_id)
         self.api = apigw.HttpApi(self, "Http", api_name=config.prefix, description="Attestry", create_default_stage=False)
-        targets: dict[str, integrations.HttpLambdaIntegration] = {}
-        for route in ROUTES:
-            if route.function not in targets:
-                targets[route.function] = integrations.HttpLambdaIntegration(route.function, functions.by_name[route.function])
-            self.api.add_routes(
-                path=route.path,
-                methods=[apigw.HttpMethod(route.method)],
-                integration=targets[route.function],
-                authorizer=authorizers.HttpIamAuthorizer(),
-            )
+        # One permission for each function and not for each route: a stack holds 500 resources.
+        self._targets = {
+            name: integrations.HttpLambdaIntegration(name, functions.by_name[name], scope_permission_to_route=False)
+            for name in sorted({route.function for route in ROUTES})
+        }
+        self._add_tree("", authorizers.HttpIamAuthorizer())
+        if config.with_tokens:
+            self._add_tree(TOKEN_TREE, _token_authorizer(functions))
         self.access_log = self._add_stage(config, key)
         self.url = self.api.api_endpoint
         self.url_parameter = ssm.StringParameter(
             self, "Url", parameter_name=f"/{config.prefix}/api-url", string_value=self.url, description="Where the Attestry API answers"
         )
+
+    def _add_tree(self, start: str, authorizer: apigw.IHttpRouteAuthorizer) -> None:
+        for route in ROUTES:
+            self.api.add_routes(
+                path=f"{start}{route.path}",
+                methods=[apigw.HttpMethod(route.method)],
+                integration=self._targets[route.function],
+                authorizer=authorizer,
+            )
 
     def _add_stage(self, config: Config, key: kms.Key) -> logs.LogGroup:
         stage = apigw.HttpStage(
@@ -193,3 +208,12 @@ class Api(Construct):
         line = json.dumps({"deployment": config.prefix, **_ACCESS_LOG})
         resource.access_log_settings = apigw.CfnStage.AccessLogSettingsProperty(destination_arn=log.log_group_arn, format=line)
         return log
+
+
+def _token_authorizer(functions: Functions) -> authorizers.HttpLambdaAuthorizer:
+    return authorizers.HttpLambdaAuthorizer(
+        "Tokens",
+        functions.by_name["authenticate"],
+        response_types=[authorizers.HttpLambdaResponseType.SIMPLE],
+        results_cache_ttl=Duration.seconds(TOKEN_CACHE_SECONDS),
+    )

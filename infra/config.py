@@ -72,6 +72,10 @@ class StackKind(StrEnum):
     WITNESS = "witness"
 
 
+JsonObject = str
+"""An object, as JSON."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of one deployment.
@@ -105,6 +109,9 @@ class Config:
         trusted_account: the account whose IAM users may assume the registry's roles; empty means the registry's own. One alone: the user
             name is the login, and two accounts may have a user of the same name.
         data_buckets: buckets outside the registry that manifests may name as source data.
+        oidc_issuers: identity providers whose bearer tokens the API takes, each an object as JSON (docs/access.md); beside the IAM roles.
+        user_pool: make a Cognito user pool, whose groups stand for the registry's roles.
+        saml_metadata_url: where the metadata of a SAML provider is through which people sign in to the pool.
         deletion_protection: keep table, buckets and keys from being deleted with the stack.
         throttle_rate: requests per second that the API accepts in the steady state.
         throttle_burst: requests that the API accepts at once.
@@ -156,6 +163,9 @@ class Config:
     mlflow_policy: MlflowPolicy = MlflowPolicy.GOVERNED
     trusted_account: str = ""
     data_buckets: tuple[str, ...] = ()
+    oidc_issuers: tuple[JsonObject, ...] = ()
+    user_pool: bool = False
+    saml_metadata_url: str = ""
     deletion_protection: bool = True
     throttle_rate: int = 200
     throttle_burst: int = 400
@@ -183,6 +193,11 @@ class Config:
     emr_max_vcpus: int = 400
 
     @property
+    def with_tokens(self) -> bool:
+        """Whether the API takes bearer tokens."""
+        return self.user_pool or bool(self.oidc_issuers)
+
+    @property
     def with_runbook(self) -> bool:
         """Whether people approve in Systems Manager."""
         return self.console_approvals is not ConsoleApprovals.DECISION
@@ -207,6 +222,7 @@ class Config:
             raise ConfigError(f"{CONTEXT_PREFIX}logRetentionDays must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
         if self.alarm_address:
             _check_text("alarmAddress", self.alarm_address, r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")
+        _check_sign_in(self)
         if self.trusted_account:
             _check_text("trustedAccount", self.trusted_account, r"\d{12}", "an account ID of 12 digits")
         for bucket in self.data_buckets:
@@ -290,6 +306,13 @@ def _read_texts(key: str, value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(name), _read_text(f"{key}: {name}", text)) for name, text in found.items()))
 
 
+def _read_objects(key: str, value: object) -> tuple[JsonObject, ...]:
+    found = _parse(key, value) if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a list of objects")
+    return tuple(json.dumps(entry, sort_keys=True) for entry in found)
+
+
 def _read_witnesses(key: str, value: object) -> tuple[WitnessConfig, ...]:
     found = _parse(key, value) if isinstance(value, str) else value
     names = {field.name for field in fields(WitnessConfig)}
@@ -333,6 +356,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "tuple[str, ...]": _read_names,
     "tuple[tuple[str, int], ...]": _read_amounts,
     "tuple[tuple[str, str], ...]": _read_texts,
+    "tuple[JsonObject, ...]": _read_objects,
     "tuple[WitnessConfig, ...]": _read_witnesses,
     "tuple[LogConfig, ...]": _read_logs,
     "ConsoleApprovals": _one_of(ConsoleApprovals),
@@ -356,6 +380,26 @@ def _check_network(key: str, value: str) -> None:
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a network such as 10.90.0.0/16, not {value!r}") from error
     if not (isinstance(network, IPv4Network) and network.is_private and 16 <= network.prefixlen <= 19):
         raise ConfigError(f"{CONTEXT_PREFIX}{key} must be a private IPv4 network from /16 to /19, not {value!r}")
+
+
+def _check_sign_in(config: Config) -> None:
+    for issuer in config.oidc_issuers:
+        _check_issuer("oidcIssuers", json.loads(issuer))
+    if config.saml_metadata_url:
+        _check_text("samlMetadataUrl", config.saml_metadata_url, r"https://\S+", "an HTTPS address")
+        if not config.user_pool:
+            raise ConfigError(f"{CONTEXT_PREFIX}samlMetadataUrl needs {CONTEXT_PREFIX}userPool: SAML goes through the pool")
+
+
+def _check_issuer(key: str, entry: Mapping[str, Any]) -> None:
+    """Check what the function would refuse as well, so that a deployment and not a caller hears of it."""
+    _check_text(
+        f"{key}: alias", str(entry.get("alias", "")), r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", "lower-case letters, digits and hyphens"
+    )
+    _check_text(f"{key}: issuer", str(entry.get("issuer", "")), r"https://\S+|http://(127\.0\.0\.1|localhost)[:/]\S*", "an HTTPS address")
+    audiences = entry.get("audiences")
+    if not isinstance(audiences, list) or not audiences:
+        raise ConfigError(f"{CONTEXT_PREFIX}{key}: {entry.get('alias')} needs audiences")
 
 
 def _check_vkey(key: str, value: str) -> None:

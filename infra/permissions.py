@@ -56,6 +56,10 @@ EVERY_ROW = (
 """Partitions that the ledger or the store says something about."""
 
 
+def _authenticate(g: Grants) -> Statements:
+    return g.audit()
+
+
 def _build_environment(g: Grants) -> Statements:
     return [*g.read_objects(g.stores.store, "environments/*"), *g.write_objects(g.stores.store, "environments/*", retain=True)]
 
@@ -101,6 +105,7 @@ def _collect(g: Grants) -> Statements:
 def _console_decision(g: Grants) -> Statements:
     return [
         *g.write_rows("INDEX#*", delete=True),
+        *g.decide_access(),
         *g.read_rows("CONFLICT#*", "LOGIN#*", "PERSON#*", "VERSION#*"),
         *g.check_rows("CONFLICT#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
@@ -279,6 +284,7 @@ def _register(g: Grants) -> Statements:
         *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("ALARM#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
         *g.read_rows("CATALOGUE#*", "INDEX#*"),
+        *g.decide_access(),
         *g.read_index("DROPS", "POLICIES", "REFRESHES"),
         *g.write_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
         # A version is made under the condition that the policies that it keeps are still those in force.
@@ -386,6 +392,7 @@ def _uploads(g: Grants) -> Statements:
 
 
 PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
+    "authenticate": _authenticate,
     "build_environment": _build_environment,
     "bundle": _bundle,
     "catalogue": _catalogue,

@@ -194,6 +194,7 @@ def _people() -> dict[str, Spec]:
     """Return what people and services call, and what decides."""
     checks = ("ATTESTRY_DELEGATOR_KEY", "ATTESTRY_KEYS", *_LEDGER)
     return {
+        "authenticate": Spec("API: checks bearer tokens", 10),
         "bundle": Spec("API: evidence bundles", API_SECONDS, 2048, 2048, store=True, scratch=True, extra=checks),
         "catalogue": Spec("API: descriptions, tags, aliases, labels, remarks", API_SECONDS),
         "console_decision": _attests(

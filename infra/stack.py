@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from infra.network import Isolation
 from infra.pipeline import Pipeline
 from infra.runbook import ApprovalRunbook
 from infra.stores import Stores
+from infra.user_pool import UserPool
 from infra.witness import STACK_NAME as WITNESS_STACK_NAME
 from infra.witness import WitnessStack
 
@@ -53,6 +55,7 @@ class AttestryStack(Stack):
         pipeline = Pipeline(self, "Pipeline", config, functions, keys.data, executors.pipeline_statements())
         api = Api(self, "Api", config, functions, keys.data)
         Identity(self, "Identity", config, api, pipeline, stores)
+        outputs = self._set_issuers(config, functions)
         # The gateway's own counts are what the registry's are compared with.
         functions.by_name["reconcile"].add_environment("ATTESTRY_API_ID", api.api.api_id)
         for asking in ("console_decision", "gate"):
@@ -73,8 +76,18 @@ class AttestryStack(Stack):
                 "EventBus": outlets.bus.event_bus_name,
                 "LedgerOrigin": grants.names.ledger_origin,
                 "LedgerKeyArn": functions.signing_keys["sequence"].key_arn,
+                **outputs,
             }
         )
+
+    def _set_issuers(self, config: Config, functions: Functions) -> dict[str, str]:
+        """Tell the authorizer whose tokens count, and return what people need to sign in to the pool."""
+        pool = UserPool(self, "UserPool", config) if config.user_pool else None
+        issuers = [*map(json.loads, config.oidc_issuers), *([pool.issuer()] if pool else [])]
+        functions.by_name["authenticate"].add_environment("ATTESTRY_OIDC", self.to_json_string(issuers))
+        if pool is None:
+            return {}
+        return {"UserPoolClient": pool.client.user_pool_client_id, "SignInUrl": pool.domain.base_url()}
 
     def _outputs(self, values: Mapping[str, str]) -> None:
         for name, value in values.items():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from attestry.access.callers import caller_of
 from attestry.domain.audit import AUDIT, AuditedAct, Outcome, Tally
 from attestry.domain.errors import AttestryError
-from attestry.domain.principal import principal_from_request_context
 from attestry.ports import Clock, Key, MetaStore, Put, When
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class AuditNotes:
 
     def _note(self, request: Request, act: str, on: str, outcome: Outcome, reason: str) -> None:
         try:
-            principal = principal_from_request_context(request.context, account=self._account, prefix=self._prefix)
+            now = self._clock.now().timestamp()
+            principal = request.principal or caller_of(request.context, account=self._account, prefix=self._prefix, now=now).principal
         except Exception:
             logger.exception("an audited act could not be noted down", extra={"act": act, "outcome": outcome.value})
             self._count_lost()

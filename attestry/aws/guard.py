@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attestry.access.actions import ACTIONS, Resource
+from attestry.access.callers import caller_of
 from attestry.access.reader import AccessReader
-from attestry.access.standing import Caller
 from attestry.access.warrant import Warrant
-from attestry.domain.principal import principal_from_request_context
 from attestry.ports import Clock, MetaStore
 
 if TYPE_CHECKING:
@@ -40,8 +39,9 @@ class Guard:
             IntegrityError: a policy is not what was published.
             UnavailableError: the table did not answer.
         """
-        caller = Caller(principal_from_request_context(request.context, account=self._account, prefix=self._prefix))
-        warrant = Warrant.for_route(self._reader, caller, request.route, self._clock.now())
+        at = self._clock.now()
+        caller = caller_of(request.context, account=self._account, prefix=self._prefix, now=at.timestamp())
+        warrant = Warrant.for_route(self._reader, caller, request.route, at)
         context = {"alias": request.parameters["alias"]} if "alias" in request.parameters else {}
         principal = warrant.admit(_model(request), **context)
         return replace(request, principal=principal, warrant=warrant)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BODY_BYTES", "Answer", "Request", "error_answer", "read_request", "serve"]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+BEARER_TREE: Final = "/oidc"
+"""Before the paths of the routes whose callers come with a bearer token."""
+
 _MAX_NUMBER = 10**9
 _HEADERS = (IF_MATCH, IF_NONE_MATCH, HEADER)
 
@@ -285,7 +288,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES,
         _check_once(str(event.get("rawQueryString") or ""))
     parameters = {name: unquote(value) for name, value in (event.get("pathParameters") or {}).items()}
     return Request(
-        route=str(event.get("routeKey", "")),
+        route=_route(str(event.get("routeKey", ""))),
         parameters=parameters,
         query=dict(event.get("queryStringParameters") or {}),
         raw=raw,
@@ -305,6 +308,12 @@ def _refused(error: AttestryError, request_id: str, on_error: Refusal | None) ->
     theirs = on_error(error)
     kept = {name: value for name, value in ours.headers.items() if name != "content-type"}
     return Answer(theirs.body, theirs.status, {**kept, **theirs.headers})
+
+
+def _route(key: str) -> str:
+    """Return the route of a key of either tree: the same operation, whether the gateway checks a signature or a token before it."""
+    method, _, path = key.partition(" ")
+    return f"{method} {path.removeprefix(BEARER_TREE)}" if path.startswith(f"{BEARER_TREE}/") else key
 
 
 def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> None:

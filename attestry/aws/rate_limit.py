@@ -76,8 +76,8 @@ class CallerShares:
 
 def _caller(context: Mapping[str, Any]) -> str:
     authorizer = context.get("authorizer") or {}
-    iam, jwt = authorizer.get("iam") or {}, (authorizer.get("jwt") or {}).get("claims") or {}
-    return f"{iam.get('userId') or ''}|{jwt.get('iss') or ''}|{jwt.get('sub') or ''}"
+    iam, holder = authorizer.get("iam") or {}, authorizer.get("lambda") or {}
+    return f"{iam.get('userId') or ''}|{holder.get('login') or ''}"
 
 
 SHARES: Final = CallerShares()

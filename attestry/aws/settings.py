@@ -15,6 +15,7 @@ from attestry.aws.errors import ConfigurationError
 from attestry.domain.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from attestry.access.issuers import Issuer
     from attestry.domain.jobs import JobSettings
 
 
@@ -212,6 +213,17 @@ class Settings:
             raise ConfigurationError("ATTESTRY_JOBS is a JSON object") from error
         except InvalidInputError as error:
             raise ConfigurationError(f"ATTESTRY_JOBS: {error.message}") from error
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """Return whose bearer tokens count: ATTESTRY_OIDC, a JSON list of objects; without it, nobody's."""
+        # Here alone, as above: it is the authorizer's.
+        from attestry.access.issuers import read_issuers
+
+        try:
+            return read_issuers(self._json_list("ATTESTRY_OIDC"))
+        except (InvalidInputError, TypeError, AttributeError) as error:
+            raise ConfigurationError(f"ATTESTRY_OIDC: {error}") from error
 
     @property
     def gate_function(self) -> str:

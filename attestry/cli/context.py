@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,14 +82,16 @@ class Cli:
         import boto3
         from botocore.exceptions import BotoCoreError
 
-        from attestry.client.api import RegistryClient
+        from attestry.client.api import TOKEN_VARIABLE, RegistryClient
         from attestry.client.errors import EndpointError
 
         try:
             session = boto3.Session(profile_name=self.profile)
         except BotoCoreError as error:
             raise EndpointError(str(error)) from error
-        return RegistryClient(session, patience_seconds=self.patience_seconds, on_wait=self._tell_wait)
+        # A profile that is asked for comes before a token in the environment.
+        token = "" if self.profile else os.environ.get(TOKEN_VARIABLE, "")
+        return RegistryClient(session, token=token, patience_seconds=self.patience_seconds, on_wait=self._tell_wait)
 
     def show(self, data: Any, render: Callable[[Any], RenderableType | None]) -> None:
         """Print the data as JSON, or as `render` makes it."""

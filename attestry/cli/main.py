@@ -17,6 +17,7 @@ def make_app() -> typer.Typer:
     """Return the command line with all its verbs."""
     # The verbs register themselves; each imports what it needs when it runs.
     from attestry.cli import (
+        access,
         act,
         api_verbs,
         candidates,
@@ -47,7 +48,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, policy, rollout, root, api_verbs):
+    for module in (*verbs, policy, rollout, root, api_verbs, access):
         module.register(app)
     return app
 

@@ -24,6 +24,7 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
+from attestry.client.access import AccessRoutes
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
 from attestry.client.import_routes import ImportRoutes
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 API_URL_VARIABLE: Final = "ATTESTRY_API_URL"
 API_URL_PARAMETER: Final = "/attestry/api-url"
+TOKEN_VARIABLE: Final = "ATTESTRY_TOKEN"  # noqa: S105 - a variable's name
+BEARER_TREE: Final = "/oidc"
+"""Before the paths of the routes that take a bearer token."""
+
 
 _SERVICE = "execute-api"
 _RETRY_STATUSES = (429, 503)
@@ -50,12 +55,14 @@ Waiting = Callable[[str, float], None]
 """Told why a request waits, and for how many seconds, before it is sent again."""
 
 
-class RegistryClient(ImportRoutes):
+class RegistryClient(AccessRoutes, ImportRoutes):
     """The routes of the API, a method each.
 
     Args:
         session: credentials and region; by default, the usual AWS chain.
         api_url: start of the API's URL; by default ATTESTRY_API_URL, else SSM parameter `/attestry/api-url`.
+        token: bearer token of an identity provider, instead of AWS credentials; by default ATTESTRY_TOKEN, where no
+            session is given.
         patience_seconds: how long to wait in all while the registry answers that it is busy or not ready (503 with
             Retry-After).
         on_wait: told before each wait.
@@ -66,10 +73,12 @@ class RegistryClient(ImportRoutes):
         session: boto3.Session | None = None,
         api_url: str | None = None,
         *,
+        token: str | None = None,
         patience_seconds: float = 60,
         on_wait: Waiting | None = None,
     ) -> None:
         self._session = session or boto3.Session()
+        self._token = token or (os.environ.get(TOKEN_VARIABLE, "") if session is None else "")
         self._given_url = api_url or os.environ.get(API_URL_VARIABLE)
         self.patience_seconds = patience_seconds
         self._on_wait: Waiting = on_wait or (lambda _why, _seconds: None)
@@ -421,11 +430,13 @@ class RegistryClient(ImportRoutes):
         return self.call("POST", path, query=query, body=body)
 
     def _signed(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, key: str = "") -> AWSRequest:
-        url = f"{self.api_url}{path}" + (f"?{urlencode(query)}" if query else "")
+        url = f"{self.api_url}{BEARER_TREE if self._token else ''}{path}" + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode() if body is not None else b""
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {})}
         if key:
             headers["Idempotency-Key"] = key
+        if self._token:
+            return AWSRequest(method=method, url=url, data=data, headers={**headers, "Authorization": f"Bearer {self._token}"})
         request = AWSRequest(method=method, url=url, data=data, headers=headers)
         SigV4Auth(self._credentials(), _SERVICE, self._region()).add_auth(request)
         return request

@@ -95,6 +95,11 @@ class DataDirectory:
         return self.path / "aws" / "people.json"
 
     @property
+    def token_key(self) -> Path:
+        """The key of the stand-in for an identity provider."""
+        return self.path / "aws" / "token-key.json"
+
+    @property
     def marker(self) -> Path:
         """Says that the directory is one of ours, and holds its root key."""
         return self.path / "attestry-local.json"

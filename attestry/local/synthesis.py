@@ -32,7 +32,7 @@ EXAMPLE_IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/python@sha256:{hashli
 
 _WATCHED = ("app.py", "cdk.json", "infra", "lambdas", "attestry")
 _UNWATCHED = ("attestry/local", "attestry/cli", "attestry/client")
-_SUFFIXES = frozenset({".py", ".json", ".lock", ".typed", ".yaml"})
+_SUFFIXES = frozenset({".cedar", ".cedarschema", ".json", ".lock", ".py", ".typed", ".yaml"})
 _OUTPUT_LINES = 25
 
 

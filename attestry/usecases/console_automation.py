@@ -39,6 +39,7 @@ from attestry.ports import (
     Put,
     Trail,
 )
+from attestry.usecases.access_gate import require_operation
 from attestry.usecases.attest import Attestor
 from attestry.usecases.console_caller import SKEW, CallerRules, console_facts, identify_caller, moment_of
 from attestry.usecases.console_decision import check_not_older, told
@@ -211,6 +212,7 @@ def _decide(
     verdict = _VERDICTS[answer.decision]
     by = person_of(ports.meta, identify_caller(record, rules))
     require_role(Operation(verdict.value), by, str(reference))
+    by = require_operation(ports.meta, Operation(verdict.value), reference.model, by=by, at=at)
     by.require_person(verdict.value)
     version = load_version(ports.meta, reference.model, reference.number)
     check_not_older(ports.meta, version.model, version.number, record)

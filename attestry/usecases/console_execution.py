@@ -27,6 +27,7 @@ from attestry.domain.operations import require_role
 from attestry.domain.principal import Principal
 from attestry.evidence.canonical import canonical_bytes, parse_strict
 from attestry.ports import Auditor, CallRecord, ExecutionDescription, Executions, Key, MetaStore, Put, Trail, Update, When
+from attestry.usecases.access_gate import require_operation
 from attestry.usecases.console_caller import CallerRules, check_execution, claimed_principal, console_facts, identify_caller
 from attestry.usecases.records import person_of
 
@@ -170,6 +171,7 @@ def _act(
     request = read_console_request(_input(described))
     by = person_of(ports.meta, identify_caller(record, rules))
     require_role(request.operation, by, request.subject)
+    by = require_operation(ports.meta, request.operation, request.model, by=by, at=at)
     by.require_person(request.operation.value)
     planned, again = _claim(ports.meta, asked.execution_arn, plan(request), at)
     return act(ConsoleAct(request, by, record, console_facts(record, asked.execution_arn), planned, again, at))

@@ -13,7 +13,15 @@ from datetime import datetime
 from typing import Any
 
 from attestry.domain.cause import REGISTRATION, Cause, CauseKind
-from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, InvalidInputError, NotFoundError, Problem
+from attestry.domain.errors import (
+    AttestryError,
+    ConditionFailedError,
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    Problem,
+)
 from attestry.domain.events import timestamp
 from attestry.domain.jobs import JobSettings
 from attestry.domain.manifest import Manifest, ManifestDocument, read_manifest
@@ -22,6 +30,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
+from attestry.usecases.access_gate import require_registration
 from attestry.usecases.attest import Attestor
 from attestry.usecases.executions import start_attempt
 from attestry.usecases.executors import check_executors
@@ -152,7 +161,7 @@ class Registrar:
         """
         try:
             registration = self._register(upload, at)
-        except (InvalidInputError, ConflictError) as error:
+        except (InvalidInputError, ConflictError, ForbiddenError) as error:
             registration = Registration("REFUSED", errors=_problems_of(error))
         self._tell(upload, registration)
         return registration
@@ -165,6 +174,7 @@ class Registrar:
         created = version is None
         if version is None:
             submitter = self._submitter(upload, sha256_hex(raw))
+            require_registration(self._meta, document.manifest.model.name, by=submitter, at=at)
             files = self._keep_files(upload, document)
             version, created = self._create(document, files, upload, submitter, at)
         start_attempt(self._pipeline, version)

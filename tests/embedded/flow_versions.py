@@ -27,6 +27,7 @@ from attestry.usecases.sweep import GRACE
 from tests.embedded.flows import APPROVERS, STRANGER, Answer, Registry, at_once, refusal, until
 
 FUNCTIONS = (
+    "authenticate",
     "build_environment",
     "bundle",
     "catalogue",

