@@ -210,6 +210,39 @@ class ObjectStore(Protocol):
         """Return `url` and `fields` of a browser-style POST of at most `max_bytes`."""
 
 
+@dataclass(frozen=True)
+class ObjectLock:
+    """What is known of a version of an object without reading it.
+
+    Attributes:
+        sha256: hex; empty where the store does not know it of the whole object.
+        retained_until: until when it is retained, RFC 3339 in UTC; empty where it is not.
+        mode: `GOVERNANCE` or `COMPLIANCE`; empty where it is not retained.
+        legal_hold: whether a legal hold stands on it.
+    """
+
+    sha256: str = ""
+    retained_until: str = ""
+    mode: str = ""
+    legal_hold: bool = False
+
+
+class ObjectCustody(Protocol):
+    """Locks of objects, and the deletion of versions of them for good; one function of the registry alone has it."""
+
+    def lock_of(self, key: str, version_id: str) -> ObjectLock | None:
+        """Return what is known of a version, or None where it is gone."""
+
+    def set_legal_hold(self, key: str, version_id: str, *, on: bool) -> None:
+        """Place or lift the legal hold of a version; of one that is gone nothing is done."""
+
+    def retain(self, key: str, version_id: str, *, mode: str, until: datetime) -> None:
+        """Retain a version until a time that is not before the one that is set."""
+
+    def delete_version(self, key: str, version_id: str) -> bool:
+        """Delete a version for good; one that is gone is deleted. False where a lock stands on it."""
+
+
 class Signer(Protocol):
     """A signing key whose private half nobody holds."""
 

@@ -102,6 +102,8 @@ ROUTES = (
     Route("POST", "/v1/models/{model}/versions/{number}/hold", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/release", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/redo", "operate"),
+    Route("POST", "/v1/models/{model}/versions/{number}/legal-hold", "custody"),
+    Route("POST", "/v1/models/{model}/versions/{number}/disposal", "custody"),
     Route("POST", "/v1/models/{model}/versions/{number}/transition", "operate"),
     Route("POST", "/v1/models/{model}/rollback", "operate"),
     Route("POST", "/v1/models/{model}/versions/{number}/promotion", "operate"),

@@ -13,11 +13,11 @@ def _roles(*names: str) -> tuple[str, ...]:
     return tuple(f"Functions/{name}Role" for name in names)
 
 
-_API = _functions("Authenticate", "Bundle", "Decide", "Describe", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
+_API = _functions("Authenticate", "Bundle", "Custody", "Decide", "Describe", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
-_BOTH = _functions("Predict")
-"""Answers the API, and events of a schedule too."""
+_BOTH = _functions("Custody", "Predict")
+"""Answer the API, and events of a schedule or of the sweep too."""
 
 _UNTRUSTED = _functions("Inference", "Sandbox")
 _SIGNERS = _functions("Delegate", "SignArtifact", "Witness/Witness")
@@ -147,25 +147,25 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("RecordStage", "Registry"),
+        _roles("Custody", "RecordStage", "Registry"),
         "Models and versions are made after the deployment; bucket policy and Object Lock keep what is written from being changed.",
         "Resource::<StoresStore*.Arn>/models/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "RecordStage", "SignArtifact"),
+        _roles("Bundle", "Custody", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "RecordStage", "SignArtifact"),
         "Models and versions are made after the deployment; only frozen files of theirs.",
         "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Predict"),
+        _roles("Custody", "Predict"),
         "Models and versions are made after the deployment; only payloads too large for a row.",
         "Resource::<StoresStore*.Arn>/models/[*]/predictions/payloads/[*]",
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Gate", "PrepareStage", "Reconcile", "RecordStage", "Register", "Registry"),
+        _roles("Bundle", "Custody", "Gate", "PrepareStage", "Reconcile", "RecordStage", "Register", "Registry"),
         "Candidates are named by their digest, which is not known before.",
         "Resource::<StoresStore*.Arn>/registered/[*]",
     ),
@@ -177,7 +177,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("ConsoleDecision", "Decide", "Deploy", "Gate", "Operate", "PrepareStage", "RecordStage", "Register"),
+        _roles("ConsoleDecision", "Custody", "Decide", "Deploy", "Gate", "Operate", "PrepareStage", "RecordStage", "Register"),
         "Models and versions are made after the deployment; only their attestations, which are written once and locked.",
         "Resource::<StoresStore*.Arn>/models/[*]/evidence/attestations/[*]",
     ),
@@ -204,6 +204,24 @@ ACKNOWLEDGED = (
         _roles("Bundle", "Reconcile"),
         "Models and versions are made after the deployment; only their evidence, to be read.",
         "Resource::<StoresStore*.Arn>/models/[*]/evidence/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Custody"),
+        "Models and versions are made after the deployment; only the lists of what was disposed of them.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/disposals/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Custody"),
+        "Models and versions are made after the deployment; only prepared data, which are deleted when their retention is over.",
+        "Resource::<StoresStore*.Arn>/models/[*]/stages/PROCESSING/[*]/data/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
+        _roles("Custody"),
+        "Models and versions are made after the deployment; only captured payloads, which are deleted when their retention is over.",
+        "Resource::<StoresStore*.Arn>/models/[*]/predictions/[*].private.ndjson",
     ),
     Acknowledgement(
         ("IAM5",),
@@ -303,7 +321,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Evaluate"),
+        _roles("Custody", "Evaluate"),
         "Which versions there are is not known before; what they predicted on their hold-outs alone, for comparisons row by row.",
         "Resource::<StoresStore*.Arn>/models/[*]/stages/VALIDATION/[*]/predictions.json",
     ),

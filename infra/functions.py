@@ -73,6 +73,7 @@ class Functions(Construct):
             "ATTESTRY_BUS": names.bus,
             "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
             "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
+            "ATTESTRY_CUSTODY_FUNCTION": names.function("custody"),
             "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
             "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
             "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),

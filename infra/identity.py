@@ -29,6 +29,8 @@ _CONFLICT = "POST /v1/models/{model}/conflicts"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
 _HOLDS = tuple(f"POST /v1/models/{{model}}/versions/{{number}}/{act}" for act in ("hold", "release"))
+_LEGAL_HOLD = "POST /v1/models/{model}/versions/{number}/legal-hold"
+_DISPOSAL = "POST /v1/models/{model}/versions/{number}/disposal"
 _REDO = "POST /v1/models/{model}/versions/{number}/redo"
 _TRANSITION = "POST /v1/models/{model}/versions/{number}/transition"
 _CAPTURE = "POST /v1/models/{model}/capture"
@@ -61,8 +63,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _REFRESH,
         _REPRODUCTION,
     ),
-    "validator": (_REMARK, *_SEARCH, _REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION),
-    "approver": (*_ALIASES, _REMARK, *_SEARCH, _DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION),
+    "validator": (_REMARK, *_SEARCH, _REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION, _LEGAL_HOLD),
+    "approver": (*_ALIASES, _REMARK, *_SEARCH, _DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION, _LEGAL_HOLD, _DISPOSAL),
     "deployer": (
         *_ALIASES,
         _REMARK,
@@ -81,7 +83,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": (_REMARK, *_SEARCH, _REPRODUCTION, "GET /v1/people", _REPLAY, *(f"GET {path}" for path in _REVIEWS)),
+    "auditor": (_REMARK, *_SEARCH, _REPRODUCTION, "GET /v1/people", _REPLAY, _LEGAL_HOLD, *(f"GET {path}" for path in _REVIEWS)),
     "admin": (
         *_CATALOGUE,
         *_ALIASES,
@@ -102,6 +104,8 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         *_HOLDS,
         _REDO,
         _TRANSITION,
+        _LEGAL_HOLD,
+        _DISPOSAL,
     ),
 }
 _CONSUMER_READS = (

@@ -64,7 +64,7 @@ class SigningKey:
     readers: tuple[str, ...] = ()
 
 
-ATTESTERS = ("console_decision", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register")
+ATTESTERS = ("console_decision", "custody", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register")
 """Functions that move versions: each signs, with a key of its own, what it attests of the move."""
 
 READERS = ("bundle", "registry", "root")

@@ -26,6 +26,17 @@ PACKETS = "models/*/evidence/packet-*"
 SIGNATURES = "models/*/evidence/signatures/*"
 ARTIFACT_SIGNATURE = "models/*/evidence/model.sig"
 
+DISPOSED = (
+    FROZEN,
+    "models/*/stages/PROCESSING/*/data/*",
+    HOLDOUT_PREDICTIONS,
+    "models/*/predictions/payloads/*",
+    "models/*/predictions/*.private.ndjson",
+)
+"""Payload: what is deleted in the end. The bucket's policy keeps the artifact manifest and the manifest among the frozen files."""
+
+DISPOSALS = "models/*/evidence/disposals/*"
+
 EVERY_ROW = (
     "ACCESS",
     "AUDIT",
@@ -118,6 +129,27 @@ def _console_decision(g: Grants) -> Statements:
     ]
 
 
+def _custody(g: Grants) -> Statements:
+    versions = g.stores.store.arn_for_objects("models/*")
+    read = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:GetObjectLegalHold"]
+    gone = [g.stores.store.arn_for_objects(pattern) for pattern in DISPOSED]
+    return [
+        *g.read_rows("CUSTODY", "LOGIN#*", "VERSION#*"),
+        *g.write_rows("OUTBOX", "VERSION#*"),
+        *g.write_rows("CUSTODY", "INDEX#*", delete=True),
+        *g.read_objects(g.stores.store, "registered/*"),
+        *g.list_versions(g.stores.store),
+        *g.attest(DISPOSALS),
+        *g.audit(),
+        *g.decide_access(),
+        *g.remember_answers(),
+        # S3 tells checksum and lock of an object to whoever may read it.
+        iam.PolicyStatement(actions=read, resources=[versions]),
+        iam.PolicyStatement(actions=["s3:PutObjectLegalHold", "s3:PutObjectRetention"], resources=[versions]),
+        iam.PolicyStatement(actions=["s3:DeleteObjectVersion"], resources=gone),
+    ]
+
+
 def _decide(g: Grants) -> Statements:
     return [
         *g.write_rows("INDEX#*", delete=True),
@@ -206,7 +238,7 @@ def _operate(g: Grants) -> Statements:
     return [
         *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("LAPSES", "LOGIN#*", "MODEL#*", "RETIREMENTS", "VERSION#*", "VOLUME#*"),
-        *g.write_rows("MODEL#*", "OUTBOX", "VERSION#*"),
+        *g.write_rows("CUSTODY", "MODEL#*", "OUTBOX", "VERSION#*"),
         *g.write_rows("LAPSES", "RETIREMENTS", "ROLLOUTS", delete=True),
         *g.find_console_callers(),
         *g.attest(),
@@ -362,10 +394,10 @@ def _sign_artifact(g: Grants) -> Statements:
 
 def _sweep(g: Grants) -> Statements:
     return [
-        *g.read_rows("LAPSES", "RETIREMENTS", "VERSION#*"),
+        *g.read_rows("CUSTODY", "LAPSES", "RETIREMENTS", "VERSION#*"),
         *g.write_rows("OUTBOX", "VERSION#*"),
         *g.read_index("MODELS", "VERSIONS#*"),
-        *g.invoke("gate", "operate", "record_stage"),
+        *g.invoke("custody", "gate", "operate", "record_stage"),
         *g.start_pipeline(),
     ]
 
@@ -398,6 +430,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "catalogue": _catalogue,
     "collect": _collect,
     "console_decision": _console_decision,
+    "custody": _custody,
     "decide": _decide,
     "delegate": _delegate,
     "deploy": _deploy,

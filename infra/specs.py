@@ -157,7 +157,13 @@ def _stages(config: Config) -> dict[str, Spec]:
             240,
             reserved=1,
             asynchronous=True,
-            extra=("ATTESTRY_GATE_FUNCTION", "ATTESTRY_OPERATE_FUNCTION", "ATTESTRY_PIPELINE_ARN", "ATTESTRY_RECORD_FUNCTION"),
+            extra=(
+                "ATTESTRY_CUSTODY_FUNCTION",
+                "ATTESTRY_GATE_FUNCTION",
+                "ATTESTRY_OPERATE_FUNCTION",
+                "ATTESTRY_PIPELINE_ARN",
+                "ATTESTRY_RECORD_FUNCTION",
+            ),
         ),
     }
 
@@ -212,6 +218,7 @@ def _people() -> dict[str, Spec]:
             )
         ),
         "describe": Spec("API: its own description; no permissions", API_SECONDS, table=False),
+        "custody": _attests(Spec("API: legal holds and disposals; locks and deletes objects", API_SECONDS, 1024, asynchronous=True)),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
         "mlflow": Spec(
             "API: MLflow's model registry",

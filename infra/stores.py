@@ -37,8 +37,10 @@ NEVER_DELETED = (
     "datasets/*",
     "environments/*",
     "registered/*",
-    "models/*/frozen/*",
-    "models/*/stages/*",
+    "models/*/frozen/artifact-manifest.json",
+    "models/*/frozen/manifest.json",
+    "models/*/stages/*/record.json",
+    "models/*/stages/*/log.txt",
     "models/*/evidence/*",
     "models/*/predictions/*.jsonl",
     "models/*/predictions/*.jwt",
@@ -50,6 +52,11 @@ NEVER_DELETED = (
 )
 """Objects that nobody deletes. The rest below models/ is what may have to be erased one day: captured payloads, and the private half of a
 batch of receipts (`*.private.ndjson`)."""
+
+DISPOSED_OF = ("models/*/frozen/*", "models/*/stages/*")
+"""Objects that one function alone deletes: that which disposes of what a version left, once its retention is over."""
+
+DISPOSER = "custody"
 
 UPLOADS = "candidates"
 DATA_IN = "datasets-in"
@@ -205,6 +212,22 @@ def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
         actions=["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"],
         resources=[bucket.arn_for_objects(pattern) for pattern in NEVER_DELETED],
     )
+    dispose = iam.PolicyStatement(
+        sid="DenyForeignDisposal",
+        effect=iam.Effect.DENY,
+        principals=everybody,
+        actions=["s3:DeleteObjectVersion"],
+        resources=[bucket.arn_for_objects(pattern) for pattern in DISPOSED_OF],
+        conditions={"ArnNotEquals": {"aws:PrincipalArn": names.function_role_arn(DISPOSER)}},
+    )
+    no_way_around = iam.PolicyStatement(
+        sid="DenyBypass",
+        effect=iam.Effect.DENY,
+        principals=everybody,
+        # A delete marker would hide a version without deleting it; what is disposed is deleted by its version.
+        actions=["s3:DeleteObject", "s3:BypassGovernanceRetention"],
+        resources=[bucket.arn_for_objects(pattern) for pattern in DISPOSED_OF],
+    )
     write_once = iam.PolicyStatement(
         sid="DenyOverwrite",
         effect=iam.Effect.DENY,
@@ -233,4 +256,4 @@ def _store_rules(bucket: s3.Bucket, names: Names) -> list[iam.PolicyStatement]:
         )
         for folder, function in PUBLISHED.items()
     ]
-    return [never_delete, write_once, own_prefix, *publishers]
+    return [never_delete, dispose, no_way_around, write_once, own_prefix, *publishers]

@@ -8,6 +8,7 @@ from typing import Any
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
+from attestry.usecases.custody import due_custody
 from attestry.usecases.lapse import due_lapses
 from attestry.usecases.revoke import due_retirements
 from attestry.usecases.sweep import sweep
@@ -33,6 +34,8 @@ def handler(_: dict[str, Any], context: Any) -> dict[str, int]:
         world.functions.send(world.settings.operate_function, {"action": "retire_due"})
     if due_lapses(world.meta, world.clock.now(), limit=1):
         world.functions.send(world.settings.operate_function, {"action": "lapse_due"})
+    if due_custody(world.meta, world.clock.now(), limit=1):
+        world.functions.send(world.settings.custody_function, {"action": "attend_due"})
     logger.info("swept", extra=counts)
     swept = {Count.VERSIONS_SWEPT: counts["started"] + counts["restarted"] + counts["sent"], Count.VERSIONS_UNMENDED: counts["failed"]}
     count(swept, deployment=world.settings.prefix)

@@ -32,15 +32,31 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.predict import Predictor
 from attestry.usecases.records import login_key
-from lambdas import bundle, catalogue, decide, describe, gate, operate, people, predict, record_stage, register, registry, root, uploads
+from lambdas import (
+    bundle,
+    catalogue,
+    custody,
+    decide,
+    describe,
+    gate,
+    operate,
+    people,
+    predict,
+    record_stage,
+    register,
+    registry,
+    root,
+    uploads,
+)
 from tests.evidence_world import EvidenceWorld
-from tests.fakes import MemoryObjectStore
+from tests.fakes import MemoryObjectCustody, MemoryObjectStore
 from tests.root_of_trust import REGISTRY, WITNESS
 from tests.versions import ACCOUNT, session
 
 MODULES: Mapping[str, Any] = {
     "bundle": bundle,
     "catalogue": catalogue,
+    "custody": custody,
     "decide": decide,
     "describe": describe,
     "operate": operate,
@@ -140,6 +156,7 @@ class ApiWorld:
         flow = self.evidence.flow
         ports: dict[str, Any] = {name: getattr(self, name) for name in ("meta", "store", "scratch", "functions", "clock")}
         ports |= {"pipeline": flow.pipeline, "notifier": flow.notifier, "delegator": self.evidence.delegator}
+        ports["objects"] = MemoryObjectCustody(self.store, lambda: self.clock.at)
         ports["attestor"] = flow.attestors.get(function, Attestor(self.evidence.delegator, self.store))
         world.__dict__.update(ports)
         return world

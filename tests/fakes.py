@@ -29,7 +29,7 @@ from attestry.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from attestry.ports import Check, Delete, Item, Key, ListedVersion, Put, StoredObject, Update, When, Write
+from attestry.ports import Check, Delete, Item, Key, ListedVersion, ObjectLock, Put, StoredObject, Update, When, Write
 
 
 class Killed(BaseException):
@@ -205,6 +205,9 @@ class _Stored:
     content_type: str
     retained: bool = False
     is_delete_marker: bool = False
+    until: datetime | None = None
+    mode: str = ""
+    legal_hold: bool = False
 
 
 class MemoryObjectStore(_Faulty):
@@ -334,6 +337,53 @@ class MemoryObjectStore(_Faulty):
         if found is None:
             raise NotFoundError(f"there is no object {key}", details={"key": key})
         return found
+
+
+class MemoryObjectCustody(_Faulty):
+    """`attestry.ports.ObjectCustody` over a `MemoryObjectStore`; `now` is the store's clock."""
+
+    def __init__(self, store: MemoryObjectStore, now: Callable[[], datetime], faults: Faults | None = None) -> None:
+        super().__init__(faults)
+        self.store, self.now = store, now
+
+    def lock_of(self, key: str, version_id: str) -> ObjectLock | None:
+        def look() -> ObjectLock | None:
+            there = self._there(key, version_id)
+            if there is None:
+                return None
+            until = there.until.isoformat(timespec="seconds").replace("+00:00", "Z") if there.until else ""
+            return ObjectLock(hashlib.sha256(there.body).hexdigest(), until, there.mode, there.legal_hold)
+
+        return self._call("lock_of", look)
+
+    def set_legal_hold(self, key: str, version_id: str, *, on: bool) -> None:
+        def write() -> None:
+            there = self._there(key, version_id)
+            if there is not None:
+                there.legal_hold = on
+
+        self._call("set_legal_hold", write)
+
+    def retain(self, key: str, version_id: str, *, mode: str, until: datetime) -> None:
+        def write() -> None:
+            there = self._there(key, version_id)
+            if there is not None and (there.until is None or there.until <= until):
+                there.mode, there.until = mode, until
+
+        self._call("retain", write)
+
+    def delete_version(self, key: str, version_id: str) -> bool:
+        def delete() -> bool:
+            there = self._there(key, version_id)
+            if there is not None and (there.legal_hold or (there.until is not None and there.until > self.now())):
+                return False
+            self.store.versions[key] = [v for v in self.store.versions.get(key, []) if v.version_id != version_id]
+            return True
+
+        return self._call("delete_version", delete)
+
+    def _there(self, key: str, version_id: str) -> _Stored | None:
+        return next((v for v in self.store.versions.get(key, []) if v.version_id == version_id), None)
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:

@@ -79,6 +79,8 @@ _ON_MODEL = {
     f"POST {_VERSION}/hold": "versions.hold",
     f"POST {_VERSION}/release": "versions.release",
     f"POST {_VERSION}/redo": "versions.redo",
+    f"POST {_VERSION}/legal-hold": "versions.preserve",
+    f"POST {_VERSION}/disposal": "versions.dispose",
     f"POST {_VERSION}/transition": "versions.transition",
     f"POST {_VERSION}/reproduction": "versions.reproduce",
     "POST /v1/models/{model}/versions": "versions.import",

@@ -16,6 +16,7 @@ from attestry.api.access import ACCESS
 from attestry.api.acts import DECISIONS, MOVES, PREDICTIONS, SUBMISSIONS
 from attestry.api.administration import ADMINISTRATION
 from attestry.api.catalogue import CATALOGUE
+from attestry.api.custody import CUSTODY
 from attestry.api.operation import Operation
 from attestry.api.proofs import EVIDENCE
 from attestry.api.reads import MODELS, VERSIONS
@@ -27,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *SUBMISSIONS,
     *DECISIONS,
     *MOVES,
+    *CUSTODY,
     *PREDICTIONS,
     *EVIDENCE,
     *ADMINISTRATION,

@@ -246,6 +246,11 @@ class Settings:
         return self.text("ATTESTRY_API_ID")
 
     @property
+    def custody_function(self) -> str:
+        """Return the name of the function that locks and disposes objects."""
+        return self.text("ATTESTRY_CUSTODY_FUNCTION")
+
+    @property
     def operate_function(self) -> str:
         """Return the name of the function that kills and retires versions."""
         return self.text("ATTESTRY_OPERATE_FUNCTION")

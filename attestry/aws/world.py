@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.guard import Guard
     from attestry.aws.notifier import SnsNotifier
+    from attestry.aws.object_custody import S3ObjectCustody
     from attestry.aws.parameters import SsmParameters
     from attestry.aws.pipeline import StepFunctionsPipeline
     from attestry.aws.trail import CloudTrailTrail
@@ -75,6 +76,13 @@ class World:
     def store(self) -> S3ObjectStore:
         """Return the model store, with the retention that the function is told to set."""
         return S3ObjectStore(self.clients.s3, self.settings.store, retention=self.settings.retention)
+
+    @cached_property
+    def objects(self) -> S3ObjectCustody:
+        """Return the locks of the model store's objects."""
+        from attestry.aws.object_custody import S3ObjectCustody
+
+        return S3ObjectCustody(self.clients.s3, self.settings.store)
 
     @cached_property
     def scratch(self) -> S3ObjectStore:

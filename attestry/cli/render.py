@@ -71,7 +71,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
     head |= {"submitter": row.get("submitter_person") or _unproven(row), "created": row.get("created"), "updated": row.get("updated")}
     head |= {"made_because": _because(row)}
     head |= {"out_of_use": _out_of_use(row.get("retirement")), "retires_on": row.get("retires_on")}
-    head |= {"held": _hold(row.get("held"))}
+    head |= {"held": _hold(row.get("held")), "legal_hold": _hold(row.get("legal_hold")), "disposal": _disposal(row.get("disposal"))}
     return Group(
         Text(f"{row['model']}@{row['number']}", style="bold"),
         _facts(head),
@@ -101,6 +101,15 @@ def _because(row: Mapping[str, Any]) -> str:
 
 def _hold(held: Mapping[str, Any] | None) -> str:
     return f"since {held['at']} by {held['by']}: {held['reason']}" if held else ""
+
+
+def _disposal(disposal: Mapping[str, Any] | None) -> str:
+    if not disposal:
+        return ""
+    if disposal["state"] == "requested":
+        return f"asked for by {disposal['by']} at {disposal['at']}"
+    told = f"{disposal['objects']} objects disposed, digests kept; asked for by {disposal['by']}, confirmed by {disposal['confirmed_by']}"
+    return told + (f"; {disposal['left']} left under locks" if disposal.get("left") else "")
 
 
 def _unproven(row: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from attestry.domain.manifest_sections import (
     Processing,
     Refresh,
     Reproduction,
+    Retention,
     Source,
     Training,
     Validation,
@@ -44,6 +45,7 @@ class Manifest:
     reproduction: Reproduction
     format: int = 1
     refresh: Refresh | None = None
+    retention: Retention | None = None
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Manifest:

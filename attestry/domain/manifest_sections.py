@@ -399,6 +399,21 @@ class Reproduction:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """How long what a version leaves is kept once it is out of use.
+
+    Attributes:
+        name: of the retention class.
+        years: how many.
+        mode: of the Object Lock that the version's objects get for that time.
+    """
+
+    name: str
+    years: int
+    mode: Literal["governance", "compliance"] = "governance"
+
+
+@dataclass(frozen=True)
 class Refresh:
     """When a new version is made of the candidate by itself.
 

@@ -40,6 +40,7 @@ from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
 from attestry.domain.requirements import Requirement, are_met
 
 MAX_RULES: Final = 100
+MAX_YEARS: Final = 100
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -91,6 +92,19 @@ class GateFloor:
 
 
 @dataclass(frozen=True)
+class RetentionFloor:
+    """What the retention has to be at least.
+
+    Attributes:
+        years: how many, from the day on which a version goes out of use.
+        compliance: nobody may be able to shorten it.
+    """
+
+    years: int
+    compliance: bool = False
+
+
+@dataclass(frozen=True)
 class Rule:
     """What is asked of the promotions that it applies to."""
 
@@ -98,6 +112,7 @@ class Rule:
     applies: Applies = field(default_factory=Applies)
     approval: ApprovalFloor = field(default_factory=ApprovalFloor)
     gates: GateFloor = field(default_factory=GateFloor)
+    retention: RetentionFloor | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +222,7 @@ def check_manifest(policy: Policy, manifest: Manifest) -> list[Objection]:
     return [
         objection
         for rule in _applying(policy, manifest, manifest.deployment.environment)
-        for objection in (*_weak_approval(policy, rule, manifest), *_weak_gates(policy, rule, manifest))
+        for objection in (*_weak_approval(policy, rule, manifest), *_weak_gates(policy, rule, manifest), *_short(policy, rule, manifest))
     ]
 
 
@@ -231,7 +246,11 @@ def replay_policy(policy: Policy, promotion: Promotion) -> list[Objection]:
     return [
         objection
         for rule in _applying(policy, promotion.manifest, promotion.environment)
-        for objection in (*_missing_approvals(policy, rule, promotion), *_missed_gates(policy, rule, promotion))
+        for objection in (
+            *_missing_approvals(policy, rule, promotion),
+            *_missed_gates(policy, rule, promotion),
+            *_short(policy, rule, promotion.manifest),
+        )
     ]
 
 
@@ -327,6 +346,17 @@ def _unfilled(name: str, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
             yield Objection(name, path, f"{name} asks that {path} is filled in")
 
 
+def _short(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
+    floor, given, name = rule.retention, manifest.retention, f"{policy.name}/{rule.name}"
+    if floor is None:
+        return
+    if given is None or given.years < floor.years:
+        has = f"says {given.years}" if given else "names no retention"
+        yield Objection(name, "retention.years", f"{name} asks for a retention of {floor.years} years; the manifest {has}")
+    elif floor.compliance and given.mode != "compliance":
+        yield Objection(name, "retention.mode", f"{name} asks for a retention that nobody can shorten (mode compliance)")
+
+
 def _problems(policy: Policy) -> Iterator[Problem]:
     if policy.format != 1:
         yield Problem("format", "one_of", "1 is the only format")
@@ -343,6 +373,8 @@ def _problems(policy: Policy) -> Iterator[Problem]:
             yield Problem(f"{path}.name", "name", "lower-case letters, digits and hyphens are needed, at most 64")
         if rule.approval.persons < 0 or any(count < 1 for count in rule.approval.roles.values()):
             yield Problem(f"{path}.approval", "minimum", "numbers of persons are 1 or more")
+        if rule.retention is not None and not 1 <= rule.retention.years <= MAX_YEARS:
+            yield Problem(f"{path}.retention.years", "range", f"1 to {MAX_YEARS} years are possible")
         for gate in rule.gates.metrics:
             if gate.minimum is None and gate.maximum is None:
                 yield Problem(f"{path}.gates.metrics", "required", f"{gate.metric} has neither minimum nor maximum")

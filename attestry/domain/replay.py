@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attestry.domain.custody import custody_after
 from attestry.domain.holds import held_after
 from attestry.domain.stages import LAPSED
 
@@ -131,7 +132,11 @@ def compare_version(index: Index, reference: str, head: Mapping[str, Any], trans
                 found.append(Difference(reference, name, last["data"]["to"][name], head.get(name)))
         if int(head.get("transition", 0)) != max(events):
             found.append(Difference(reference, "transition", max(events), head.get("transition")))
-        moves = [{**e, "reason": e["data"].get("reason")} for _, e in sorted(events.items())]
+        moves = [{**e, "number": n, "reason": e["data"].get("reason")} for n, e in sorted(events.items())]
+        custody = custody_after(moves)
+        for name, told in (("legal_hold", custody.legal_hold), ("disposal", custody.disposal)):
+            if dict(head.get(name) or {}) != told:
+                found.append(Difference(reference, name, told, head.get(name)))
         if dict(head.get("held") or {}) != held_after(moves):
             found.append(Difference(reference, "held", held_after(moves), head.get("held")))
         if (head.get("version_digest") or "") != (last["data"].get("version_digest") or ""):

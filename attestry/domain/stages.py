@@ -51,6 +51,19 @@ class Standing(StrEnum):
 LAPSED = "approval.lapsed"
 """The move of a version whose approval has ended: back to before its approval, which can be opened again."""
 
+AFTER_END = frozenset(
+    {
+        "version.killed",
+        "legal_hold.placed",
+        "legal_hold.lifted",
+        "disposal.requested",
+        "disposal.confirmed",
+        "version.disposed",
+        "disposal.ended",
+    }
+)
+"""The moves of a version that is out of use: a retired one can still be killed, and what it left is kept or disposed."""
+
 PIPELINE = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION, Stage.APPROVAL, Stage.DEPLOYMENT)
 SCRIPT_STAGES = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
 REDOABLE = (Stage.PROCESSING, Stage.VALIDATION)

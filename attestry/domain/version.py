@@ -172,6 +172,8 @@ class Version:
         traits: what its manifest says that versions are searched by, see `attestry.usecases.traits`; empty of a version of former times.
         indexed: whether its entries are in the index of the catalogue; one of former times gets them with its next move.
         expires: when it ends by its manifest: a day (`YYYY-MM-DD`), or until it is first put in place a number of days; empty for no end.
+        legal_hold: while what it left may not be touched, `by` (person), `reason` and `at`; empty else.
+        disposal: how far its disposal is, see `attestry.domain.custody.Custody`; empty where none was asked for.
         terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
 
@@ -224,6 +226,8 @@ class Version:
     expires: str = ""
     traits: Mapping[str, Any] = field(default_factory=dict)
     indexed: bool = False
+    legal_hold: Mapping[str, str] = field(default_factory=dict)
+    disposal: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def decided_under(self) -> str:
@@ -358,4 +362,6 @@ _DECODERS: dict[str, Any] = {
     "held": dict,
     "terms": dict,
     "traits": dict,
+    "legal_hold": dict,
+    "disposal": dict,
 }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from attestry.domain.errors import IntegrityError
 from attestry.domain.version import Version
 from attestry.evidence.statement import Statement
 from attestry.ports import ObjectStore, Signer
+
+MAX_ENVELOPE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,17 @@ class Attestor:
         key = attestation_key(version.folder, sha256)
         kept = self._store.put_new(key, envelope, content_type="application/json", retain=True)
         return AttestationRef(sha256, kept.key, kept.version_id)
+
+    def open_own(self, sha256: str, key: str, version_id: str) -> Statement:
+        """Return the statement of an attestation that this function itself has signed, whatever the rows around it say.
+
+        Raises:
+            NotFoundError: it is not there.
+            IntegrityError: another key signed it, or it is not what its digest says.
+        """
+        from attestry.evidence.dsse import verify_envelope
+
+        data = self._store.read(key, version_id, max_bytes=MAX_ENVELOPE_BYTES)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise IntegrityError(f"{key} has another digest than {sha256}")
+        return Statement.parse(verify_envelope(data, self._signer.public_key_der()))

@@ -8,6 +8,7 @@ Rules:
   back to the stage before it.
 - A version that was made elsewhere begins IMPORTED and goes on with its approval: it passes no stage in which something would be processed,
   trained or judged; and no other version is ever IMPORTED.
+- Nothing is disposed before two persons have said so, and nothing while a legal hold stands (`attestry.evidence.checks_custody`).
 - Nothing begins, is approved or put in place between a hold and the move that ends it.
 - Each event names an attestation that is there; no attestation is there that no event names.
 - An attestation counts by a key that the trusted root names, valid at the ledger time of the event, of a function that
@@ -24,8 +25,9 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
 from attestry.domain.holds import HELD, RESUMED
-from attestry.domain.stages import LAPSED, PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
+from attestry.domain.stages import AFTER_END, LAPSED, PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
 from attestry.evidence.case import Attested, Case, Entry
+from attestry.evidence.checks_custody import check_custody
 from attestry.evidence.checks_person_keys import person_subject
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.dsse import read_envelope, verify_envelope
@@ -68,6 +70,7 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "retirement.scheduled": (_SAME, _SAME),
     "submission.claimed": (_SAME, _SAME),
     "version.reproduced": (_SAME, _SAME),
+    **dict.fromkeys(sorted(AFTER_END - {"version.killed"}), (_SAME, _SAME)),
     "version.held": (_SAME, _SAME),
     "version.resumed": (_SAME, _SAME),
     "stage.retried": ("FAILED", _SAME),
@@ -93,6 +96,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.released": frozenset({"ROLLBACK"}),
     "stage.reopened": frozenset({"CANDIDATE"}),
     LAPSED: frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"}),
+    **dict.fromkeys(("disposal.requested", "disposal.confirmed", "version.disposed", "disposal.ended"), frozenset({"RETIRED"})),
 }
 """Kind of a move to the standings that it may begin at, where not any."""
 
@@ -112,6 +116,7 @@ def check_moves(case: Case) -> Found | str:
         raise IntegrityError("two moves have the same number")
     _check_chain(entries, gaps=bool(missing))
     _check_origin(entries)
+    check_custody(case, entries, gaps=bool(missing))
     _check_digests(entries, index.version_digest)
     absent = [e for e in entries if f"attestations/{e.data['attestation']}.json" not in case.need_bundle().files]
     first = entries[0] if entries[0].kind in FIRST else None
@@ -168,8 +173,8 @@ def _check_chain(entries: list[Entry], *, gaps: bool) -> None:
             raise IntegrityError(f"{where} is no beginning, or no continuation")
         if before is not None and follows and dict(move.origin or {}) != dict(before.data["to"]):
             raise IntegrityError(f"{where} does not begin where move {before.sequence} ended")
-        if before is not None and before.kind in ENDS and entry.kind != "version.killed":
-            raise IntegrityError(f"{where} comes after the version had ended with {before.kind}")
+        if (move.origin or {}).get("standing") == "RETIRED" and entry.kind not in AFTER_END:
+            raise IntegrityError(f"{where} comes after the version had ended")
         if not follows and before is not None and not gaps:
             raise IntegrityError(f"{where} does not follow move {before.sequence}")
         _check_kind(where, entry.kind, move.origin or {}, move.to)

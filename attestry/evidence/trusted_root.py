@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
+from attestry.domain.stages import AFTER_END
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.evidence.note import Algorithm, Verifier
 from attestry.evidence.trusted_key import ED25519, ES256, NAME_FORM, TrustedKey, details_of, ed25519_der, thumbprint
@@ -59,6 +60,8 @@ _ROLLOUTS: Final = {"rollout.advanced": _DEPLOYMENT, "rollout.halted": _DEPLOYME
 
 _DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
 
+_CUSTODY: Final = dict.fromkeys(sorted(AFTER_END - {"version.killed"}), _ANY)
+
 MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "register": {"candidate.registered": _REGISTERED, "version.imported": _IMPORTED},
     "prepare_stage": {"stage.started": _SCRIPTS},
@@ -74,6 +77,7 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL},
     "decide": _DECISIONS,
     "console_decision": _DECISIONS,
+    "custody": _CUSTODY,
     "deploy": {
         "stage.started": _DEPLOYMENT,
         "stage.succeeded": _DEPLOYMENT,

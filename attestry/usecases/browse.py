@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attestry.domain import diff
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
 from attestry.domain.paging import WHOLE, Page
 from attestry.domain.principal import Principal
-from attestry.domain.version import Version
+from attestry.domain.version import FileRef, Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.aliases import Aliases
 from attestry.usecases.catalogue_rows import COLLECTION as CATALOGUE
 from attestry.usecases.catalogue_rows import aliases_key, catalogue_key
+from attestry.usecases.disposed import read_disposals
 from attestry.usecases.findings import findings_of
 from attestry.usecases.import_facts import describe_import
 from attestry.usecases.import_version import read_import_document
@@ -159,7 +160,7 @@ def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name
     Raises:
         InvalidInputError: no such kind of data set.
         ForbiddenError: the caller may not see the labels that candidates are judged by.
-        NotFoundError: no such version, or it has not come that far.
+        NotFoundError: no such version, it has not come that far, or its files were disposed.
     """
     if name not in DATA_SETS:
         raise InvalidInputError.of("set", "enum", f"the set is one of {', '.join(DATA_SETS)}")
@@ -169,12 +170,29 @@ def list_data(meta: MetaStore, store: ObjectStore, model: str, number: int, name
     chosen = [d for d in version.datasets if d.name == name or d.name.startswith(f"{name}/")]
     if not chosen:
         raise NotFoundError(f"{version.reference} has no {name} data yet")
+    _refuse_disposed(meta, store, version, [f for d in chosen for f in d.files])
     files = [
         {"path": f.path, "sha256": f.sha256, "size": f.size, "url": store.presign_get(f.key, f.version_id, seconds=URL_SECONDS)}
         for d in chosen
         for f in d.files
     ]
     return {"set": name, "digests": {d.name: d.digest for d in chosen}, "files": files}
+
+
+def _refuse_disposed(meta: MetaStore, store: ObjectStore, version: Version, files: Iterable[FileRef]) -> None:
+    """Say of files that are gone by a disposal when and by whom, instead of giving URLs that lead nowhere.
+
+    Raises:
+        NotFoundError: one of them was disposed.
+        IntegrityError: a list of what was disposed is another one.
+    """
+    if not version.disposal:
+        return
+    moves = meta.query(version_key(version.model, version.number).partition, prefix="TRANSITION#")
+    disposals = read_disposals(store, version.reference, moves)
+    gone = [f.path for f in files if disposals.covers(f)]
+    if gone:
+        raise NotFoundError(f"{gone[0]} of {version.reference} was {disposals.told}", details={"disposed": gone[:100]})
 
 
 def list_files(meta: MetaStore, store: ObjectStore, model: str, number: int) -> dict[str, Any]:
@@ -186,11 +204,12 @@ def list_files(meta: MetaStore, store: ObjectStore, model: str, number: int) -> 
         `{"model", "version", "version_digest", "files": [{"path", "sha256", "size", "url"}]}`; paths as below `frozen/`.
 
     Raises:
-        NotFoundError: no such version, or nothing is frozen yet.
+        NotFoundError: no such version, nothing is frozen yet, or files were disposed.
     """
     version = load_version(meta, model, number)
     if version.artifact is None:
         raise NotFoundError(f"{version.reference} has no frozen files: it is in {version.stage} {version.status}")
+    _refuse_disposed(meta, store, version, version.frozen)
     files = [
         {"path": f.path, "sha256": f.sha256, "size": f.size, "url": store.presign_get(f.key, f.version_id, seconds=URL_SECONDS)}
         for f in (version.artifact, *version.frozen)

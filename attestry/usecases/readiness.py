@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from attestry.domain.errors import IntegrityError, StageFailedError
 from attestry.domain.rollout import Plan
@@ -14,8 +14,13 @@ from attestry.usecases.serving import load_request
 WARM_CALL_SECONDS = 60
 
 
-def check_frozen_files(store: ObjectStore, version: Version) -> None:
+def check_frozen_files(store: ObjectStore, version: Version, *, gone: Collection[tuple[str, str]] = ()) -> None:
     """Check that below `frozen/` there is exactly what was recorded: every file in its recorded S3 version, nothing else, nothing on top.
+
+    Args:
+        store: the model store.
+        version: the version.
+        gone: keys and S3 versions of what may be missing, because it was disposed.
 
     Raises:
         IntegrityError: naming the files that differ.
@@ -34,7 +39,7 @@ def check_frozen_files(store: ObjectStore, version: Version) -> None:
                 problems.append(f"{name} lies below a later version or delete marker")
         elif entry.is_latest:
             problems.append(f"{name} was deleted" if entry.is_delete_marker else f"{name} was changed")
-    problems += [f"{key.removeprefix(prefix)} is missing" for key in recorded if key not in seen]
+    problems += [f"{key.removeprefix(prefix)} is missing" for key in recorded if key not in seen and (key, recorded[key]) not in gone]
     if problems:
         raise IntegrityError(
             f"frozen files of {version.reference} are not as recorded: {'; '.join(sorted(set(problems)))}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from attestry.ports import ObjectStore
 from attestry.usecases.findings import Observed
 
 
-def compare_objects(store: ObjectStore, prefix: str, recorded: Mapping[str, str], *, closed: bool = False) -> Iterable[Observed]:
+def compare_objects(
+    store: ObjectStore, prefix: str, recorded: Mapping[str, str], *, closed: bool = False, gone: Collection[tuple[str, str]] = ()
+) -> Iterable[Observed]:
     """Yield which objects do not lie on top in their recorded S3 version.
 
     Args:
@@ -16,6 +18,7 @@ def compare_objects(store: ObjectStore, prefix: str, recorded: Mapping[str, str]
         prefix: what they lie below.
         recorded: object key to version ID.
         closed: whether there may be nothing else.
+        gone: keys and S3 versions of what may be missing, because it was disposed.
     """
     latest: dict[str, tuple[str, bool]] = {}
     there: set[tuple[str, str]] = set()
@@ -25,6 +28,8 @@ def compare_objects(store: ObjectStore, prefix: str, recorded: Mapping[str, str]
         there.add((entry.key, entry.version_id))
     for key, version_id in sorted(recorded.items()):
         on_top, marker = latest.get(key, ("", False))
+        if (key, version_id) in gone and key not in latest:
+            continue
         if (key, version_id) not in there or marker:
             yield Observed("object.deleted", key, f"version {version_id}", "a delete marker" if marker else f"version {on_top or 'none'}")
         elif on_top != version_id:

@@ -12,10 +12,11 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from attestry.domain.custody import custody_after
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.holds import held_after
@@ -27,6 +28,7 @@ from attestry.evidence.leaf import event_id
 from attestry.evidence.trusted_root import MAY_SIGN
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.artifact_copy import MAX_COPY_BYTES, SORT, copy_among, load_artifact
+from attestry.usecases.disposed import read_disposals
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.pointer import KILLED, RETIRED
@@ -56,6 +58,7 @@ class _Rows:
     approvals: list[Item]
     copy: bytes | None
     holding: list[Item] = field(default_factory=list)
+    gone: Collection[tuple[str, str]] = ()
 
     def where(self, sort: str) -> str:
         return f"{self.partition}/{sort}"
@@ -94,12 +97,13 @@ class VersionExaminer:
         observed += list(_stage_rows(rows))
         observed += list(_decisions(version, rows))
         if whole:
-            observed += list(_head(version, rows))
-            observed += list(self._files(version, rows))
+            unexplained = list(self._disposals(rows))
+            observed += [*unexplained, *_head(version, rows)]
+            observed += [] if unexplained else list(self._files(version, rows))
         if not observed:
             observed += list(examine_deciders(self._meta, rows.partition, rows.approvals))
             if any(t["kind"] == "stage.succeeded" and t["to"]["stage"] == "PROCESSING" for t in rows.holding):
-                observed += list(examine_inputs(self._meta, self._store, version))
+                observed += list(examine_inputs(self._meta, self._store, version, gone=rows.gone))
         return observed
 
     def _read(self, model: str, number: int) -> _Rows:
@@ -140,10 +144,17 @@ class VersionExaminer:
             missing.append(last)
         return observed + [Observed("transition.deleted", rows.where(f"TRANSITION#{n:06d}"), f"transition {n}", "nothing") for n in missing]
 
+    def _disposals(self, rows: _Rows) -> Iterable[Observed]:
+        """Read which objects may be missing, because moves that have their events name them as disposed."""
+        try:
+            rows.gone = read_disposals(self._store, rows.reference, rows.holding).objects.keys()
+        except (AttestryError, KeyError, TypeError, ValueError) as error:
+            yield Observed("disposal.list", rows.partition, "the lists of what was disposed", str(getattr(error, "message", error)))
+
     def _files(self, version: Version, rows: _Rows) -> Iterable[Observed]:
         frozen = {f.key: f.version_id for f in (*version.frozen, *((version.artifact,) if version.artifact else ()))}
         if frozen:
-            yield from compare_objects(self._store, f"{version.folder}/frozen/", frozen, closed=True)
+            yield from compare_objects(self._store, f"{version.folder}/frozen/", frozen, closed=True, gone=rows.gone)
         named = {str(t["attestation"]["key"]): str(t["attestation"]["version_id"]) for t in rows.holding}
         if version.packet:
             named[str(version.packet["key"])] = str(version.packet["version_id"])
@@ -279,7 +290,9 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
             expected |= {"cause": cause, "barred": cause.get("barred", [])}
     approvals: list[Item] = [t["data"] for t in transitions if t["kind"] == "version.approved"]
     terms = approvals[-1].get("terms", {}) if expected["approved"] else {}
-    return {**expected, "retirement": retirement, "retires_on": retires_on, "held": held_after(transitions), "terms": terms}
+    custody = custody_after(transitions)
+    kept = {"legal_hold": custody.legal_hold, "disposal": custody.disposal, "held": held_after(transitions)}
+    return {**expected, **kept, "retirement": retirement, "retires_on": retires_on, "terms": terms}
 
 
 def _from_records(rows: _Rows) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attestry.domain.errors import ConflictError, NotFoundError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import Stage, Standing, Status, is_stopped_by_hold
+from attestry.domain.stages import AFTER_END, Stage, Standing, Status, is_stopped_by_hold
 from attestry.domain.version import Version, encode
 from attestry.ports import ABSENT, Key, MetaStore, Put, Update, When, Write
 
@@ -168,12 +168,12 @@ def move_writes(
         lacks: attributes of the head that must not hold these values among others; the same.
 
     Raises:
-        ConflictError: the version was killed or retired; all that may still happen to a retired one is that it is killed.
+        ConflictError: the version was killed or retired, after which `AFTER_END` alone may happen.
         HeldError: the version is held, and the move would begin, approve or deploy something.
         UnavailableError: the attestation could not be signed or kept; nothing was changed.
         InvalidInputError: the event would be larger than 4 KiB.
     """
-    if version.standing is Standing.RETIRED and move.kind != "version.killed":
+    if version.standing is Standing.RETIRED and move.kind not in AFTER_END:
         raise ConflictError(f"{version.reference} was {version.out_of_use}")
     if is_stopped_by_hold(move.kind, version.standing, move.standing):
         version.require_not_held("goes no further")

@@ -26,6 +26,7 @@ from attestry.domain.stages import Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import ABSENT, Delete, Item, Key, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
+from attestry.usecases.custody import note_work
 from attestry.usecases.expiry import RETIREMENTS, retirement_key
 from attestry.usecases.pointer import KILLED, RETIRED, kept_in, named_in, number_in, vacate
 from attestry.usecases.records import Move, load_version, model_key, move_writes
@@ -185,7 +186,8 @@ def _out_of_use(
     changes: Item = {"retirement": {"kind": kind, "by": who, "reason": reason, "at": timestamp(at)}, "retires_on": ""}
     if status is not version.status:
         changes["error"] = f"{'killed' if kind == KILLED else 'retired'} by {who}: {reason}"
-    writes = move_writes(version, move, attestor, changes)
+    # The locks of its retention class begin here; what class that is, the manifest says.
+    writes = [*move_writes(version, move, attestor, changes), note_work(version, version.transition + 1, retain=True)]
     if version.retires_on:
         writes.append(Delete(_retirement_key(version), When()))
     return writes

@@ -20,6 +20,7 @@ from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy, is_met
 from attestry.domain.cause import with_inputs
+from attestry.domain.custody import DISPOSED
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.imports import ImportDocument
@@ -35,9 +36,11 @@ from attestry.evidence.receipt import Receipt, verify_receipt
 from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.artifact_copy import copy_among, load_artifact
 from attestry.usecases.collect import find_collected
+from attestry.usecases.disposed import NONE, Disposals, read_disposals
 from attestry.usecases.findings import findings_of
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.readiness import check_frozen_files
+from attestry.usecases.recorded import check_recorded, event_of_transition
 from attestry.usecases.records import approving_persons, load_version, version_key
 from attestry.usecases.trace_document import describe
 
@@ -115,6 +118,7 @@ class Evidence:
     artifact: ArtifactManifest | None = None
     manifest: Manifest | None = None
     imported: ImportDocument | None = None
+    disposals: Disposals = NONE
 
     def of_kind(self, prefix: str) -> list[Item]:
         """Return the rows of the version whose sort key has this prefix."""
@@ -160,6 +164,7 @@ def trace_prediction(
     evidence = Evidence(prediction, row, Version.from_item(head), rows)
     steps = Steps()
     _check_signatures(steps, evidence, str(delegation_row["delegation"]), DelegatorKeys(delegator_key, former_key))
+    _check_disposals(steps, evidence, meta, store)
     _check_version(steps, evidence, store, deep=deep)
     _check_records(steps, evidence)
     if deep:
@@ -174,6 +179,7 @@ def trace_version(meta: MetaStore, store: ObjectStore, model: str, number: int, 
     rows = meta.query(version_key(model, number).partition)
     evidence = Evidence(PredictionId("a" * 52, 1), {}, version, rows)
     steps = Steps()
+    _check_disposals(steps, evidence, meta, store)
     _check_version(steps, evidence, store, deep=deep)
     _check_records(steps, evidence)
     if deep:
@@ -210,6 +216,20 @@ def _check_signatures(steps: Steps, evidence: Evidence, token: str, keys: Delega
     steps.check("version", same_version)
 
 
+def _check_disposals(steps: Steps, evidence: Evidence, meta: MetaStore, store: ObjectStore) -> None:
+    """Read what was disposed of the version, where anything was: by moves that have their events, and lists that these name."""
+    version = evidence.version
+    moves = [t for t in evidence.of_kind("TRANSITION#") if t["kind"] == DISPOSED]
+
+    def disposal() -> str:
+        check_recorded(meta, [event_of_transition(version.model, version.number, move) for move in moves])
+        evidence.disposals = read_disposals(store, version.reference, moves)
+        return f"{len(evidence.disposals.objects)} objects {evidence.disposals.told}"
+
+    if moves:
+        steps.check("disposal", disposal)
+
+
 def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep: bool) -> None:
     version = evidence.version
 
@@ -238,10 +258,12 @@ def _check_version(steps: Steps, evidence: Evidence, store: ObjectStore, *, deep
         return f"SHA-256 of {len(raw)} bytes is the candidate digest in the artifact manifest"
 
     def frozen() -> str:
-        check_frozen_files(store, version)
+        check_frozen_files(store, version, gone=evidence.disposals.objects.keys())
         if evidence.artifact is not None:
             _require_same_files(evidence.artifact, version.frozen)
-        return f"{len(version.frozen)} files in their recorded S3 versions, nothing added"
+        gone = [f for f in version.frozen if evidence.disposals.covers(f)]
+        told = f"; {len(gone)} of them {evidence.disposals.told}" if gone else ""
+        return f"{len(version.frozen)} files in their recorded S3 versions, nothing added{told}"
 
     steps.check("artifact manifest", artifact)
     steps.check("manifest", check_import if version.imported else check_manifest)
@@ -412,13 +434,15 @@ def _check_bytes(steps: Steps, evidence: Evidence, store: ObjectStore) -> None:
     if version.environment and version.environment.archive:
         sets.append(("bytes of the environment", (version.environment.archive,)))
     for name, files in sets:
-        steps.check(name, lambda files=files: _digest_all(store, files))  # type: ignore[misc]
+        steps.check(name, lambda files=files: _digest_all(store, files, evidence.disposals))  # type: ignore[misc]
 
 
-def _digest_all(store: ObjectStore, files: tuple[FileRef, ...]) -> str:
-    for file in files:
+def _digest_all(store: ObjectStore, files: tuple[FileRef, ...], disposals: Disposals) -> str:
+    there = [file for file in files if not disposals.covers(file)]
+    for file in there:
         with store.open(file.key, file.version_id) as stream:
             actual = digest_stream(stream)
         if (actual.sha256, actual.size) != (file.sha256, file.size):
             raise IntegrityError(f"{file.path} has SHA-256 {actual.sha256}; recorded is {file.sha256}")
-    return f"{sum(f.size for f in files)} bytes in {len(files)} files"
+    told = f"; {len(files) - len(there)} {disposals.told}" if len(there) < len(files) else ""
+    return f"{sum(f.size for f in there)} bytes in {len(there)} files{told}"

@@ -32,6 +32,7 @@ from attestry.usecases.witness import Witness
 from lambdas import (
     collect,
     console_decision,
+    custody,
     decide,
     delegate,
     deploy,
@@ -58,6 +59,7 @@ from tests.fakes import (
     MemoryFunctions,
     MemoryMetaStore,
     MemoryNotifier,
+    MemoryObjectCustody,
     MemoryObjectStore,
     MemoryPipeline,
     _Execution,
@@ -74,6 +76,7 @@ MODULES: dict[str, Any] = {
     for module in (
         collect,
         console_decision,
+        custody,
         decide,
         delegate,
         deploy,
@@ -94,6 +97,7 @@ MODULES: dict[str, Any] = {
 }
 ENVIRONMENT = {
     "ATTESTRY_ACCOUNT": ACCOUNT,
+    "ATTESTRY_CUSTODY_FUNCTION": "custody",
     "ATTESTRY_DECISION_ARN": DECISIONS,
     "ATTESTRY_DELEGATE_FUNCTION": "delegate",
     "ATTESTRY_DEPLOY_FUNCTION": "deploy",
@@ -303,6 +307,8 @@ class Registry:
         }
         if function in MAY_SIGN:
             ports["attestor"] = Attestor(self._own(function), self.store)
+        if function == "custody":
+            ports["objects"] = MemoryObjectCustody(self.store, lambda: self.clock.at, self.faults)
         if function == "delegate":
             ports["delegator"] = self._own("delegate")
         if function == "sequence":

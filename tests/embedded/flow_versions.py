@@ -33,6 +33,7 @@ FUNCTIONS = (
     "catalogue",
     "collect",
     "console_decision",
+    "custody",
     "decide",
     "delegate",
     "deploy",

@@ -226,12 +226,23 @@ def test_the_data_key_is_used_through_the_services_only(template: Template, name
             assert set(services) <= {f"{s}.{REGION}.amazonaws.com" for s in ("dynamodb", "s3", "sns")}
 
 
-@pytest.mark.parametrize(
-    "action",
-    ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention", "s3:PutBucketPolicy", "s3:PutObjectLegalHold"],
-)
+@pytest.mark.parametrize("action", ["s3:DeleteObject", "s3:BypassGovernanceRetention", "s3:PutBucketPolicy"])
 def test_nobody_in_the_stack_deletes_objects_or_lifts_a_retention(template: Template, action: str) -> None:
     assert holders(template, action) == set()
+
+
+@pytest.mark.parametrize("action", ["s3:DeleteObjectVersion", "s3:PutObjectLegalHold"])
+def test_one_function_alone_disposes_and_holds(template: Template, action: str) -> None:
+    roles = template.of_type("AWS::IAM::Role")
+    assert {roles[owner].get("RoleName") for owner in holders(template, action)} == {"attestry-custody-function"}
+
+
+def test_who_disposes_deletes_payload_only(template: Template) -> None:
+    patterns = objects_of(template, "custody", "s3:DeleteObjectVersion")
+    gone = (f"{FOLDER}/frozen/model/m.joblib", f"{FOLDER}/stages/PROCESSING/1/data/train/p.parquet", f"{BATCH}{PRIVATE}")
+    stays = (f"{BATCH}{RECEIPTS}", f"{FOLDER}/evidence/0.json", f"{FOLDER}/stages/TRAINING/1/record.json", f"datasets/{'0' * 64}/x.csv")
+    assert all(any(fnmatchcase(key, pattern) for pattern in patterns) for key in gone)
+    assert not any(fnmatchcase(key, pattern) for key in stays for pattern in patterns)
 
 
 def test_build_environment_reaches_environments_only(template: Template) -> None:
@@ -338,6 +349,7 @@ def test_who_signs_artifacts_writes_the_signature_only(template: Template) -> No
         ("tell", {"sequence"}),
         ("reconcile", set()),
         ("operate", {"mlflow", "sweep"}),
+        ("custody", {"sweep"}),
     ],
 )
 def test_who_may_invoke_what(template: Template, function: str, callers: set[str]) -> None:
@@ -447,10 +459,9 @@ BATCH = f"{KEY}/000000000001-000000000009"
         f"datasets/{'0' * 64}/part-0.csv",
         "environments/e/environment.zip",
         f"registered/{'0' * 64}/source.tar.gz",
-        f"{FOLDER}/frozen/model/model.joblib",
+        f"{FOLDER}/frozen/manifest.json",
         f"{FOLDER}/frozen/artifact-manifest.json",
         f"{FOLDER}/stages/TRAINING/1/record.json",
-        f"{FOLDER}/stages/PROCESSING/1/data/train/part-0.parquet",
         f"{FOLDER}/evidence/0.json",
         f"{BATCH}{RECEIPTS}",
         f"{KEY}/delegation.jwt",
@@ -467,6 +478,18 @@ BATCH = f"{KEY}/000000000001-000000000009"
 def test_what_is_evidence_is_deleted_by_nobody(template: Template, key: str) -> None:
     rules = store_rules(template)
     assert covers(rules["DenyDelete"], key)
+    assert covers(rules["DenyOverwrite"], key)
+
+
+@pytest.mark.parametrize("key", [f"{FOLDER}/frozen/model/model.joblib", f"{FOLDER}/stages/PROCESSING/1/data/train/part-0.parquet"])
+def test_what_a_version_left_is_hidden_by_nobody_and_deleted_by_who_disposes_alone(template: Template, key: str) -> None:
+    rules = store_rules(template)
+    assert covers(rules["DenyForeignDisposal"], key)
+    assert rules["DenyForeignDisposal"]["Action"] == "s3:DeleteObjectVersion"
+    assert rules["DenyForeignDisposal"]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": function_role("custody")}}
+    assert covers(rules["DenyBypass"], key)
+    assert set(rules["DenyBypass"]["Action"]) == {"s3:DeleteObject", "s3:BypassGovernanceRetention"}
+    assert "Condition" not in rules["DenyBypass"]
     assert covers(rules["DenyOverwrite"], key)
 
 

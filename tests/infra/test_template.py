@@ -86,7 +86,7 @@ def test_functions_behind_the_api_end_before_the_gateway_does(template: Template
 def test_events_that_fail_are_kept(template: Template) -> None:
     functions = template.of_type("AWS::Lambda::Function").values()
     queued = {function["FunctionName"] for function in functions if "DeadLetterConfig" in function}
-    asynchronous = ("collect", "console-decision", "deploy", "predict", "reconcile", "register", "sequence", "sweep", "tell")
+    asynchronous = ("collect", "console-decision", "custody", "deploy", "predict", "reconcile", "register", "sequence", "sweep", "tell")
     assert queued == {f"attestry-{name}" for name in asynchronous}
     for rule in template.of_type("AWS::Events::Rule").values():
         assert all("DeadLetterConfig" in target for target in rule["Targets"])

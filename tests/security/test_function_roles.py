@@ -75,6 +75,18 @@ def delete_frozen(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("s3", profile).delete_object, Bucket=registry.bucket, Key="models/probe/frozen/x")
 
 
+def delete_version(key: str) -> Act:
+    """Delete a version that is not there: S3 asks for the right first."""
+    return lambda registry, profile: refusal(
+        registry.aws("s3", profile).delete_object, Bucket=registry.bucket, Key=key, VersionId="no-such-version"
+    )
+
+
+def place_legal_hold(registry: Registry, profile: str) -> str:
+    hold = registry.aws("s3", profile).put_object_legal_hold
+    return refusal(hold, Bucket=registry.bucket, Key="models/probe/1/frozen/none", LegalHold={"Status": "OFF"})
+
+
 def overwrite_tile(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("s3", profile).put_object, Bucket=registry.bucket, Key="ledger/tile/probe/x", Body=b"y")
 
@@ -143,12 +155,23 @@ def read_parameter(registry: Registry, profile: str) -> str:
 
 
 NOBODY: tuple[str, ...] = ()
-VERSION_WRITERS = ("console_decision", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register", "sweep")
+VERSION_WRITERS = (
+    "console_decision",
+    "custody",
+    "decide",
+    "deploy",
+    "gate",
+    "operate",
+    "prepare_stage",
+    "record_stage",
+    "register",
+    "sweep",
+)
 MOVERS = tuple(function for function in VERSION_WRITERS if function != "sweep")
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
-API = ("bundle", "catalogue", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads")
+API = ("bundle", "catalogue", "custody", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads")
 """What serves routes, each of which asks first whether the caller is let."""
 
 GATES = (*API, "console_decision", "register")
@@ -176,7 +199,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
         read_row("LOGIN#probe"),
-        (*READERS, "catalogue", "console_decision", "decide", "mlflow", "operate", "people", "register", "root", "uploads"),
+        (*READERS, "catalogue", "console_decision", "custody", "decide", "mlflow", "operate", "people", "register", "root", "uploads"),
     ),
     "read a person": (read_row("PERSON#probe"), (*READERS, "console_decision", "decide", "people", "sequence")),
     "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
@@ -197,6 +220,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read what was told": (read_row("TOLD"), ("tell",)),
     "read the root's versions": (read_row("ROOT"), (*READERS, "root", "sequence")),
     "read what was sealed on a day": (read_row("SEALED#probe"), ("reconcile",)),
+    "read whose objects are attended to": (read_row("CUSTODY"), ("custody", "sweep")),
     "read scheduled retirements": (read_row("RETIREMENTS"), ("operate", "reconcile", "sweep")),
     "read what people say of a model": (read_row("CATALOGUE#probe"), ("catalogue", "mlflow", "reconcile", "register", "registry")),
     "read the index": (read_row("INDEX#probe"), ("reconcile", "register", "registry")),
@@ -233,6 +257,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
             "bundle",
             "catalogue",
             "console_decision",
+            "custody",
             "decide",
             "mlflow",
             "operate",
@@ -243,9 +268,9 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
             "uploads",
         ),
     ),
-    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
-    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
-    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("catalogue", "decide", "operate", "people", "root")),
+    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
+    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
+    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
     "write what does not fit the ledger": (write_row("CONFLICT"), ("sequence",)),
     "write a finding": (write_row("FINDINGS#probe#0"), ("reconcile",)),
     "write how far reconciliation came": (write_row("RECONCILE"), ("reconcile",)),
@@ -253,6 +278,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write the root's versions": (write_row("ROOT"), ("root",)),
     "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
     "write what was told": (write_row("TOLD"), ("tell",)),
+    "write whose objects are attended to": (write_row("CUSTODY"), ("custody", "operate")),
     "write scheduled retirements": (write_row("RETIREMENTS"), ("deploy", "operate")),
     "delete a version": (delete_row("VERSION#probe#0"), NOBODY),
     "delete an event": (delete_row("OUTBOX"), ("sequence",)),
@@ -272,20 +298,20 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     ),
     "read a registered source": (
         read_object("registered/probe/x"),
-        ("bundle", "gate", "prepare_stage", "reconcile", "record_stage", "register", "registry"),
+        ("bundle", "custody", "gate", "prepare_stage", "reconcile", "record_stage", "register", "registry"),
     ),
     "read a frozen file": (
         read_object("models/probe/1/frozen/x"),
-        (*READERS, "deploy", "gate", "mlflow", "predict", "prepare_stage", "record_stage", "sign_artifact"),
+        (*READERS, "custody", "deploy", "gate", "mlflow", "predict", "prepare_stage", "record_stage", "sign_artifact"),
     ),
     "read the hold-out's labels": (
         read_object("models/probe/1/stages/PROCESSING/1/data/holdout-labels/x"),
-        ("evaluate", "record_stage", "registry"),
+        ("custody", "evaluate", "record_stage", "registry"),
     ),
-    "read a captured payload": (read_object("models/probe/1/predictions/x.jsonl"), (*READERS, "collect", "record_stage")),
+    "read a captured payload": (read_object("models/probe/1/predictions/x.jsonl"), (*READERS, "collect", "custody", "record_stage")),
     "read a decision packet": (
         read_object("models/probe/1/evidence/packet-000001.json"),
-        (*READERS, "console_decision", "decide", "gate", "record_stage"),
+        (*READERS, "console_decision", "custody", "decide", "gate", "record_stage"),
     ),
     "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "sequence", "tell")),
     "read the root of trust": (read_object("root/timestamp.json"), (*READERS, "root")),
@@ -305,6 +331,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     ),
     "write a decision packet": (write_object("models/probe/1/evidence/packet-000002.json"), ("gate",)),
     "write an approver's signature": (write_object("models/probe/1/evidence/signatures/y.sig"), ("decide",)),
+    "write a list of what is disposed": (write_object("models/probe/1/evidence/disposals/y.json"), ("custody",)),
     "write an artifact's signature": (write_object("models/probe/1/evidence/model.sig"), ("sign_artifact",)),
     "write a tile": (write_object("ledger/tile/0/y"), ("sequence",)),
     "write the checkpoint": (write_object("ledger/checkpoint"), ("sequence",)),
@@ -316,7 +343,13 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
         ("evaluate", "prepare_stage"),
     ),
     "overwrite a frozen file": (overwrite_frozen, NOBODY),
-    "delete a frozen file": (delete_frozen, NOBODY),
+    "hide a frozen file": (delete_frozen, NOBODY),
+    "delete a version of a frozen file": (delete_version("models/probe/1/frozen/model/x"), ("custody",)),
+    "delete a version of an artifact manifest": (delete_version("models/probe/1/frozen/artifact-manifest.json"), NOBODY),
+    "delete a version of evidence": (delete_version("models/probe/1/evidence/packet-000001.json"), NOBODY),
+    "delete a version of a record": (delete_version("models/probe/1/stages/TRAINING/1/record.json"), NOBODY),
+    "delete a version of a data set": (delete_version("datasets/probe/x"), NOBODY),
+    "place a legal hold": (place_legal_hold, ("custody",)),
     "overwrite a tile": (overwrite_tile, NOBODY),
     "delete a tile": (delete_tile, NOBODY),
     "invoke the gate": (invoke("gate"), ("console_decision", "decide", "operate", "record_stage", "sweep")),
@@ -324,6 +357,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "invoke inference": (invoke("inference"), ("deploy", "predict")),
     "invoke delegate": (invoke("delegate"), ("predict",)),
     "invoke operate": (invoke("operate"), ("mlflow", "sweep")),
+    "invoke custody": (invoke("custody"), ("sweep",)),
     "invoke the signer of artifacts": (invoke("sign-artifact"), ("record_stage",)),
     "invoke who records stages": (invoke("record-stage"), ("register", "sweep")),
     "invoke who takes imports": (invoke("uploads"), ("mlflow",)),
@@ -402,6 +436,7 @@ def test_a_function_that_runs_registered_code_may_do_nothing(answers: Mapping[tu
         ("bundle", ["write a version", "read the hold-out's labels", "write an event", "sign a checkpoint"]),
         ("collect", ["write a version", "read a frozen file", "sign a delegation"]),
         ("console_decision", ["write a model or its pointer", "send a task token", "start the pipeline"]),
+        ("custody", ["write a model or its pointer", "write a frozen file", "hide a frozen file", "delete a version of a data set"]),
         ("decide", ["write a model or its pointer", "send a task token", "write a login"]),
         ("delegate", ["write a version", "write a model or its pointer", "read an environment"]),
         ("deploy", ["write a frozen file", "sign a delegation", "write a receipt"]),

@@ -57,6 +57,7 @@ REVIEWS = tuple(f"GET /v1/access/{name}" for name in ("grants", "who-can", "poli
 ACCESS = tuple(f"POST /v1/access/{name}" for name in ("grants", "withdrawals", "policies", "placements"))
 REPLAY = "POST /v1/policy-replay"
 HOLDS = (f"POST {VERSION}/hold", f"POST {VERSION}/release")
+LEGAL_HOLD, DISPOSAL = f"POST {VERSION}/legal-hold", f"POST {VERSION}/disposal"
 REDO, TRANSITION = f"POST {VERSION}/redo", f"POST {VERSION}/transition"
 CONFLICT, REFRESH, REPRODUCTION = "POST /v1/models/{model}/conflicts", "POST /v1/models/{model}/refresh", f"POST {VERSION}/reproduction"
 ROLLOUT, PROMOTION = "POST /v1/models/{model}/rollout", f"POST {VERSION}/promotion"
@@ -97,7 +98,7 @@ MAY: dict[str, tuple[str, ...]] = {
         REFRESH,
         REPRODUCTION,
     ),
-    "erin": (*READS, *ALIASES, REMARK, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT),
+    "erin": (*READS, *ALIASES, REMARK, f"POST {VERSION}/decision", KILL, REPLAY, *HOLDS, TRANSITION, CONFLICT, LEGAL_HOLD, DISPOSAL),
     "frank": (
         *READS,
         *ALIASES,
@@ -116,7 +117,7 @@ MAY: dict[str, tuple[str, ...]] = {
         PROMOTION,
     ),
     "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
-    "grace": (*READS, REMARK, *REVIEWS, "GET /v1/people", REPLAY, REPRODUCTION),
+    "grace": (*READS, REMARK, *REVIEWS, "GET /v1/people", REPLAY, REPRODUCTION, LEGAL_HOLD),
     "admin": (
         *READS,
         *CATALOGUE,
@@ -137,6 +138,8 @@ MAY: dict[str, tuple[str, ...]] = {
         *HOLDS,
         REDO,
         TRANSITION,
+        LEGAL_HOLD,
+        DISPOSAL,
     ),
 }
 for _profile, _more in {

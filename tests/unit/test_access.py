@@ -67,6 +67,8 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "versions.hold": ("validator", "approver", "deployer", "admin"),
     "versions.release": ("validator", "approver", "deployer", "admin"),
     "versions.redo": ("scientist", "validator", "admin"),
+    "versions.preserve": ("validator", "approver", "auditor", "admin"),
+    "versions.dispose": ("approver", "admin"),
     "versions.transition": ("scientist", "validator", "approver", "deployer", "admin"),
     "versions.reproduce": ("scientist", "validator", "deployer", "auditor"),
     "models.refresh": ("scientist", "deployer"),

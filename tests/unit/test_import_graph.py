@@ -65,6 +65,7 @@ EXPECTED = {
     "bundle": AWS | SIGNATURES | EVENTS | TUF,
     "collect": AWS | SIGNATURES | EVENTS | METRICS,
     "console_decision": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES | POLICIES,
+    "custody": AWS | SIGNATURES | EVENTS,
     "decide": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "delegate": AWS | SIGNATURES | EVENTS,
     "deploy": AWS | SIGNATURES | EVENTS | METRICS,
