@@ -31,6 +31,8 @@ UNKEYED: Final[Mapping[str, str]] = {
         "A prediction is recorded by its receipt, and a kept answer would hold its output for a day, which capture alone decides on; "
         "asking twice makes two predictions."
     ),
+    "imports.create": "As of an announcement of a candidate's files; `key` in the body makes the same files the same submission.",
+    "versions.import": "The submission is the key: asked for again, however much later, it is answered with the same version.",
     "uploads.create": "The answer holds URLs that write without further credentials, and is not kept; announcing twice does no harm.",
 }
 """Operations other than reads that refuse an Idempotency-Key, and why; all others take one."""
