@@ -62,7 +62,7 @@ class TestDescription:
 
     @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.method != "GET"], ids=lambda o: o.id)
     def test_a_header_that_an_operation_does_not_heed_is_refused_and_not_passed_over(self, api: ApiWorld, operation: Any) -> None:
-        values = {"model": api.model, "number": "1"}
+        values = {**dict.fromkeys(operation.path_parameters, "1"), "model": api.model}
         who, target = f"{operation.roles[0]}/grace", operation.path.format(**values)
         matched = api.call(operation.method, target, {"x": 1}, who=who, headers={"If-Match": "*"})
         keyed = api.call(operation.method, target, {"x": 1}, who=who, headers={"Idempotency-Key": "k"})
