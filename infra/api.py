@@ -10,6 +10,7 @@ costs a third. Access logs name who called what and how it ended, never a header
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aws_cdk import Duration, RemovalPolicy
@@ -132,6 +133,9 @@ ROUTES = (
 )
 
 TOKEN_TREE = "/oidc"  # noqa: S105 - a path
+TOKEN_ROUTES = tuple(route for route in ROUTES if route.function != "mlflow")
+"""MLflow's clients sign with AWS credentials: with its routes there twice the stack would hold more than 500 resources."""
+
 TOKEN_CACHE_SECONDS = 60
 """For how long the gateway takes a token for checked; the functions see to it that it has not ended meanwhile."""
 
@@ -169,17 +173,17 @@ class Api(Construct):
             name: integrations.HttpLambdaIntegration(name, functions.by_name[name], scope_permission_to_route=False)
             for name in sorted({route.function for route in ROUTES})
         }
-        self._add_tree("", authorizers.HttpIamAuthorizer())
+        self._add_tree("", ROUTES, authorizers.HttpIamAuthorizer())
         if config.with_tokens:
-            self._add_tree(TOKEN_TREE, _token_authorizer(functions))
+            self._add_tree(TOKEN_TREE, TOKEN_ROUTES, _token_authorizer(functions))
         self.access_log = self._add_stage(config, key)
         self.url = self.api.api_endpoint
         self.url_parameter = ssm.StringParameter(
             self, "Url", parameter_name=f"/{config.prefix}/api-url", string_value=self.url, description="Where the Attestry API answers"
         )
 
-    def _add_tree(self, start: str, authorizer: apigw.IHttpRouteAuthorizer) -> None:
-        for route in ROUTES:
+    def _add_tree(self, start: str, routes: Sequence[Route], authorizer: apigw.IHttpRouteAuthorizer) -> None:
+        for route in routes:
             self.api.add_routes(
                 path=f"{start}{route.path}",
                 methods=[apigw.HttpMethod(route.method)],

@@ -21,11 +21,13 @@ def create(request: Request) -> Answer:
     files = read_files(request.body("files"))
     by = person_of(world.meta, caller(request, world.settings))
     grant = grant_upload(world.meta, world.store, files, by=by, at=world.clock.now())
-    return _granted(grant)
+    return _granted(request, "uploads.create", grant)
 
 
-def _granted(grant: Grant) -> Answer:
+def _granted(request: Request, act: str, grant: Grant) -> Answer:
     uploads = [{"name": u.name, "key": u.key, "url": u.url, "headers": dict(u.headers)} for u in grant.uploads]
+    # Nothing that was changed tells of it in the ledger: the files come later, or never.
+    world.audit.allowed(request, act, grant.submission)
     return Answer({"submission": grant.submission, "prefix": grant.prefix, "uploads": uploads}, 201)
 
 
@@ -34,7 +36,8 @@ def announce_import(request: Request) -> Answer:
     body = request.body("files", "key")
     files, key = read_import_files(body), read_import_key(body.get("key"))
     by = person_of(world.meta, caller(request, world.settings))
-    return _granted(begin_import(world.meta, world.store, files, by=by, at=world.clock.now(), key=key))
+    grant = begin_import(world.meta, world.store, files, by=by, at=world.clock.now(), key=key)
+    return _granted(request, "imports.create", grant)
 
 
 def import_model(request: Request) -> Answer:

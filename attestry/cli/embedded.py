@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +62,31 @@ def register(app: typer.Typer) -> None:
         stopped = bool(_stack_module().down(data))
         told = "stopped" if stopped else f"nothing runs on {data}"
         cli.show({"stopped": stopped, "data": str(data)}, lambda _: told)
+
+    @verb(app)
+    def token(
+        cli: Cli,
+        login: Annotated[str, typer.Argument(metavar="LOGIN", help="One of the local people.")],
+        data: DataOption = DEFAULT_DATA,
+    ) -> None:
+        """Print a bearer token for one of the local people, of the embedded registry's stand-in for an identity provider.
+
+        export ATTESTRY_TOKEN=$(attestry token erin), and the command line signs in by it. The registry knows them as oidc:local:LOGIN.
+        """
+        running = _stack_module().connect(data)
+        from attestry.local.errors import LocalError
+        from attestry.local.issuer import issue
+
+        person = next((one for one in running.people if one.login == login), None)
+        if person is None:
+            raise LocalError(f"there is no {login}; the local people are {', '.join(one.login for one in running.people)}")
+        made = issue(running.data, person.login, person.roles)
+        cli.show({"token": made, "login": f"oidc:local:{login}", "api_url": running.api_url}, _print_token)
+
+
+def _print_token(told: dict[str, Any]) -> None:
+    # As it is, since a console would break a line of its length.
+    sys.stdout.write(f"{told['token']}\n")
 
 
 def _stack_module() -> Any:

@@ -25,7 +25,7 @@ import botocore.session
 
 from attestry.client.api import RegistryClient
 from attestry.client.root_steps import PIN
-from attestry.local import people, process, synthesis
+from attestry.local import issuer, people, process, synthesis
 from attestry.local.demo_root import make_demo_root
 from attestry.local.deploy import Deployed, Services, deploy
 from attestry.local.errors import DataDirectoryError, DeploymentError, NotRunningError
@@ -148,6 +148,7 @@ def up(data_dir: str | os.PathLike[str], port: int | None = None, progress: Prog
         server = _running(data, port, key, say, meanwhile=lambda: _synthesise_if_changed(data, say))
         services = _services(server.endpoint_url, key)
         record = _deploy_if_changed(services, data, say)
+        issuer.install(services, data)
         api_url = _api_url(server.endpoint_url, record)
         services.client("ssm").put_parameter(Name=API_URL_PARAMETER, Value=api_url, Type="String", Overwrite=True)
         everybody = people.ensure(services, data, key, PREFIX)

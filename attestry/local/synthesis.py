@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attestry.local.errors import SynthesisError
+from attestry.local.issuer import setting
 from attestry.local.settings import ACCOUNT, REGION
 
 EXAMPLE_MODELS = ("diabetes-progression", "tumour-diagnosis")
@@ -78,6 +79,8 @@ def context() -> dict[str, Any]:
     batch = f"arn:aws:batch:{REGION}:{ACCOUNT}"
     return {
         "attestry:bundling": "source",
+        # Its key is told to the function afterwards: the template is the same for every data directory.
+        "attestry:oidcIssuers": [setting()],
         "attestry:executors": ["lambda", "sagemaker", "batch", "emr-serverless"],
         "attestry:mlflowPolicy": os.environ.get(MLFLOW_VARIABLE) or "governed",
         "attestry:jobModels": sorted({*EXAMPLE_MODELS, *_listed(MODELS_VARIABLE)}),

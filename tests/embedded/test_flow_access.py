@@ -1,0 +1,63 @@
+"""Who may do what on the embedded AWS: both trees of the API, and forged tokens."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from attestry.client.api import RegistryClient
+from attestry.client.errors import ApiError
+from attestry.local.issuer import AUDIENCE, ISSUER, issue
+from tests.embedded.flows import Registry
+
+pytest_plugins = ("tests.embedded.flows",)
+pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
+
+
+def by_token(registry: Registry, token: str) -> RegistryClient:
+    return RegistryClient(registry.session("root"), registry.stack.api_url, token=token)
+
+
+def raw(registry: Registry, path: str, headers: dict[str, str]) -> int:
+    request = urllib.request.Request(registry.stack.api_url + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_token_opens_the_same_operations_as_a_signature(registry: Registry) -> None:
+    me = by_token(registry, issue(registry.stack.data, "olga", ["auditor"])).whoami()
+    assert (me["login"], me["roles"], me["method"], me["person"]) == ("oidc:local:olga", ["auditor"], "OIDC bearer token", None)
+    assert me["access"] == {"governed": False, "scopes": {"auditor": ["registry"]}}
+    with pytest.raises(ApiError) as caught:
+        by_token(registry, issue(registry.stack.data, "olga", ["auditor"])).add_person("mallory", ["mallory"])
+    assert (caught.value.status, caught.value.code) == (403, "forbidden")
+
+
+def test_forged_tokens_open_nothing(registry: Registry) -> None:
+    other = ECKey.generate_key("P-256", {"kid": "local-00000000"}, private=True)
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "admin", "groups": ["admin"], "exp": 9_999_999_999}
+    good = issue(registry.stack.data, "admin", ["admin"])
+    head, _, signature = good.split(".")
+    changed = jwt.encode({"alg": "ES256", "kid": other.kid}, claims, other).split(".")[1]
+    forged = {
+        "another key": jwt.encode({"alg": "ES256", "kid": other.kid}, claims, other),
+        "another payload": f"{head}.{changed}.{signature}",
+        "another audience": issue(registry.stack.data, "admin", ["admin"], aud="payroll"),
+        "expired": issue(registry.stack.data, "admin", ["admin"], seconds=-120),
+        "none": "eyJhbGciOiJub25lIn0." + changed + ".",
+    }
+    assert {name: raw(registry, "/oidc/v1/me", {"Authorization": f"Bearer {token}"}) for name, token in forged.items()} == dict.fromkeys(
+        forged, 403
+    )
+    assert raw(registry, "/oidc/v1/me", {}) == 401
+    assert raw(registry, "/oidc/v1/me", {"Authorization": f"Bearer {good}"}) == 200
+    # The tree of signatures takes no token, and the one of tokens no signature.
+    assert raw(registry, "/v1/me", {"Authorization": f"Bearer {good}"}) == 403
+    assert registry.call("admin", "GET", "/oidc/v1/me").status == 403
