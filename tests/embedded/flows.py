@@ -204,10 +204,10 @@ class Registry:
         name = f"attestry-{function.replace('_', '-')}"
         return self.assume(f"{name}-function", name)
 
-    def call(self, profile: str, method: str, path: str, body: Any = None) -> Answer:
+    def call(self, profile: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request to the API; a body of bytes goes as it is."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        request = AWSRequest(method, self.stack.api_url + path, data=data, headers={"Content-Type": "application/json"})
+        request = AWSRequest(method, self.stack.api_url + path, data=data, headers={"Content-Type": "application/json", **(headers or {})})
         credentials = self.session(profile).get_credentials()
         assert credentials is not None
         SigV4Auth(credentials.get_frozen_credentials(), "execute-api", REGION).add_auth(request)

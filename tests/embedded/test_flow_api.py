@@ -1,0 +1,158 @@
+"""The form of the API in force: answers as they are described, entity tags and idempotency keys through the gateway and the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+
+from attestry.api.openapi import document
+from attestry.api.operation import Operation
+from attestry.api.operations import OPERATIONS
+from tests.embedded.flows import Answer, Registry, example_rows
+from tests.unit.test_api_answers import READ, check
+
+pytest_plugins = ("tests.embedded.flows",)
+pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
+
+REQUESTS = int(os.environ.get("ATTESTRY_FUZZ_REQUESTS", "1000"))
+"""How many requests each operation is sent."""
+
+PROFILE = {
+    "scientist": "dana",
+    "approver": "erin",
+    "validator": "erin",
+    "deployer": "frank",
+    "consumer": "frank-consumer",
+    "auditor": "grace",
+    "admin": "admin",
+}
+
+
+def profile_of(operation: Operation) -> str:
+    """Somebody who may call the operation."""
+    roles = operation.roles
+    return "grace" if "auditor" in roles else PROFILE[next(role for role in roles if role != "validator")]
+
+
+def test_every_read_answers_as_it_is_described(registry: Registry, deployed: tuple[str, int]) -> None:
+    model, number = deployed
+    made = registry.client("frank-consumer").predict(model, example_rows()[:1])
+    manifest = {"name": "manifest.json", "size": 2, "sha256": "0" * 64}
+    submission = registry.call("dana", "POST", "/v1/uploads", {"files": [manifest]}).body["submission"]
+    values = {"model": model, "number": str(number), "id": made["prediction_id"], "submission": submission, "policy": "none"}
+    for operation in OPERATIONS:
+        if operation.method != "GET" or any(name not in values for name in operation.path_parameters):
+            continue
+        profile = "dana" if operation.id == "submissions.read" else profile_of(operation)
+        for query in READ.get(operation.id, ("",)):
+            answer = registry.call(profile, "GET", operation.path.format(**values) + query.format(**values).replace("@", "%40"))
+            if answer.status == 404 and operation.id in ("policies.read", "audit.read", "root.read"):
+                # Nobody has made one yet; that the answer is an error of the described form, the next test says.
+                continue
+            check(operation, answer)
+
+
+def test_an_error_is_problem_details_through_the_gateway(registry: Registry) -> None:
+    answer = registry.call("grace", "GET", "/v1/models/no-such-model")
+    assert (answer.status, answer.headers["content-type"], answer.body["code"]) == (404, "application/problem+json", "not_found")
+    assert answer.body["instance"] == f"urn:attestry:request:{answer.headers['x-request-id']}"
+
+
+def test_the_served_document_is_the_kept_one(registry: Registry) -> None:
+    assert registry.call("frank-consumer", "GET", "/v1/openapi.json").body == document()
+
+
+def test_pages_lead_through_a_list(registry: Registry, deployed: tuple[str, int]) -> None:
+    whole = registry.call("admin", "GET", "/v1/people").body["people"]
+    rows, cursor = [], ""
+    while cursor is not None:
+        page = registry.call("admin", "GET", f"/v1/people?limit=4{cursor and '&cursor='}{cursor}").body
+        rows, cursor = rows + page["people"], page["next"]
+        assert len(page["people"]) <= 4
+    assert rows == whole
+    assert len(whole) > 4
+    assert registry.call("admin", "GET", "/v1/people?limit=1&limit=2").body["rule"] == "once"
+
+
+def test_an_act_is_conditional_on_what_was_read_and_done_once(registry: Registry, deployed: tuple[str, int]) -> None:
+    model, number = deployed
+    path = f"/v1/models/{model}/versions/{number}"
+    shown = registry.call("frank", "GET", path)
+    assert registry.call("frank", "GET", path, headers={"If-None-Match": shown.headers["etag"]}).status == 304
+
+    def hold(act: str, **headers: str) -> Answer:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return registry.call("frank", "POST", f"{path}/{act}", {"reason": "a doubt"}, names)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: hold("hold", Idempotency_Key=f"k-{model}", If_Match=shown.headers["etag"]), range(4)))
+    assert {a.status for a in answers} <= {200, 409}
+    done = [a for a in answers if a.status == 200]
+    assert len({a.raw for a in done}) == 1
+    assert registry.kinds(model, number).count("version.held") == 1
+    assert hold("release", If_Match=shown.headers["etag"]).code == "precondition_failed"
+    assert hold("release").status == 200
+    again = hold("hold", Idempotency_Key=f"k-{model}", If_Match=shown.headers["etag"])
+    assert (again.status, again.raw, again.headers["idempotency-replayed"]) == (200, done[0].raw, "true")
+    assert not registry.head(model, number).held
+
+
+@pytest.fixture(scope="session")
+def fuzzed(registry: Registry) -> tuple[str, int]:
+    """A version that requests may do anything to."""
+    return registry.made(registry.small_project(model="fuzzed"))
+
+
+class Gateway:
+    """The embedded API as a WSGI application: it signs what comes, and sends it on."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        target = str(environ.get("REQUEST_URI") or quote(environ["PATH_INFO"]))
+        heeded = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IDEMPOTENCY_KEY")
+        headers = {name[5:].replace("_", "-"): environ[name] for name in heeded if str(environ.get(name, "")).isascii() and name in environ}
+        headers = {name: value for name, value in headers.items() if value.isprintable()}
+        sent = self._registry.call(environ["HTTP_X_WHO"], environ["REQUEST_METHOD"], target, environ["wsgi.input"].read(), headers)
+        start_response(
+            f"{sent.status} {HTTPStatus(sent.status).phrase}", [("content-type", sent.headers.get("content-type", "text/plain"))]
+        )
+        return [sent.raw]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.id)
+def test_no_request_fails_the_registry(
+    registry: Registry, deployed: tuple[str, int], fuzzed: tuple[str, int], operation: Operation
+) -> None:
+    model, number = deployed if operation.method == "GET" else fuzzed
+    known = {"model": model, "number": str(number)}
+    schema = schemathesis.openapi.from_dict(document())
+    schema.app = Gateway(registry)
+    bare = not (operation.body or operation.query or operation.path_parameters)
+    for kind in (GenerationMode.POSITIVE,) if bare else (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+        @settings(max_examples=REQUESTS // (1 if bare else 2), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=schema[operation.path][operation.method].as_strategy(generation_mode=kind), there=st.booleans())
+        def ask(case: Case, there: bool) -> None:
+            if there:
+                case.path_parameters.update({name: value for name, value in known.items() if name in operation.path_parameters})
+            case.headers["x-who"] = profile_of(operation)
+            answer = case.call()
+            # 503 is an answer of a registry that is busy, with Retry-After.
+            if answer.status_code != 503:
+                case.validate_response(answer, checks=[not_a_server_error])
+
+        ask()
