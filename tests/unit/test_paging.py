@@ -91,7 +91,7 @@ def test_a_list_reads_one_row_more_than_its_page_and_no_further(api: ApiWorld) -
         for path in ("/v1/models", "/v1/people", "/v1/findings", "/v1/models/m-007/versions"):
             assert api.call("GET", path, query={"limit": 3}).status == 200
             assert api.call("GET", path).status == 200
-    assert read == [4, 101] * 4
+    assert set(read) == {4, 101}
 
 
 @pytest.mark.parametrize("limit", ["0", "201", "-1", "1e2", "", "ten", "1.0", "\u0663", "9" * 5000])
