@@ -13,7 +13,7 @@ def _roles(*names: str) -> tuple[str, ...]:
     return tuple(f"Functions/{name}Role" for name in names)
 
 
-_API = _functions("Authenticate", "Bundle", "Custody", "Decide", "Describe", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
+_API = _functions("Authenticate", "Bundle", "Custody", "Decide", "Describe", "Mlflow", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
 _BOTH = _functions("Custody", "Predict")
@@ -153,7 +153,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Custody", "Deploy", "Gate", "Predict", "PrepareStage", "Reconcile", "RecordStage", "SignArtifact"),
+        _roles("Bundle", "Custody", "Deploy", "Gate", "Mlflow", "Predict", "PrepareStage", "Reconcile", "RecordStage", "SignArtifact"),
         "Models and versions are made after the deployment; only frozen files of theirs.",
         "Resource::<StoresStore*.Arn>/models/[*]/frozen/[*]",
     ),
