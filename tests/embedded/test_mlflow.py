@@ -14,7 +14,7 @@ import pytest
 from attestry.local.stack import LocalStack
 from tests.mlflow_environment import mlflow_python, run
 
-pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
+pytestmark = [pytest.mark.embedded, pytest.mark.long, pytest.mark.xdist_group("embedded")]
 
 FUNCTION = "attestry-mlflow"
 
