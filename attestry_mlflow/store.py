@@ -52,7 +52,7 @@ class RegistryStore(RestStore):
     ) -> ModelVersion:
         """Copy a model's files in, and make a version of them."""
         if not source.startswith(UPLOADED):
-            source = self._copy_in(name, source, local_model_path)
+            source = self._copy_in(source, local_model_path)
         return super().create_model_version(name, source, run_id, tags, run_link, description, model_id=model_id)
 
     def get_model_version_download_uri(self, name: str, version: str | int) -> str:
@@ -63,14 +63,14 @@ class RegistryStore(RestStore):
             raise MlflowException(f"the registry told a place of files that this plugin does not know: {uri}", INTERNAL_ERROR)
         return join_files(self._address, path)
 
-    def _copy_in(self, name: str, source: str, local: str | None) -> str:
+    def _copy_in(self, source: str, local: str | None) -> str:
         """Return the source that names the uploaded files."""
         if local is not None:
-            return self._upload(name, source, Path(local))
+            return self._upload(source, Path(local))
         with tempfile.TemporaryDirectory() as folder:
             here = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._tracking_uri)
-            return self._upload(name, source, Path(here))
+            return self._upload(source, Path(here))
 
-    def _upload(self, name: str, source: str, folder: Path) -> str:
+    def _upload(self, source: str, folder: Path) -> str:
         told = source[:_MAX_TOLD]
-        return f"{UPLOADED}{upload_folder(self._address, folder, name, told)}?from={quote(told, safe=':/@')}"
+        return f"{UPLOADED}{upload_folder(self._address, folder, told)}?from={quote(told, safe=':/@')}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -15,15 +13,12 @@ from attestry.domain.errors import AttestryError
 from attestry_mlflow.address import registry_of
 
 
-def upload_folder(address: str, folder: Path, name: str, told: str) -> str:
-    """Return the submission that holds a folder's files.
-
-    The same files for the same model from the same place are the same submission, so that what was cut off goes on.
+def upload_folder(address: str, folder: Path, told: str) -> str:
+    """Return a new submission that holds a folder's files: for MLflow each call makes a version, the same files included.
 
     Args:
         address: the registry.
         folder: the model's folder, or one file.
-        name: the model's name.
         told: where the files come from.
 
     Raises:
@@ -32,8 +27,7 @@ def upload_folder(address: str, folder: Path, name: str, told: str) -> str:
     client = registry_of(address)
     try:
         files = find_files(folder)
-        key = sha256(json.dumps(["mlflow", name, told]).encode()).hexdigest()
-        grant = client.announce_import([{"name": f.name, "size": f.size, "sha256": f.sha256} for f in files], key)
+        grant = client.announce_import([{"name": f.name, "size": f.size, "sha256": f.sha256} for f in files])
         places = {str(upload["name"]): upload for upload in grant["uploads"]}
         for file in files:
             upload_file(client, file, places[file.name])
