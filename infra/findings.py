@@ -13,7 +13,9 @@ def _roles(*names: str) -> tuple[str, ...]:
     return tuple(f"Functions/{name}Role" for name in names)
 
 
-_API = _functions("Authenticate", "Bundle", "Custody", "Decide", "Describe", "Mlflow", "Operate", "People", "Predict", "Registry", "Root", "Uploads")
+_API = _functions(
+    "Authenticate", "Bundle", "Custody", "Decide", "Describe", "Mlflow", "Operate", "People", "Predict", "Registry", "Root", "Uploads"
+)
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
 _BOTH = _functions("Custody", "Predict")
