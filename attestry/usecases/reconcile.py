@@ -22,9 +22,11 @@ from attestry.domain.errors import AttestryError
 from attestry.domain.events import timestamp
 from attestry.evidence.note import Verifier
 from attestry.ports import Clock, Key, MetaStore, ObjectStore, Put, Update, When
+from attestry.usecases.catalogue_rows import COLLECTION as CATALOGUE
 from attestry.usecases.findings import Observed, Scope, settle
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.reconcile_access import AccessExaminer
+from attestry.usecases.reconcile_catalogue import CatalogueExaminer
 from attestry.usecases.reconcile_ledger import LedgerExaminer
 from attestry.usecases.reconcile_model import ModelExaminer
 from attestry.usecases.reconcile_people import PeopleExaminer
@@ -107,6 +109,7 @@ class Reconciler:
         ledger = LedgerBytes(meta, store)
         self._ledger = LedgerExaminer(meta, store, ledger, verifiers)
         self._models = ModelExaminer(meta, ledger)
+        self._catalogue = CatalogueExaminer(meta, ledger)
         self._versions = VersionExaminer(meta, store, ledger)
         self._keys = KeyExaminer(meta, store, ledger)
         self._people = PeopleExaminer(meta, ledger)
@@ -158,12 +161,13 @@ class Reconciler:
         yield _Unit(Scope(_POLICIES_UNIT), self._policies.examine)
         yield _Unit(Scope(_DAYS_UNIT), self._count_days)
         yield _Unit(Scope(_ROOT_UNIT), self._root.examine)
-        for row in self._meta.list_collection(MODELS):
-            model = str(row["model"])
+        listed = {c: {str(row["model"]) for row in self._meta.list_collection(c)} for c in (MODELS, CATALOGUE)}
+        for model in sorted(listed[MODELS] | listed[CATALOGUE]):
             name = f"3/{model}#"  # sorts before whatever a longer name goes on with
             if f"{name}~" <= after:
                 continue
-            yield _Unit(Scope(f"{name}000000000", model), lambda model=model: self._models.examine(model))  # type: ignore[misc]
+            numbered = model in listed[MODELS]
+            yield _Unit(Scope(f"{name}000000000", model), lambda model=model, numbered=numbered: self._model(model, numbered=numbered))  # type: ignore[misc]
             yield from self._of_model(model, name)
         yield _Unit(Scope(_PEOPLE_UNIT), self._people.examine)
         yield _Unit(Scope(_ACCESS_UNIT), self._access.examine)
@@ -177,6 +181,10 @@ class Reconciler:
             for kid in sorted(self._keys.keys_of(model, number)):
                 scope = Scope(f"{name}{number:09d}/{kid}", model, number)
                 yield _Unit(scope, lambda kid=kid: self._keys.examine(kid))  # type: ignore[misc]
+
+    def _model(self, model: str, *, numbered: bool) -> list[Observed]:
+        """Examine a model; one that was only created has nothing but its row in the catalogue."""
+        return [*(self._models.examine(model) if numbered else []), *self._catalogue.examine(model)]
 
     def _count_days(self) -> list[Observed]:
         """Count the predictions of the last whole days, and keep the counts."""

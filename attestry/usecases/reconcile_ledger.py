@@ -6,9 +6,9 @@ A part is one entry bundle: 256 leaves. Looking at it costs a bundle, a tile, on
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from attestry.access.events import ABOUT, row_of
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
@@ -21,6 +21,7 @@ from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
 from attestry.usecases.policies import COLLECTION, PUBLISHED, policy_key, subject_of
+from attestry.usecases.reconcile_catalogue import catalogue_row_of
 from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
 from attestry.usecases.root import ROOT_KEY
 from attestry.usecases.sign import delegation_key
@@ -129,21 +130,7 @@ class LedgerExaminer:
         """Yield what has gone from the table so thoroughly that nothing there leads to it any more."""
         keys: dict[Key, str] = {}
         for leaf in leaves:
-            data = leaf.event["data"]
-            if leaf.event["kind"] in ("candidate.registered", "version.imported"):
-                model, _, number = str(leaf.event["subject"]).partition("@")
-                keys[model_key(model)] = "model.gone"
-                keys[version_key(model, int(number))] = "version.gone"
-            elif leaf.event["kind"] == "key.delegated":
-                keys[delegation_key(str(data["kid"]))] = "delegation.deleted"
-            elif leaf.event["kind"] == "person.changed":
-                keys[person_key(str(leaf.event["subject"]).removeprefix("person/"))] = "person.gone"
-            elif leaf.event["kind"] == "root.published":
-                keys[ROOT_KEY] = "root.gone"
-            elif leaf.event["kind"] == PUBLISHED:
-                keys[policy_key(str(leaf.event["subject"]).removeprefix(subject_of("")))] = "policy.gone"
-            elif leaf.event["kind"] in ABOUT:
-                keys[row_of(leaf.event)] = f"{ABOUT[str(leaf.event['kind'])]}.gone"
+            keys |= _rows_of(leaf.event)
         rows = self._rows(list(keys))
         gone_models = {k.partition.removeprefix("MODEL#") for k, what in keys.items() if what == "model.gone" and k not in rows}
         for key, what in keys.items():
@@ -161,3 +148,23 @@ class LedgerExaminer:
         for start in range(0, len(keys), 100):
             found |= self._meta.get_many(list(keys[start : start + 100]))
         return found
+
+
+def _rows_of(event: Mapping[str, Any]) -> dict[Key, str]:
+    """Return the rows that an event tells of, and what it is called where one of them is gone."""
+    kind, subject = str(event["kind"]), str(event["subject"])
+    if kind in ("candidate.registered", "version.imported"):
+        model, _, number = subject.partition("@")
+        return {model_key(model): "model.gone", version_key(model, int(number)): "version.gone"}
+    if kind == "key.delegated":
+        return {delegation_key(str(event["data"]["kid"])): "delegation.deleted"}
+    if kind == "person.changed":
+        return {person_key(subject.removeprefix("person/")): "person.gone"}
+    if kind == "root.published":
+        return {ROOT_KEY: "root.gone"}
+    if kind == PUBLISHED:
+        return {policy_key(subject.removeprefix(subject_of(""))): "policy.gone"}
+    if kind in ABOUT:
+        return {row_of(event): f"{ABOUT[kind]}.gone"}
+    described = catalogue_row_of(event)
+    return {} if described is None else {described: "catalogue.gone"}

@@ -32,6 +32,7 @@ from attestry.usecases.disposed import read_disposals
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.pointer import KILLED, RETIRED
+from attestry.usecases.reconcile_catalogue import examine_version
 from attestry.usecases.reconcile_inputs import examine_inputs
 from attestry.usecases.reconcile_objects import compare_objects
 from attestry.usecases.reconcile_people import examine_deciders
@@ -104,6 +105,8 @@ class VersionExaminer:
             observed += list(examine_deciders(self._meta, rows.partition, rows.approvals))
             if any(t["kind"] == "stage.succeeded" and t["to"]["stage"] == "PROCESSING" for t in rows.holding):
                 observed += list(examine_inputs(self._meta, self._store, version, gone=rows.gone))
+        if not observed:
+            observed += list(examine_version(self._meta, self._store, version))
         return observed
 
     def _read(self, model: str, number: int) -> _Rows:

@@ -15,14 +15,18 @@ from attestry.access.scopes import Placement
 from attestry.access.standing import Grant
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
+from attestry.domain.catalogue import ModelSubject
 from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.domain.policies import Policy
 from attestry.evidence.leaf import event_id
 from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import Delete, Key, Put, Update, When
 from attestry.usecases.access_policies import publish_access_policy
+from attestry.usecases.annotate import annotate
 from attestry.usecases.artifact_copy import artifact_key
 from attestry.usecases.capture import set_capture_rate
+from attestry.usecases.catalogue import change_labels, create_model, describe_model, rename_model, set_alias, set_tag
+from attestry.usecases.catalogue_rows import aliases_key, annotation_key, catalogue_key, labels_key, name_key
 from attestry.usecases.findings import Observed, Scope, findings_of, list_findings, settle
 from attestry.usecases.grants import give_grant, withdraw_grant
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
@@ -63,11 +67,35 @@ def make_world() -> EvidenceWorld:
         }
         publish_policy(world.meta, Policy.from_mapping(document), by=ADMIN, reason="the board wants it", at=world.clock.now())
     world.deploy()
+    describe(world)
     decide_access(world)
     for _ in range(3):
         world.predict()
     world.seal()
     return world
+
+
+def describe(world: EvidenceWorld) -> None:
+    """Let people say something of everything in the catalogue, some of it twice."""
+    told: Any = {"by": ERIN, "at": world.clock.now()}
+    describe_model(world.meta, MODEL, **told)
+    for tier in ("high", "low"):
+        set_tag(world.meta, ModelSubject(MODEL), "tier", tier, **told)
+        change_labels(world.meta, MODEL, 1, description=f"a {tier} one", **told)
+    for alias in ("champion", "challenger"):
+        set_alias(world.meta, MODEL, alias, 1, **told)
+    annotate(world.meta, MODEL, 1, "why so fast?", transition=1, **told)
+    create_model(world.meta, "drafts", mode="open", **told)
+    rename_model(world.meta, "drafts", "Draft models", **told)
+
+
+def entry(world: EvidenceWorld, start: str) -> Key:
+    return next(key for key in world.meta.rows if key.partition.startswith(start))
+
+
+def set_tags_back(world: EvidenceWorld) -> None:
+    """Give the model's row the state that its event before the last told of."""
+    edit(world, catalogue_key(MODEL), tags={"tier": "high"}, rev=2, kind="tag.set")
 
 
 def decide_access(world: EvidenceWorld) -> None:
@@ -214,6 +242,25 @@ def plant_policy(world: EvidenceWorld) -> None:
 EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("standing", lambda w: edit(w, HEAD, standing="APPROVED"), ["head.standing", "pointer.moved"]),
     ("status", lambda w: edit(w, HEAD, status="RUNNING"), ["head.status"]),
+    ("traits", lambda w: edit_data(w, HEAD, "traits", owner="mallory"), ["head.traits"]),
+    ("tag by hand", lambda w: edit(w, catalogue_key(MODEL), tags={"tier": "none"}), ["catalogue.changed"]),
+    ("tag set back", set_tags_back, ["catalogue.set_back"]),
+    ("mode", lambda w: edit(w, catalogue_key(MODEL), mode="open"), ["catalogue.changed"]),
+    (
+        "alias moved",
+        lambda w: edit_data(w, aliases_key(MODEL), "aliases", champion={"number": 7, "rev": 1, "at": "", "by": ""}),
+        ["catalogue.changed"],
+    ),
+    ("aliases deleted", lambda w: drop(w, aliases_key(MODEL)), ["catalogue.gone"]),
+    ("description of a version", lambda w: edit(w, labels_key(MODEL, 1), description="the best"), ["catalogue.changed"]),
+    ("version hidden", lambda w: edit(w, labels_key(MODEL, 1), deleted=True), ["catalogue.changed"]),
+    ("revision of labels", lambda w: edit(w, labels_key(MODEL, 1), rev=9), ["catalogue.without_event"]),
+    ("remark", lambda w: edit(w, annotation_key(MODEL, 1, 1), text="all is well"), ["catalogue.changed"]),
+    ("remark deleted", lambda w: drop(w, annotation_key(MODEL, 1, 1)), ["catalogue.gone"]),
+    ("name that leads elsewhere", lambda w: edit(w, name_key("Draft models"), model=MODEL), ["catalogue.name"]),
+    ("row of the catalogue deleted", lambda w: drop(w, catalogue_key(MODEL)), ["catalogue.gone"]),
+    ("entry of the index deleted", lambda w: drop(w, entry(w, "INDEX#V#standing#DEPLOYED")), ["search.deleted"]),
+    ("entry of the index changed", lambda w: edit(w, entry(w, "INDEX#M#tag#"), model="other"), ["search.changed"]),
     ("metrics", lambda w: edit_data(w, HEAD, "metrics", accuracy="0.999"), ["head.metrics"]),
     ("gates", lambda w: edit(w, HEAD, gates=[]), ["head.gates"]),
     ("submitter", lambda w: edit(w, HEAD, submitter_person="mallory"), ["head.submitter_person"]),
@@ -569,7 +616,7 @@ def test_units_of_models_whose_names_begin_alike_are_all_looked_at(world: Eviden
         if done.finished:
             break
     # The last unit ends the round.
-    assert [n for n in names if n.endswith("#000000000")] == [f"3/{n}#000000000" for n in ("a", MODEL, f"{MODEL}-b", f"{MODEL}0")]
+    assert [n for n in names if n.endswith("#000000000")] == [f"3/{n}#000000000" for n in ("a", "drafts", MODEL, f"{MODEL}-b", f"{MODEL}0")]
     assert units == reconcile(world).units
 
 
