@@ -14,7 +14,19 @@ def _roles(*names: str) -> tuple[str, ...]:
 
 
 _API = _functions(
-    "Authenticate", "Bundle", "Custody", "Decide", "Describe", "Mlflow", "Operate", "People", "Predict", "Registry", "Root", "Uploads"
+    "Authenticate",
+    "Bundle",
+    "Catalogue",
+    "Custody",
+    "Decide",
+    "Describe",
+    "Mlflow",
+    "Operate",
+    "People",
+    "Predict",
+    "Registry",
+    "Root",
+    "Uploads",
 )
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
@@ -382,7 +394,7 @@ ACKNOWLEDGED = (
         ("IAM5",),
         _PEOPLE,
         "The route's variables: models, versions, submissions and predictions are made later.",
-        "Resource::*/$default/[GP][EO]*",
+        "Resource::*/$default/[DGP][AEOU]*",
     ),
     Acknowledgement(
         ("IAM5",),

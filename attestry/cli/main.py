@@ -21,6 +21,7 @@ def make_app() -> typer.Typer:
         act,
         api_verbs,
         candidates,
+        catalogue,
         custody_verbs,
         embedded,
         evidence,
@@ -49,7 +50,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, custody_verbs, policy, rollout, root, api_verbs, access):
+    for module in (*verbs, catalogue, custody_verbs, policy, rollout, root, api_verbs, access):
         module.register(app)
     return app
 

@@ -25,6 +25,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attestry.client.access import AccessRoutes
+from attestry.client.catalogue_routes import CatalogueRoutes
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
 from attestry.client.import_routes import ImportRoutes
@@ -55,7 +56,7 @@ Waiting = Callable[[str, float], None]
 """Told why a request waits, and for how many seconds, before it is sent again."""
 
 
-class RegistryClient(AccessRoutes, ImportRoutes):
+class RegistryClient(AccessRoutes, CatalogueRoutes, ImportRoutes):
     """The routes of the API, a method each.
 
     Args:

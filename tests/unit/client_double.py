@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         where = urlsplit(self.path)
         path = unquote(where.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.command == "PUT":
+        if self.command == "PUT" and path.startswith("/store/"):
             self._tell(self._put(path, raw))
             return
         query = {k: v[0] for k, v in parse_qs(where.query).items()}
