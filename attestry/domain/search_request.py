@@ -69,7 +69,10 @@ def _condition(field: str, given: Any) -> Condition:
         ends = [given.get("from"), given.get("to")]
         if any(end is not None and (isinstance(end, bool) or not isinstance(end, (int, float))) for end in ends):
             raise InvalidInputError.of(field, "type", "`from` and `to` are numbers")
-        low, high = (None if end is None else float(end) for end in ends)
+        try:
+            low, high = (None if end is None else float(end) for end in ends)
+        except OverflowError as error:
+            raise InvalidInputError.of(field, "range", "an end of the range is larger than any metric") from error
         return MetricIn(_text(field, given, "metric"), low, high)
     if kind == "text":
         return Text(_text(field, given, "text"))

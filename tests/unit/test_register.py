@@ -63,6 +63,19 @@ def test_the_same_event_ten_times_is_one_candidate_and_one_execution():
     assert len(flow.meta.query(OUTBOX)) == 1
 
 
+def test_an_experiment_that_was_made_before_is_told_beside_the_manifest():
+    flow = Flow()
+    source = example_source()
+    first = flow.register(flow.upload(example_manifest(source), source))
+    other = flow.upload(example_manifest(source, edit=lambda draft: draft["deployment"].update(capture_rate=0.25)), source)
+    second = flow.register(other)
+    assert (first.alike, [v.number for v in second.alike]) == ((), [1])
+    (told,) = status_of(flow, other)["alike"]
+    assert (told["model"], told["number"], told["same_code"]) == ("tumour-diagnosis", 1, True)
+    third = flow.upload(example_manifest(source, edit=lambda draft: draft["training"]["hyperparameters"].update(max_iter=4321)), source)
+    assert flow.register(third).alike == ()
+
+
 def test_the_same_manifest_uploaded_again_elsewhere_is_the_same_candidate():
     flow = Flow()
     first = flow.register_example()
