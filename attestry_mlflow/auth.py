@@ -7,6 +7,7 @@ reads it, a parameter that stands in it twice is signed twice, and a redirect ta
 from __future__ import annotations
 
 import os
+from functools import cache
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import botocore.session
@@ -59,7 +60,13 @@ class RegistryAuthProvider(RequestAuthProvider):
 
     def get_auth(self) -> RegistryAuth:
         """Return what signs."""
-        return RegistryAuth()
+        return _auth()
+
+
+@cache
+def _auth() -> RegistryAuth:
+    """Return what signs, one for the process: MLflow asks for it with every request, and to assume a role anew each time takes long."""
+    return RegistryAuth()
 
 
 def _plain(url: str) -> str:
