@@ -554,7 +554,7 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
 def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> None:
     kinds = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
     policies = [properties["PolicyDocument"] for kind in kinds for properties in template.of_type(kind).values()]
-    assert len(policies) == 14
+    assert len(policies) == 15
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])
 
