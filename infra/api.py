@@ -133,8 +133,11 @@ ROUTES = (
 )
 
 TOKEN_TREE = "/oidc"  # noqa: S105 - a path
-TOKEN_ROUTES = tuple(route for route in ROUTES if route.function != "mlflow")
-"""MLflow's clients sign with AWS credentials: with its routes there twice the stack would hold more than 500 resources."""
+SIGNED_ALONE = ("mlflow", "root")
+"""Functions whose callers sign with AWS credentials alone, MLflow's clients and the root's key ceremony: with every route there twice the
+stack would hold more than 500 resources."""
+
+TOKEN_ROUTES = tuple(route for route in ROUTES if route.function not in SIGNED_ALONE)
 
 TOKEN_CACHE_SECONDS = 60
 """For how long the gateway takes a token for checked; the functions see to it that it has not ended meanwhile."""

@@ -1,6 +1,7 @@
 """People who sign in with the company's identity provider, or with a password of their own: a Cognito user pool, where it is asked for.
 
-Nobody signs themselves up. A group stands for each role of the registry; grants narrow it. SAML goes through the pool: the deployment names
+Nobody signs themselves up. A group `<prefix>-<role>` stands for a role of the registry; whoever runs the pool makes those that are
+wanted, since the stack has no room for them, and grants narrow them. SAML goes through the pool: the deployment names
 the provider's metadata, and people sign in there.
 """
 
@@ -22,7 +23,7 @@ CALLBACK = "http://localhost:8765/"
 
 
 class UserPool(Construct):
-    """The pool, its groups, and the client that the command line signs in by.
+    """The pool and the client that the command line signs in by.
 
     Attributes:
         pool: the pool.
@@ -56,8 +57,6 @@ class UserPool(Construct):
             deletion_protection=config.deletion_protection,
             removal_policy=RemovalPolicy.RETAIN if config.deletion_protection else RemovalPolicy.DESTROY,
         )
-        for role in ROLES:
-            cognito.CfnUserPoolGroup(self, role.capitalize(), user_pool_id=self.pool.user_pool_id, group_name=self._group(role))
         providers = [cognito.UserPoolClientIdentityProvider.COGNITO]
         saml = self._add_saml(config.saml_metadata_url) if config.saml_metadata_url else None
         if saml is not None:
