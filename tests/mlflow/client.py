@@ -145,4 +145,4 @@ if __name__ == "__main__":
     acts = {act.__name__: act for act in (register, use, steal, move, retire, free)}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        print(json.dumps({name: acts[name](sys.argv[1]) for name in sys.argv[2:]}))
+        print(json.dumps({name: acts[name](sys.argv[1]) for name in sys.argv[2:]}, default=list))
