@@ -299,6 +299,12 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
+        _roles("RecordStage"),
+        "Only files of imports, which are uploaded after the deployment, below the prefix of whoever brings them.",
+        "Resource::<StoresStore*.Arn>/candidates/[*]/import/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
         _roles("Register", "Uploads"),
         "Only outcomes beside manifests, which are made after the deployment.",
         "Resource::<StoresStore*.Arn>/candidates/[*].status.json",
