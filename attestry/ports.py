@@ -559,6 +559,40 @@ class EventBus(Protocol):
         """
 
 
+class Deliveries(Protocol):
+    """The queue of what is to be delivered to webhooks."""
+
+    def send(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Queue messages; returns once all of them are taken.
+
+        Raises:
+            UnavailableError: not all were taken; those that were may be queued again.
+        """
+
+
+class MacKey(Protocol):
+    """A key for message authentication codes that nobody holds."""
+
+    def mac(self, message: bytes) -> bytes:
+        """Return HMAC-SHA256 (RFC 2104) over a message of at most 4,096 bytes: 32 bytes, the same each time.
+
+        Raises:
+            UnavailableError: the key did not answer.
+        """
+
+
+class Sender(Protocol):
+    """Sends requests to addresses that users of the registry gave."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Send a POST once, follow nothing, and return the answer's status.
+
+        Raises:
+            InvalidInputError: the URL, or the address that its name has, is one that requests may not go to; nothing was sent.
+            UnavailableError: no connection, or no answer in time.
+        """
+
+
 class Clock(Protocol):
     """The time."""
 

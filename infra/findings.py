@@ -27,6 +27,7 @@ _API = _functions(
     "Registry",
     "Root",
     "Uploads",
+    "Webhooks",
 )
 _STAGES = _functions("BuildEnvironment", "Evaluate", "Gate", "PrepareStage", "RecordStage")
 _EVENTS = _functions("Collect", "ConsoleDecision", "Deploy", "Reconcile", "Register", "Sequence", "Sweep", "Tell")
@@ -35,7 +36,10 @@ _BOTH = _functions("Custody", "Predict")
 
 _UNTRUSTED = _functions("Inference", "Sandbox")
 _SIGNERS = _functions("Delegate", "SignArtifact", "Witness/Witness")
-_ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_SIGNERS)
+_MESSAGES = _functions("Deliver")
+"""Takes messages of a queue that has a dead-letter queue of its own."""
+
+_ALL_FUNCTIONS = (*_API, *_STAGES, *_EVENTS, *_UNTRUSTED, *_SIGNERS, *_MESSAGES)
 _ALL_ROLES = tuple(f"{function}Role" for function in _ALL_FUNCTIONS)
 _PEOPLE = tuple(f"Identity/{role}" for role in ("Scientist", "Validator", "Approver", "Deployer", "Consumer", "Auditor", "Admin"))
 _MACHINES = ("Pipeline/Pipeline", "Pipeline/Decision")
@@ -80,6 +84,22 @@ ACKNOWLEDGED = (
         ("LambdaDLQ",),
         tuple(function for function in _API if function not in _BOTH),
         "Invoked synchronously by API Gateway, which hands the failure to the caller; a dead-letter queue would never be used.",
+    ),
+    Acknowledgement(
+        ("LambdaInsideVPC",),
+        _MESSAGES,
+        "Sends requests to receivers on the internet, which a VPC would need a NAT for; the registry has no network resource that they "
+        "could be turned against, and addresses that the internet does not route to are refused before a connection.",
+    ),
+    Acknowledgement(
+        ("LambdaDLQ", "LambdaEventSourceMappingDestination"),
+        (*_MESSAGES, "Functions/Deliver/Deliveries"),
+        "Invoked with messages of a queue: what fails eight times is in that queue's dead-letter queue, which has an alarm.",
+    ),
+    Acknowledgement(
+        ("LambdaConcurrency",),
+        _MESSAGES,
+        "The mapping of the queue lets ten run at once; a reserve would throttle it, and throttled messages use up their tries.",
     ),
     Acknowledgement(
         ("LambdaDLQ",),
@@ -131,7 +151,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("SQSRedrivePolicy",),
-        tuple(f"{function}Failed" for function in (*_EVENTS, *_BOTH)),
+        (*(f"{function}Failed" for function in (*_EVENTS, *_BOTH)), "Outlets/Undelivered"),
         "This is itself the dead-letter queue; a person looks at it when its alarm goes off.",
     ),
     Acknowledgement(
@@ -251,7 +271,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Bundle", "Reconcile", "Registry", "Sequence", "Tell"),
+        _roles("Bundle", "Deliver", "Reconcile", "Registry", "Sequence", "Tell"),
         "The ledger's tiles are named by their place, which is not known before; the sequencer alone writes them.",
         "Resource::<StoresStore*.Arn>/ledger/[*]",
     ),

@@ -10,7 +10,7 @@ from constructs import Construct
 
 from infra.function_maker import FunctionMaker
 from infra.grants import Grants
-from infra.keys import READERS, SIGNING_KEYS, Keys
+from infra.keys import DERIVERS, READERS, SIGNING_KEYS, Keys
 from infra.network import Isolation
 from infra.permissions import PERMISSIONS
 from infra.specs import SANDBOX_DISK_MIB, Spec, specs
@@ -22,7 +22,7 @@ class Functions(Construct):
 
     Attributes:
         by_name: the functions.
-        queues: dead-letter queues of the functions that events invoke.
+        queues: dead-letter queues of the functions that events or messages invoke.
         signing_keys: the key of each function that signs.
         witness: the built-in witness of the ledger.
     """
@@ -41,12 +41,20 @@ class Functions(Construct):
             name: keys.add_signing_key(key, signer=signers[name], readers=[signers[reader] for reader in (*key.readers, *READERS)])
             for name, key in SIGNING_KEYS.items()
         }
+        self._webhooks: dict[str, str] = {}
+        if self._config.webhooks:
+            key = keys.add_mac_key("webhooks", "webhooks' secrets", users=[roles[name] for name in DERIVERS])
+            self._webhooks = {"ATTESTRY_DELIVERIES_URL": grants.outlets.queues().deliveries.queue_url, "ATTESTRY_WEBHOOK_KEY": key.key_arn}
         self.by_name: dict[str, lambda_.Function] = {
             name: maker.add_function(name, spec, roles[name], self._environment(name, spec)) for name, spec in table.items()
         }
         logs = {grants.names.ledger_origin: [self.signing_keys["sequence"].key_arn, *self._config.ledger_former_keys]}
         self.by_name["witness"] = self.witness.add_function(self.signing_keys["witness"], logs)
         self.queues = maker.queues
+        if self._config.webhooks:
+            queues = grants.outlets.queues()
+            queues.deliver_by(self.by_name["deliver"])
+            self.queues = {**maker.queues, "deliver": queues.undelivered}
 
     def _environment(self, name: str, spec: Spec) -> dict[str, str]:
         stores = self._grants.stores
@@ -67,41 +75,45 @@ class Functions(Construct):
         """Return the variables of `Spec.extra`; a key that a function signs with is its own."""
         names, keys = self._grants.names, self.signing_keys
         own = {"ATTESTRY_SIGNING_KEY": keys[name].key_arn} if name in keys else {}
-        return own | {
-            "ATTESTRY_API_URL_PARAMETER": names.api_url_parameter,
-            "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
-            "ATTESTRY_BUS": names.bus,
-            "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
-            "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
-            "ATTESTRY_CUSTODY_FUNCTION": names.function("custody"),
-            "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
-            "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
-            "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
-            "ATTESTRY_DELEGATOR_KEY": keys["delegate"].key_arn,
-            "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
-            "ATTESTRY_FOLDER_NAMING": self._config.folder_naming.value,
-            "ATTESTRY_GATE_FUNCTION": names.function("gate"),
-            "ATTESTRY_OPERATE_FUNCTION": names.function("operate"),
-            "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
-            "ATTESTRY_JOBS": self._jobs,
-            "ATTESTRY_KEYS": json.dumps({function: key.key_arn for function, key in sorted(keys.items())}),
-            "ATTESTRY_LEDGER_FORMER_KEYS": json.dumps(self._config.ledger_former_keys),
-            "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,
-            "ATTESTRY_LEDGER_ORIGIN": names.ledger_origin,
-            "ATTESTRY_MLFLOW_POLICY": self._config.mlflow_policy.value,
-            "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
-            "ATTESTRY_RECORD_FUNCTION": names.function("record_stage"),
-            "ATTESTRY_REGISTER_FUNCTION": names.function("register"),
-            "ATTESTRY_RUNBOOK": names.runbook if self._config.with_runbook else "",
-            "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),
-            "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
-            "ATTESTRY_SIGN_ARTIFACT_FUNCTION": names.function("sign_artifact"),
-            "ATTESTRY_SIGNED_APPROVAL_TIERS": ",".join(self._config.signed_approval_tiers),
-            "ATTESTRY_TELL_FUNCTION": names.function("tell"),
-            "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
-            "ATTESTRY_UPLOADS_FUNCTION": names.function("uploads"),
-            "ATTESTRY_WITNESSES": json.dumps(self._witnesses()),
-        }
+        return (
+            own
+            | self._webhooks
+            | {
+                "ATTESTRY_API_URL_PARAMETER": names.api_url_parameter,
+                "ATTESTRY_ARTIFACT_KEY": keys["sign_artifact"].key_arn,
+                "ATTESTRY_BUS": names.bus,
+                "ATTESTRY_CONSOLE_APPROVALS": self._config.console_approvals.value,
+                "ATTESTRY_CONSOLE_MFA": "required" if self._config.console_mfa else "",
+                "ATTESTRY_CUSTODY_FUNCTION": names.function("custody"),
+                "ATTESTRY_DATA_BUCKETS": ",".join(self._config.data_buckets),
+                "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
+                "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
+                "ATTESTRY_DELEGATOR_KEY": keys["delegate"].key_arn,
+                "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
+                "ATTESTRY_FOLDER_NAMING": self._config.folder_naming.value,
+                "ATTESTRY_GATE_FUNCTION": names.function("gate"),
+                "ATTESTRY_OPERATE_FUNCTION": names.function("operate"),
+                "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
+                "ATTESTRY_JOBS": self._jobs,
+                "ATTESTRY_KEYS": json.dumps({function: key.key_arn for function, key in sorted(keys.items())}),
+                "ATTESTRY_LEDGER_FORMER_KEYS": json.dumps(self._config.ledger_former_keys),
+                "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,
+                "ATTESTRY_LEDGER_ORIGIN": names.ledger_origin,
+                "ATTESTRY_MLFLOW_POLICY": self._config.mlflow_policy.value,
+                "ATTESTRY_PIPELINE_ARN": names.state_machine_arn(names.pipeline),
+                "ATTESTRY_RECORD_FUNCTION": names.function("record_stage"),
+                "ATTESTRY_REGISTER_FUNCTION": names.function("register"),
+                "ATTESTRY_RUNBOOK": names.runbook if self._config.with_runbook else "",
+                "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),
+                "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
+                "ATTESTRY_SIGN_ARTIFACT_FUNCTION": names.function("sign_artifact"),
+                "ATTESTRY_SIGNED_APPROVAL_TIERS": ",".join(self._config.signed_approval_tiers),
+                "ATTESTRY_TELL_FUNCTION": names.function("tell"),
+                "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
+                "ATTESTRY_UPLOADS_FUNCTION": names.function("uploads"),
+                "ATTESTRY_WITNESSES": json.dumps(self._witnesses()),
+            }
+        )
 
     def _witnesses(self) -> list[dict[str, object]]:
         """Return the built-in witness, whose key the sequencer asks KMS for, and those of other accounts."""

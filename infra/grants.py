@@ -218,6 +218,15 @@ class Grants:
         as_registry = {"StringEquals": {"events:source": EVENT_SOURCE}}
         return [iam.PolicyStatement(actions=["events:PutEvents"], resources=[self.names.bus_arn], conditions=as_registry)]
 
+    def queue_deliveries(self) -> Statements:
+        """Queue messages to webhooks."""
+        return [iam.PolicyStatement(actions=["sqs:SendMessage"], resources=[self.names.queue_arn(self.names.deliveries)])]
+
+    def take_deliveries(self) -> Statements:
+        """Let Lambda poll the queue of deliveries with the function's role, and the function put a message off."""
+        actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"]
+        return [iam.PolicyStatement(actions=actions, resources=[self.names.queue_arn(self.names.deliveries)])]
+
     def _rows(self, actions: list[str], partitions: tuple[str, ...]) -> iam.PolicyStatement:
         return iam.PolicyStatement(actions=actions, resources=[self.stores.table.table_arn], conditions=_leading_keys(partitions))
 

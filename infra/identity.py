@@ -22,7 +22,7 @@ from infra.runbook import approve_in_systems_manager
 from infra.stores import OWN_PREFIXES, UPLOADS, Stores
 
 _REVIEWS = tuple(f"/v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
-_NOT_FOR_ALL = ("/v1/people", "/v1/root/keys", *_REVIEWS)
+_NOT_FOR_ALL = ("/v1/people", "/v1/root/keys", "/v1/webhooks", *_REVIEWS)
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL and route.function != "mlflow")
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
 _CONFLICT = "POST /v1/models/{model}/conflicts"
@@ -83,7 +83,16 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _TRANSITION,
     ),
     "consumer": ("POST /v1/models/{model}/predictions",),
-    "auditor": (_REMARK, *_SEARCH, _REPRODUCTION, "GET /v1/people", _REPLAY, _LEGAL_HOLD, *(f"GET {path}" for path in _REVIEWS)),
+    "auditor": (
+        _REMARK,
+        *_SEARCH,
+        _REPRODUCTION,
+        "GET /v1/people",
+        "GET /v1/webhooks",
+        _REPLAY,
+        _LEGAL_HOLD,
+        *(f"GET {path}" for path in _REVIEWS),
+    ),
     "admin": (
         *_CATALOGUE,
         *_ALIASES,
@@ -93,6 +102,10 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         "GET /v1/people",
         "POST /v1/people",
         "POST /v1/policies",
+        "GET /v1/webhooks",
+        "POST /v1/webhooks",
+        "DELETE /v1/webhooks/{webhook}",
+        *(f"POST /v1/webhooks/{{webhook}}/{act}" for act in ("rotation", "ping")),
         *(f"GET {path}" for path in _REVIEWS),
         *(f"POST /v1/access/{name}" for name in ("grants", "withdrawals", "policies", "placements")),
         "GET /v1/root/keys",

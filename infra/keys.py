@@ -67,6 +67,9 @@ class SigningKey:
 ATTESTERS = ("console_decision", "custody", "decide", "deploy", "gate", "operate", "prepare_stage", "record_stage", "register")
 """Functions that move versions: each signs, with a key of its own, what it attests of the move."""
 
+DERIVERS = ("deliver", "webhooks")
+"""Functions that derive webhooks' secrets: one signs with them, one shows each once."""
+
 READERS = ("bundle", "registry", "root")
 """Functions that check signatures or list the keys: they may fetch the public half of every signing key."""
 
@@ -130,6 +133,29 @@ class Keys(Construct):
             key_spec=spec,
             key_usage=kms.KeyUsage.SIGN_VERIFY,
             policy=iam.PolicyDocument(statements=[root, sign, read]),
+            removal_policy=self._removal,
+        )
+
+    def add_mac_key(self, name: str, what: str, *, users: Sequence[iam.IRole]) -> kms.Key:
+        """Create an HMAC key, from which `users` derive secrets; nobody reads its material, and no policy of an identity gives its use."""
+        root = iam.PolicyStatement(
+            sid="Administration", actions=list(ADMINISTRATION), principals=[iam.AccountRootPrincipal()], resources=["*"]
+        )
+        derive = iam.PolicyStatement(
+            sid="Derive",
+            actions=["kms:GenerateMac"],
+            principals=[iam.ArnPrincipal(user.role_arn) for user in users],
+            resources=["*"],
+            conditions={"StringEquals": {"kms:MacAlgorithm": "HMAC_SHA_256"}},
+        )
+        return kms.Key(
+            self,
+            "".join(part.capitalize() for part in name.split("-")),
+            alias=f"{self._prefix}-{name}",
+            description=f"Attestry: derives {what}",
+            key_spec=kms.KeySpec.HMAC_256,
+            key_usage=kms.KeyUsage.GENERATE_VERIFY_MAC,
+            policy=iam.PolicyDocument(statements=[root, derive]),
             removal_policy=self._removal,
         )
 

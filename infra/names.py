@@ -127,6 +127,20 @@ class Names:
         return f"arn:{Aws.PARTITION}:events:{Aws.REGION}:{Aws.ACCOUNT_ID}:event-bus/{self.bus}"
 
     @property
+    def deliveries(self) -> str:
+        """Name of the queue of deliveries to webhooks."""
+        return f"{self.prefix}-deliveries"
+
+    @property
+    def undelivered(self) -> str:
+        """Name of its dead-letter queue."""
+        return f"{self.prefix}-undelivered"
+
+    def queue_arn(self, name: str) -> str:
+        """Return the ARN of a queue."""
+        return f"arn:{Aws.PARTITION}:sqs:{Aws.REGION}:{Aws.ACCOUNT_ID}:{name}"
+
+    @property
     def automation_role(self) -> str:
         """Name of the role that the runbook runs under."""
         return f"{self.prefix}-approval-runbook"

@@ -63,6 +63,7 @@ EVERY_ROW = (
     "SEALED#*",
     "SSHKEY#*",
     "VERSION#*",
+    "WEBHOOK#*",
 )
 """Partitions that the ledger or the store says something about."""
 
@@ -170,6 +171,15 @@ def _delegate(g: Grants) -> Statements:
         *g.read_rows("KEY#*", "LEAF#*", "MODEL#*", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.check_rows("MODEL#*", "VERSION#*"),
         *g.write_rows("KEY#*", "KEYS", "OUTBOX", "VOLUME#*"),
+    ]
+
+
+def _deliver(g: Grants) -> Statements:
+    return [
+        *g.read_rows("WEBHOOK#*"),
+        *g.write_rows("DELIVERY#*", "OUTBOX", "WEBHOOK#*"),
+        *g.read_objects(g.stores.store, "ledger/*"),
+        *g.take_deliveries(),
     ]
 
 
@@ -339,7 +349,7 @@ def _register(g: Grants) -> Statements:
 def _reconcile(g: Grants) -> Statements:
     return [
         *g.read_rows(*EVERY_ROW),
-        *g.read_index("FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*"),
+        *g.read_index("FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*", "WEBHOOKS"),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),
@@ -374,7 +384,7 @@ def _root(g: Grants) -> Statements:
 def _sequence(g: Grants) -> Statements:
     return [
         *g.read_stream(),
-        *g.read_rows("ACCESS", "AUDIT", "CONFLICT", "GRANT#*", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "PLACED#*", "ROOT"),
+        *g.read_rows("ACCESS", "AUDIT", "CONFLICT", "GRANT#*", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "PLACED#*", "ROOT", "WEBHOOK#*"),
         *g.write_rows("CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"),
         *g.delete_rows("AUDIT", "OUTBOX"),
         *g.read_objects(g.stores.store, "ledger/*"),
@@ -406,8 +416,10 @@ def _tell(g: Grants) -> Statements:
     return [
         *g.read_rows("TOLD"),
         *g.write_rows("TOLD"),
+        *g.read_index("WEBHOOKS"),
         *g.read_objects(g.stores.store, "ledger/*"),
         *g.tell(),
+        *(g.queue_deliveries() if g.config.webhooks else []),
     ]
 
 
@@ -423,6 +435,17 @@ def _uploads(g: Grants) -> Statements:
     ]
 
 
+def _webhooks(g: Grants) -> Statements:
+    return [
+        *g.read_rows("DELIVERY#*", "LOGIN#*", "WEBHOOK#*"),
+        *g.write_rows("OUTBOX", "WEBHOOK#*"),
+        *g.read_index("WEBHOOKS"),
+        *g.audit(),
+        *g.decide_access(),
+        *g.queue_deliveries(),
+    ]
+
+
 PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "authenticate": _authenticate,
     "build_environment": _build_environment,
@@ -433,6 +456,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "custody": _custody,
     "decide": _decide,
     "delegate": _delegate,
+    "deliver": _deliver,
     "deploy": _deploy,
     "describe": _nothing,
     "evaluate": _evaluate,
@@ -454,5 +478,6 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "sweep": _sweep,
     "tell": _tell,
     "uploads": _uploads,
+    "webhooks": _webhooks,
 }
 """What each function may do; the witness, which stands in other stacks as well, brings its rights along (`infra/witness.py`)."""

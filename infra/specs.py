@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 
 from infra.bundling import REGISTRY, SANDBOX, SIGNING
 from infra.config import CONTEXT_PREFIX, Config, ConfigError
+from infra.events_out import DELIVER_SECONDS
 
 SANDBOX_DISK_MIB = 10240
 """Ephemeral disk for an unpacked environment, inputs and outputs; the most that Lambda has."""
 
 API_SECONDS = 29
 """Below the gateway's 30 seconds, so that a caller gets our answer and not the gateway's timeout."""
+
+WEBHOOK_FUNCTIONS = ("deliver", "webhooks")
+"""What there is for webhooks alone."""
 
 _LEDGER = ("ATTESTRY_LEDGER_FORMER_KEYS", "ATTESTRY_LEDGER_KEY", "ATTESTRY_LEDGER_ORIGIN")
 """What it takes to check the ledger's checkpoints."""
@@ -62,6 +66,9 @@ def specs(config: Config) -> Mapping[str, Spec]:
         infra.config.ConfigError: memory for a function that is not there, or that has a setting of its own.
     """
     table, given = _stages(config) | _serving(config) | _people() | _evidence(), dict(config.function_memory_mib)
+    if not config.webhooks:
+        table = {name: spec for name, spec in table.items() if name not in WEBHOOK_FUNCTIONS}
+        table["tell"] = replace(table["tell"], extra=("ATTESTRY_BUS",))
     for name in given:
         if name not in table or table[name].untrusted:
             settable = ", ".join(sorted(known for known, spec in table.items() if not spec.untrusted))
@@ -217,6 +224,12 @@ def _people() -> dict[str, Spec]:
                 ),
             )
         ),
+        "deliver": Spec(
+            "Delivers events to webhooks",
+            DELIVER_SECONDS,
+            store=True,
+            extra=("ATTESTRY_DELIVERIES_URL", "ATTESTRY_WEBHOOK_KEY"),
+        ),
         "describe": Spec("API: its own description; no permissions", API_SECONDS, table=False),
         "custody": _attests(Spec("API: legal holds and disposals; locks and deletes objects", API_SECONDS, 1024, asynchronous=True)),
         "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
@@ -252,6 +265,7 @@ def _people() -> dict[str, Spec]:
             extra=("ATTESTRY_KEYS", "ATTESTRY_LEDGER_ORIGIN", "ATTESTRY_WITNESSES"),
         ),
         "uploads": Spec("API: upload URLs, submissions, imports", API_SECONDS, store=True, extra=("ATTESTRY_REGISTER_FUNCTION",)),
+        "webhooks": Spec("API: webhooks", API_SECONDS, extra=("ATTESTRY_DELIVERIES_URL", "ATTESTRY_WEBHOOK_KEY")),
     }
 
 
@@ -277,6 +291,13 @@ def _evidence() -> dict[str, Spec]:
             retains=True,
             extra=(*_LEDGER, "ATTESTRY_TELL_FUNCTION", "ATTESTRY_WITNESSES"),
         ),
-        "tell": Spec("Tells what stands in the ledger outside", 120, reserved=1, asynchronous=True, store=True, extra=("ATTESTRY_BUS",)),
+        "tell": Spec(
+            "Tells what stands in the ledger outside",
+            120,
+            reserved=1,
+            asynchronous=True,
+            store=True,
+            extra=("ATTESTRY_BUS", "ATTESTRY_DELIVERIES_URL"),
+        ),
         "witness": Spec("Cosigns checkpoints of the ledger", 30, table=False),
     }

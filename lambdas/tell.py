@@ -11,6 +11,7 @@ from attestry.aws.metrics import Count, count
 from attestry.aws.world import World
 from attestry.domain.errors import UnavailableError
 from attestry.usecases.tell import BusOutlet, Teller
+from attestry.usecases.webhooks import WebhookOutlet
 
 SECONDS = 40
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ def handler(_: dict[str, Any], context: Any) -> dict[str, Any]:
         UnavailableError: an outlet did not take what it was told; the next run goes on, and the function's alarm rings.
     """
     configure_logging(context)
-    done = Teller(world.meta, world.store, [BusOutlet(world.bus)]).run(SECONDS)
+    webhooks = [WebhookOutlet(world.meta, world.deliveries)] if world.settings.has_webhooks else []
+    done = Teller(world.meta, world.store, [BusOutlet(world.bus), *webhooks]).run(SECONDS)
     count({Count.EVENTS_TOLD: sum(done.told.values()), Count.EVENTS_UNTOLD: len(done.errors)}, deployment=world.settings.prefix)
     if done.errors:
         raise UnavailableError("; ".join(f"{name}: {why}" for name, why in sorted(done.errors.items())))

@@ -10,6 +10,7 @@ are joined by commas, headers have names in lower case.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ from lambdas import (
     registry,
     root,
     uploads,
+    webhooks,
 )
 from tests.evidence_world import EvidenceWorld
 from tests.fakes import MemoryObjectCustody, MemoryObjectStore
@@ -65,6 +67,7 @@ MODULES: Mapping[str, Any] = {
     "registry": registry,
     "root": root,
     "uploads": uploads,
+    "webhooks": webhooks,
 }
 """Function to module, of those that serve routes."""
 
@@ -79,6 +82,13 @@ SETTINGS = {
     "ATTESTRY_LEDGER_ORIGIN": REGISTRY,
     "ATTESTRY_KEYS": json.dumps({"decide": "decide", "operate": "operate"}),
 }
+
+
+def sha256_of(message: bytes) -> bytes:
+    """Stand for a key's code over a message."""
+    return hashlib.sha256(b"key" + message).digest()
+
+
 _LITERAL_FIRST = sorted(OPERATIONS, key=lambda o: o.path.count("{"))
 _PATTERNS = [(o, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(o.path)))) for o in _LITERAL_FIRST]
 
@@ -158,6 +168,7 @@ class ApiWorld:
         ports |= {"pipeline": flow.pipeline, "notifier": flow.notifier, "delegator": self.evidence.delegator}
         ports["objects"] = MemoryObjectCustody(self.store, lambda: self.clock.at)
         ports["attestor"] = flow.attestors.get(function, Attestor(self.evidence.delegator, self.store))
+        ports |= {"deliveries": SimpleNamespace(send=lambda _: None), "webhook_key": SimpleNamespace(mac=sha256_of)}
         world.__dict__.update(ports)
         return world
 

@@ -33,6 +33,9 @@ UNKEYED: Final[Mapping[str, str]] = {
     ),
     "imports.create": "As of an announcement of a candidate's files; `key` in the body makes the same files the same submission.",
     "versions.import": "The submission is the key: asked for again, however much later, it is answered with the same version.",
+    **dict.fromkeys(("webhooks.add", "webhooks.rotate"), "The answer holds a secret, and is not kept; where it got lost, rotate."),
+    "webhooks.remove": "Removing twice is removing once.",
+    "webhooks.ping": "A second message does no harm.",
     "uploads.create": "The answer holds URLs that write without further credentials, and is not kept; announcing twice does no harm.",
 }
 """Operations other than reads that refuse an Idempotency-Key, and why; all others take one."""

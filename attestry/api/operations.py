@@ -20,6 +20,7 @@ from attestry.api.custody import CUSTODY
 from attestry.api.operation import Operation
 from attestry.api.proofs import EVIDENCE
 from attestry.api.reads import MODELS, VERSIONS
+from attestry.api.webhooks import WEBHOOKS
 
 OPERATIONS: tuple[Operation, ...] = (
     *MODELS,
@@ -33,6 +34,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *EVIDENCE,
     *ADMINISTRATION,
     *ACCESS,
+    *WEBHOOKS,
 )
 
 BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}

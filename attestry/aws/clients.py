@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
+    from attestry.aws.deliveries import SqsClient
+
 CONNECT_SECONDS: Final = 2
 READ_SECONDS: Final = 10
 """Well below the gateway's 30 seconds, so that one dead connection leaves time for a retry."""
@@ -96,6 +98,12 @@ class Clients:
         return self._session.client("events", config=_config())
 
     @cached_property
+    def sqs(self) -> SqsClient:
+        """Return the client of SQS."""
+        client: SqsClient = self._own("sqs")
+        return client
+
+    @cached_property
     def ssm(self) -> SSMClient:
         """Return the client of Systems Manager."""
         return self._session.client("ssm", config=_config())
@@ -109,6 +117,10 @@ class Clients:
     def cloudtrail(self) -> CloudTrailClient:
         """Return the client of CloudTrail."""
         return self._session.client("cloudtrail", config=_config())
+
+    def _own(self, name: str) -> Any:
+        """Return the client of a service for which there are no stubs here."""
+        return cast("_OwnSession", self._session).client(name, config=_config())
 
 
 class _OwnSession:

@@ -36,6 +36,8 @@ class Count(StrEnum):
     AUDIT_NOTES_LOST = "AuditNotesLost"
     EVENTS_TOLD = "EventsTold"
     EVENTS_UNTOLD = "EventsUntold"
+    DELIVERIES = "Deliveries"
+    DELIVERIES_FAILED = "DeliveriesFailed"
 
 
 def count(counts: Mapping[Count, int], *, deployment: str, service: str | None = None, **dimensions: str) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from attestry.aws.errors import ConfigurationError
 from attestry.domain.errors import InvalidInputError
@@ -234,6 +235,35 @@ class Settings:
     def bus(self) -> str:
         """Return the name of the bus on which events are told."""
         return self.text("ATTESTRY_BUS")
+
+    @property
+    def deliveries_url(self) -> str:
+        """Return the URL of the queue of deliveries to webhooks."""
+        return self.text("ATTESTRY_DELIVERIES_URL")
+
+    @property
+    def has_webhooks(self) -> bool:
+        """Return whether the deployment has webhooks."""
+        return bool(self.environment.get("ATTESTRY_DELIVERIES_URL"))
+
+    @property
+    def webhook_key(self) -> str:
+        """Return the ARN of the key that webhooks' secrets are derived by."""
+        return self.text("ATTESTRY_WEBHOOK_KEY")
+
+    @property
+    def webhook_loopback(self) -> bool:
+        """Return whether webhooks may go to the loopback address, by http: ATTESTRY_WEBHOOK_LOOPBACK, `on` or nothing.
+
+        The embedded AWS sets it; no setting of a deployment does.
+        """
+        return self.environment.get("ATTESTRY_WEBHOOK_LOOPBACK", "") == "on"
+
+    @property
+    def own_ports(self) -> frozenset[int]:
+        """Return the port of the embedded AWS's endpoint, if this is one."""
+        port = urlsplit(self.environment.get("AWS_ENDPOINT_URL", "")).port
+        return frozenset({port} if port else ())
 
     @property
     def tell_function(self) -> str:

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from attestry.aws.alarms import CloudWatchAlarms
     from attestry.aws.audit import AuditNotes
     from attestry.aws.automations import SsmAutomations
+    from attestry.aws.deliveries import SqsDeliveries
     from attestry.aws.event_bus import EventBridgeBus
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.guard import Guard
+    from attestry.aws.mac import KmsMacKey
     from attestry.aws.notifier import SnsNotifier
     from attestry.aws.object_custody import S3ObjectCustody
     from attestry.aws.parameters import SsmParameters
     from attestry.aws.pipeline import StepFunctionsPipeline
     from attestry.aws.trail import CloudTrailTrail
+    from attestry.aws.webhook_sender import WebhookSender
     from attestry.aws.witnesses import LambdaWitnesses
     from attestry.evidence.attestor import Attestor
 
@@ -114,6 +117,27 @@ class World:
         from attestry.aws.event_bus import EventBridgeBus
 
         return EventBridgeBus(self.clients.events, self.settings.bus)
+
+    @cached_property
+    def deliveries(self) -> SqsDeliveries:
+        """Return the queue of deliveries to webhooks."""
+        from attestry.aws.deliveries import SqsDeliveries
+
+        return SqsDeliveries(self.clients.sqs, self.settings.deliveries_url)
+
+    @cached_property
+    def webhook_key(self) -> KmsMacKey:
+        """Return the key that webhooks' secrets are derived by."""
+        from attestry.aws.mac import KmsMacKey
+
+        return KmsMacKey(self.clients.kms, self.settings.webhook_key)
+
+    @cached_property
+    def sender(self) -> WebhookSender:
+        """Return what sends requests to webhooks."""
+        from attestry.aws.webhook_sender import WebhookSender
+
+        return WebhookSender(loopback=self.settings.webhook_loopback, refused_ports=self.settings.own_ports)
 
     @cached_property
     def delegator(self) -> KmsSigner:

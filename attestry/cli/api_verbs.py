@@ -1,4 +1,4 @@
-"""Verbs that describe the HTTP API: api openapi, reference."""
+"""Verbs that describe the HTTP API and what is told outside: api openapi, reference, events."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def register(app: typer.Typer) -> None:
         from attestry.api.reference import page
 
         sys.stdout.write(page())
+
+    @group.command()
+    def events() -> None:
+        """Print the JSON Schema of the events that are told outside."""
+        from attestry.domain.event_kinds import schema_text
+
+        sys.stdout.write(schema_text())

@@ -36,6 +36,7 @@ def make_app() -> typer.Typer:
         refresh_verbs,
         rollout,
         root,
+        webhooks,
     )
 
     app = typer.Typer(
@@ -50,7 +51,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, catalogue, custody_verbs, policy, rollout, root, api_verbs, access):
+    for module in (*verbs, catalogue, custody_verbs, policy, rollout, root, api_verbs, access, webhooks):
         module.register(app)
     return app
 

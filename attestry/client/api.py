@@ -49,6 +49,9 @@ _CONNECTION_TRIES = 3
 _WITHOUT_KEY = ("/predictions", "/policy-replay", "/v1/uploads", "/v1/imports", "/versions", "/search/models")
 """Ends of the paths whose operations take no idempotency key."""
 
+_WITHOUT_KEY_BELOW = "/v1/webhooks"
+"""Beginning of the paths of which that holds as well."""
+
 PAGE_ROWS: Final = 200
 """The most that a page of a list may have."""
 
@@ -394,7 +397,8 @@ class RegistryClient(AccessRoutes, CatalogueRoutes, ImportRoutes):
             EndpointError: the API's address, or credentials, are not known.
         """
         deadline, failures = time.monotonic() + self.patience_seconds, 0
-        key = "" if method == "GET" or path.endswith(_WITHOUT_KEY) else str(uuid.uuid4())
+        without = method == "GET" or path.startswith(_WITHOUT_KEY_BELOW) or path.endswith(_WITHOUT_KEY)
+        key = "" if without else str(uuid.uuid4())
         while True:
             try:
                 answer = self.http.send(self._signed(method, path, query, body, key))

@@ -43,6 +43,8 @@ EVALUATED_KEYS = frozenset(
         "dynamodb:enclosingoperation",
         "dynamodb:leadingkeys",
         "dynamodb:select",
+        "events:source",
+        "kms:macalgorithm",
         "kms:messagetype",
         "kms:signingalgorithm",
         "kms:viaservice",

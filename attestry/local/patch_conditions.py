@@ -1,9 +1,10 @@
-"""Patch: condition keys of DynamoDB, KMS and Lambda that the emulator has no value for.
+"""Patch: condition keys of DynamoDB, EventBridge, KMS and Lambda that the emulator has no value for.
 
 What AWS does (Service Authorization Reference) and the emulator does not:
 - `dynamodb:LeadingKeys` holds the partition keys of the items that a call names, of an index where it queries one; in a
   transaction each item is checked with its own.
-- `kms:SigningAlgorithm` and `kms:MessageType` hold what a call of Sign or Verify asks for.
+- `kms:SigningAlgorithm` and `kms:MessageType` hold what a call of Sign or Verify asks for, `kms:MacAlgorithm` what one of GenerateMac does.
+- `events:source` holds the source of the events that a call of PutEvents puts.
 - `lambda:SourceFunctionArn` is the function whose code makes the call.
 
 `kms:ViaService` needs no patch: it is absent from calls that people and functions make themselves, and the emulator's services do
@@ -143,6 +144,13 @@ def _context_of_signing(original: Callable[..., Any]) -> Callable[..., Any]:
             request = _body(body)
             asked = {"kms:SigningAlgorithm": request.get("SigningAlgorithm"), "kms:MessageType": request.get("MessageType", "RAW")}
             return {**found, **{key: value for key, value in asked.items() if value}}
+        if iam_action == "kms:GenerateMac":
+            return {**found, "kms:MacAlgorithm": str(_body(body).get("MacAlgorithm", ""))}
+        if iam_action == "events:PutEvents":
+            # AWS judges each entry by itself; of entries with several sources, which nobody here sends, none is let.
+            entries = _body(body).get("Entries")
+            sources = {str(entry.get("Source", "")) for entry in entries if isinstance(entry, dict)} if isinstance(entries, list) else set()
+            return {**found, "events:source": "\n".join(sorted(sources))}
         return found
 
     return context

@@ -97,6 +97,8 @@ def environment(data: DataDirectory, port: int, key: RootKey) -> dict[str, str]:
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(data.objects),
         "CLOUDTRAIL_RECORDING": "1",
+        # On a laptop receivers of webhooks are on the laptop as well.
+        "ATTESTRY_WEBHOOK_LOOPBACK": "on",
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "DOCKER_HOST": "unix:///nonexistent",

@@ -6,7 +6,7 @@ who may write the outbox and not the row: a function that was taken over, or a h
 | kind | borne out by |
 |---|---|
 | `person.changed` | the person's row had this revision at this time |
-| `grant.given`, `grant.withdrawn`, `model.placed`, `access.published` | the row that they change lists them |
+| `grant.given`, `grant.withdrawn`, `model.placed`, `access.published`, `webhook.*` | the row that they change lists them |
 | `root.published` | the row of the root has targets of this version with the same trusted root, or later ones |
 
 Moves are not judged here: their attestations are, by whoever verifies. Of the other kinds docs/threat-model.md says what remains.
@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attestry.access.events import ABOUT, mark_of, row_of
+from attestry.domain.webhooks import KINDS as WEBHOOK_KINDS
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.records import person_key
+from attestry.usecases.webhooks import row_of_subject
 
 PERSON: Final = "person.changed"
 ROOT: Final = "root.published"
@@ -36,7 +38,7 @@ def find_unborne(meta: MetaStore, events: Sequence[Event]) -> dict[str, str]:
         meta: the table.
         events: events that are not in the ledger, of any kinds.
     """
-    keys = {str(event["id"]): _row_of(event) for event in events if event["kind"] in (PERSON, ROOT, *ABOUT)}
+    keys = {str(event["id"]): _row_of(event) for event in events if event["kind"] in (PERSON, ROOT, *ABOUT, *WEBHOOK_KINDS)}
     wanted = list(dict.fromkeys(keys.values()))
     rows: dict[Key, Item] = {}
     for start in range(0, len(wanted), _READ_ROWS):
@@ -48,6 +50,8 @@ def find_unborne(meta: MetaStore, events: Sequence[Event]) -> dict[str, str]:
 def _row_of(event: Event) -> Key:
     if event["kind"] in ABOUT:
         return row_of(event)
+    if event["kind"] in WEBHOOK_KINDS:
+        return row_of_subject(str(event["subject"]))
     return _ROOT_KEY if event["kind"] == ROOT else person_key(str(event["subject"]).removeprefix("person/"))
 
 
@@ -58,7 +62,7 @@ def _bears_out(row: Item | None, event: Event) -> bool:
     try:
         if event["kind"] == PERSON:
             return bool(event["subject"] == f"person/{row['person']}" and row["changed"][number - 1] == event["at"])
-        if event["kind"] in ABOUT:
+        if event["kind"] in ABOUT or event["kind"] in WEBHOOK_KINDS:
             return bool(row["changed"][number - 1] == mark_of(event))
         targets = int(row["versions"]["targets"])
         return targets > number or (targets == number and row["trusted_root_sha256"] == event["data"]["trusted_root_sha256"])

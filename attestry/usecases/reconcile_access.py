@@ -1,4 +1,4 @@
-"""Reconcile who may do what: rows of grants, of placed models and of added policies with the events that changed each.
+"""Reconcile who may do what: rows of grants, of placed models, of added policies and of webhooks with the events that changed each.
 
 A row that is gone is found where the ledger is examined: without it somebody would be let as if nothing had ever been granted to them.
 """
@@ -21,6 +21,7 @@ from attestry.access.events import (
 )
 from attestry.access.rows import GRANTS, PLACED, POLICIES_KEY, access_policy_key, grant_key, placement_key
 from attestry.access.scopes import Placement
+from attestry.domain.webhooks import KINDS as WEBHOOK_KINDS
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id, parse_event
 from attestry.ports import Item, Key, MetaStore
@@ -28,6 +29,7 @@ from attestry.usecases.findings import Observed
 from attestry.usecases.grants import fold_grants, grants_item
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.records import OUTBOX
+from attestry.usecases.webhooks import COLLECTION, fold_webhook, subject_of, webhook_key
 
 Event = Mapping[str, Any]
 
@@ -37,7 +39,7 @@ class _About:
     """A row, and what its events say of it.
 
     Attributes:
-        what: `grant`, `placement` or `access`.
+        what: `grant`, `placement`, `access` or `webhook`.
         key: of the row.
         subject: of its events.
         kinds: of its events.
@@ -69,7 +71,7 @@ class AccessExaminer:
         Raises:
             UnavailableError: a service did not answer.
         """
-        return [one for about in self._all() for one in self._row(about)]
+        return [one for about in (*self._all(), *self._webhooks()) for one in self._row(about)]
 
     def _all(self) -> Iterable[_About]:
         yield _About("access", POLICIES_KEY, ACCESS_SUBJECT, (ACCESS_PUBLISHED,), _fold_policies)
@@ -79,6 +81,11 @@ class AccessExaminer:
         for row in self._meta.list_collection(PLACED):
             model = str(row["model"])
             yield _About("placement", placement_key(model), placed_event_subject(model), (MODEL_PLACED,), _fold_placement)
+
+    def _webhooks(self) -> Iterable[_About]:
+        for row in self._meta.list_collection(COLLECTION):
+            name = str(row["name"])
+            yield _About("webhook", webhook_key(name), subject_of(name), WEBHOOK_KINDS, fold_webhook)
 
     def _row(self, about: _About) -> Iterable[Observed]:
         row, where = self._meta.get(about.key), f"{about.key.partition}/{about.key.sort}"
@@ -90,6 +97,10 @@ class AccessExaminer:
             return
         expected = about.fold(events)
         wrong = [name for name, value in expected.items() if row.get(name) != value]
+        if about.what == "webhook":
+            # The event names the URL by its digest, since every role reads the ledger.
+            row, expected = {**row, "url": sha256_hex(str(row.get("url")).encode())}, {**expected, "url": events[-1]["data"]["url_sha256"]}
+            wrong += ["url"] if row["url"] != expected["url"] else []
         if wrong:
             told, given = str({n: expected[n] for n in wrong}), str({n: row.get(n) for n in wrong})
             yield Observed(f"{about.what}.changed", where, told, given)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from attestry.access.events import ABOUT, row_of
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
+from attestry.domain.webhooks import KINDS as WEBHOOK_KINDS
 from attestry.evidence.leaf import Leaf
 from attestry.evidence.note import Checkpoint, Verifier, open_note
 from attestry.evidence.tlog import TILE_WIDTH, leaf_hash, split_hashes, tile_at, verify_inclusion
@@ -25,6 +26,7 @@ from attestry.usecases.reconcile_catalogue import catalogue_row_of
 from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
 from attestry.usecases.root import ROOT_KEY
 from attestry.usecases.sign import delegation_key
+from attestry.usecases.webhooks import row_of_subject
 
 CONFLICTS: Final = "CONFLICT"
 WAITING: Final = timedelta(minutes=30)
@@ -164,6 +166,8 @@ def _rows_of(event: Mapping[str, Any]) -> dict[Key, str]:
         return {ROOT_KEY: "root.gone"}
     if kind == PUBLISHED:
         return {policy_key(subject.removeprefix(subject_of(""))): "policy.gone"}
+    if kind in WEBHOOK_KINDS:
+        return {row_of_subject(subject): "webhook.gone"}
     if kind in ABOUT:
         return {row_of(event): f"{ABOUT[kind]}.gone"}
     described = catalogue_row_of(event)

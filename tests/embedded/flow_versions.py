@@ -36,6 +36,7 @@ FUNCTIONS = (
     "custody",
     "decide",
     "delegate",
+    "deliver",
     "deploy",
     "describe",
     "evaluate",
@@ -57,6 +58,7 @@ FUNCTIONS = (
     "sweep",
     "tell",
     "uploads",
+    "webhooks",
     "witness",
 )
 PROFILES = ("admin", "dana", "erin", "frank", "frank-consumer", "grace")

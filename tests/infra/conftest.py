@@ -84,7 +84,7 @@ def with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Template:
     outdir = tmp_path_factory.mktemp("tokens")
     issuers = [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}]
     pool = {"attestry:userPool": True, "attestry:samlMetadataUrl": "https://idp.example.com/metadata"}
-    build_app({**SOURCE_ONLY, **pool, "attestry:oidcIssuers": issuers}, str(outdir)).synth()
+    build_app({**SOURCE_ONLY, **pool, "attestry:oidcIssuers": issuers, "attestry:webhooks": False}, str(outdir)).synth()
     return Synthesis(outdir).template
 
 

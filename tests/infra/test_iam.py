@@ -129,6 +129,28 @@ def test_there_are_no_other_signing_keys_and_no_identity_may_sign(template: Temp
     assert sorted(k["KeySpec"] for k in keys) == ["ECC_NIST_EDWARDS25519"] * 2 + ["ECC_NIST_P256"] * (len(SIGNING_KEYS) - 2)
 
 
+def test_webhooks_secrets_are_derived_by_two_functions_and_by_no_identity(template: Template) -> None:
+    (key,) = [p for p in template.policies() if p.kind == "key" and any("kms:GenerateMac" in listed(s["Action"]) for s in p.statements)]
+    (derive,) = [s for s in key.statements if "kms:GenerateMac" in listed(s["Action"])]
+    assert set(derive["Principal"]["AWS"]) == {function_role("deliver"), function_role("webhooks")}
+    assert derive["Condition"] == {"StringEquals": {"kms:MacAlgorithm": "HMAC_SHA_256"}}
+    assert holders(template, "kms:GenerateMac") == holders(template, "kms:VerifyMac") == set()
+    (made,) = [k for k in template.of_type("AWS::KMS::Key").values() if k.get("KeyUsage") == "GENERATE_VERIFY_MAC"]
+    assert made["KeySpec"] == "HMAC_256"
+
+
+def test_one_function_tells_the_bus_and_one_takes_what_is_queued(template: Template) -> None:
+    roles = template.of_type("AWS::IAM::Role")
+
+    def names(action: str) -> set[str]:
+        return {str(roles[owner]["RoleName"]) for owner in holders(template, action)}
+
+    assert names("events:PutEvents") == {"attestry-tell-function"}
+    (told,) = [s for s in function_statements(template, "tell") if "events:PutEvents" in listed(s["Action"])]
+    assert told["Condition"] == {"StringEquals": {"events:source": "attestry"}}
+    assert names("sqs:ReceiveMessage") == names("sqs:ChangeMessageVisibility") == {"attestry-deliver-function"}
+
+
 @pytest.mark.parametrize(
     ("key", "more"), [("ledger", {"reconcile", "witness"}), ("witness", {"sequence"}), ("delegator", set()), ("attest-gate", set())]
 )
@@ -393,6 +415,10 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("POST /v1/models/{model}/rollback", {"deployer"}),
         ("POST /v1/models/{model}/predictions", {"consumer"}),
         ("POST /v1/people", {"admin"}),
+        ("GET /v1/webhooks", {"admin", "auditor"}),
+        ("POST /v1/webhooks", {"admin"}),
+        ("DELETE /v1/webhooks/{webhook}", {"admin"}),
+        ("POST /v1/webhooks/{webhook}/rotation", {"admin"}),
         ("GET /v1/people", {"admin", "auditor"}),
         ("POST /v1/policies", {"admin"}),
         ("GET /v1/policies", set(ROLES) - {"consumer"}),
@@ -554,7 +580,7 @@ def test_a_caller_writes_below_its_own_prefix_only(template: Template) -> None:
 def test_every_bucket_queue_and_topic_refuses_plain_http(template: Template) -> None:
     kinds = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
     policies = [properties["PolicyDocument"] for kind in kinds for properties in template.of_type(kind).values()]
-    assert len(policies) == 15
+    assert len(policies) == 17
     for policy in policies:
         assert any(s["Effect"] == "Deny" and s.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}} for s in policy["Statement"])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attestry.usecases.deliver import DELAYS
 from infra import bundling
 from infra.config import Config
 from infra.specs import specs
@@ -90,6 +91,22 @@ def test_events_that_fail_are_kept(template: Template) -> None:
     assert queued == {f"attestry-{name}" for name in asynchronous}
     for rule in template.of_type("AWS::Events::Rule").values():
         assert all("DeadLetterConfig" in target for target in rule["Targets"])
+
+
+def test_a_delivery_is_tried_eight_times_one_at_a_time_and_then_kept(template: Template) -> None:
+    queues = {str(q.get("QueueName")): q for q in template.of_type("AWS::SQS::Queue").values()}
+    deliveries, kept = queues["attestry-deliveries"], queues["attestry-undelivered"]
+    assert int(deliveries["RedrivePolicy"]["maxReceiveCount"]) == len(DELAYS) + 1 == 8
+    assert deliveries["VisibilityTimeout"] >= 6 * specs(Config())["deliver"].seconds
+    assert kept["MessageRetentionPeriod"] == 14 * 86_400 >= deliveries["MessageRetentionPeriod"] > sum(DELAYS)
+    (mapping,) = [m for m in template.of_type("AWS::Lambda::EventSourceMapping").values() if "FilterCriteria" not in m]
+    assert (mapping["BatchSize"], mapping["FunctionResponseTypes"]) == (1, ["ReportBatchItemFailures"])
+    alarms = {a["AlarmName"]: a for a in template.of_type("AWS::CloudWatch::Alarm").values()}
+    assert alarms["attestry-failed-events-deliver"]["MetricName"] == "ApproximateNumberOfMessagesVisible"
+
+
+def test_no_setting_lets_webhooks_reach_the_loopback_address(template: Template) -> None:
+    assert "ATTESTRY_WEBHOOK_LOOPBACK" not in template.text
 
 
 def test_every_route_is_authorised_by_iam(template: Template) -> None:
@@ -217,7 +234,7 @@ def test_uploads_and_console_decisions_and_the_clock_start_functions(template: T
 
 
 def test_the_sequencer_is_woken_by_new_events_alone_and_swept_for_by_the_clock(template: Template) -> None:
-    (mapping,) = template.of_type("AWS::Lambda::EventSourceMapping").values()
+    (mapping,) = [m for m in template.of_type("AWS::Lambda::EventSourceMapping").values() if "FilterCriteria" in m]
     (pattern,) = mapping["FilterCriteria"]["Filters"]
     assert json.loads(pattern["Pattern"]) == {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": ["OUTBOX"]}}}}
     assert mapping["EventSourceArn"].endswith(".StreamArn")

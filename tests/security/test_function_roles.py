@@ -130,6 +130,22 @@ def put_event(registry: Registry, profile: str) -> str:
     return refusal(registry.aws("events", profile).put_events, Entries=[entry])
 
 
+def queue_delivery(registry: Registry, profile: str) -> str:
+    return refusal(
+        registry.aws("sqs", profile).send_message, QueueUrl=registry.stack.outputs["DeliveriesQueue"], MessageBody="{}", DelaySeconds=900
+    )
+
+
+def take_delivery(registry: Registry, profile: str) -> str:
+    change = registry.aws("sqs", profile).change_message_visibility
+    return refusal(change, QueueUrl=registry.stack.outputs["DeliveriesQueue"], ReceiptHandle="none", VisibilityTimeout=1)
+
+
+def derive_secret(registry: Registry, profile: str) -> str:
+    mac = registry.aws("kms", profile).generate_mac
+    return refusal(mac, KeyId="alias/attestry-webhooks", Message=b"webhook/probe/1", MacAlgorithm="HMAC_SHA_256")
+
+
 def read_metrics(registry: Registry, profile: str) -> str:
     now = datetime.now(UTC)
     get = registry.aws("cloudwatch", profile).get_metric_statistics
@@ -171,7 +187,7 @@ MOVERS = tuple(function for function in VERSION_WRITERS if function != "sweep")
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
-API = ("bundle", "catalogue", "custody", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads")
+API = ("bundle", "catalogue", "custody", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads", "webhooks")
 """What serves routes, each of which asks first whether the caller is let."""
 
 GATES = (*API, "console_decision", "register")
@@ -199,7 +215,20 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a candidate": (read_row("CANDIDATE#probe"), (*READERS, "prepare_stage", "record_stage", "register")),
     "read a login": (
         read_row("LOGIN#probe"),
-        (*READERS, "catalogue", "console_decision", "custody", "decide", "mlflow", "operate", "people", "register", "root", "uploads"),
+        (
+            *READERS,
+            "catalogue",
+            "console_decision",
+            "custody",
+            "decide",
+            "mlflow",
+            "operate",
+            "people",
+            "register",
+            "root",
+            "uploads",
+            "webhooks",
+        ),
     ),
     "read a person": (read_row("PERSON#probe"), (*READERS, "console_decision", "decide", "people", "sequence")),
     "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
@@ -246,7 +275,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write who started a decision": (write_row("CALLER#probe"), ("console_decision", "operate")),
     "write an event": (
         write_row("OUTBOX"),
-        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "mlflow", "people", "reconcile", "root", "sequence"),
+        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "deliver", "mlflow", "people", "reconcile", "root", "sequence", "webhooks"),
     ),
     "write an event's place in the ledger": (write_row("LEAF#probe"), ("sequence",)),
     "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
@@ -266,6 +295,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
             "registry",
             "root",
             "uploads",
+            "webhooks",
         ),
     ),
     "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
@@ -277,6 +307,9 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write an edge of the lineage": (write_row("EDGE#probe"), ("record_stage",)),
     "write the root's versions": (write_row("ROOT"), ("root",)),
     "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
+    "read a webhook": (read_row("WEBHOOK#probe"), ("deliver", "reconcile", "sequence", "webhooks")),
+    "write a webhook": (write_row("WEBHOOK#probe"), ("deliver", "webhooks")),
+    "write what became of a delivery": (write_row("DELIVERY#probe"), ("deliver",)),
     "write what was told": (write_row("TOLD"), ("tell",)),
     "write whose objects are attended to": (write_row("CUSTODY"), ("custody", "operate")),
     "write scheduled retirements": (write_row("RETIREMENTS"), ("deploy", "operate")),
@@ -313,7 +346,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
         read_object("models/probe/1/evidence/packet-000001.json"),
         (*READERS, "console_decision", "custody", "decide", "gate", "record_stage"),
     ),
-    "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "sequence", "tell")),
+    "read the ledger": (read_object("ledger/checkpoint"), (*READERS, "deliver", "sequence", "tell")),
     "read the root of trust": (read_object("root/timestamp.json"), (*READERS, "root")),
     "read a job": (read_object("jobs/probe/TRAINING/1/job.json", "ScratchBucket"), ("evaluate", "prepare_stage", "record_stage")),
     "read a bundle": (read_object("bundles/x", "ScratchBucket"), ("bundle",)),
@@ -367,6 +400,9 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "invoke the sequencer": (invoke("sequence"), NOBODY),
     "invoke decide": (invoke("decide"), NOBODY),
     "invoke the sandbox": (invoke("sandbox"), NOBODY),
+    "queue a delivery": (queue_delivery, ("tell", "webhooks")),
+    "take a delivery": (take_delivery, ("deliver",)),
+    "derive a webhook's secret": (derive_secret, ("deliver", "webhooks")),
     "tell an event": (put_event, ("tell",)),
     "start the pipeline": (start("PipelineArn"), ("gate", "operate", "register", "sweep")),
     "start a decision": (start("DecisionArn"), NOBODY),
@@ -456,7 +492,12 @@ def test_a_function_that_runs_registered_code_may_do_nothing(answers: Mapping[tu
         ("sequence", ["write a version", "cosign a checkpoint", "write the root of trust", "overwrite a tile", "attest as gate"]),
         ("sign_artifact", ["write a frozen file", "write an attestation", "read a version", "read the hold-out's labels"]),
         ("sweep", ["send a task token", "write a model or its pointer", "read a frozen file"]),
-        ("tell", ["write a version", "write an event", "write a tile", "sign a checkpoint", "read a frozen file"]),
+        ("deliver", ["write a version", "queue a delivery", "tell an event", "read a version", "write a tile"]),
+        (
+            "tell",
+            ["write a version", "write an event", "write a tile", "sign a checkpoint", "derive a webhook's secret", "write a webhook"],
+        ),
+        ("webhooks", ["take a delivery", "tell an event", "write a version", "write a person", "read the ledger"]),
         ("uploads", ["write a version", "read an upload", "write a candidate"]),
         ("witness", ["sign a checkpoint", "read the ledger", "read the ledger's head", "write the ledger's head"]),
     ],

@@ -87,6 +87,8 @@ MAY: Mapping[str, tuple[str, ...]] = {
         ("people.list", "audit.list", "audit.read", "access.list", "access.review", "access.policies", "access.placement"), OVERSEERS
     ),
     **dict.fromkeys(("people.add", "policies.publish", "root.keys", "root.publish"), ("admin",)),
+    "webhooks.list": OVERSEERS,
+    **dict.fromkeys(("webhooks.add", "webhooks.remove", "webhooks.rotate", "webhooks.ping"), ("admin",)),
     **dict.fromkeys(("access.grant", "access.withdraw", "access.place", "access.publish"), ("admin",)),
 }
 """Action to the roles that may do it."""

@@ -122,6 +122,15 @@ ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
         {"name": "none", "text": 'forbid (principal, action == Attestry::Action::"root.publish", resource);', "reason": "for now"},
         201,
     ),
+    (
+        "webhooks.add",
+        "admin/alex",
+        "/v1/webhooks",
+        {"webhook": "chat", "url": "https://hooks.example.org/x", "kinds": ["version.*"], "reason": "the team wants to know"},
+        201,
+    ),
+    ("webhooks.rotate", "admin/alex", "/v1/webhooks/chat/rotation", {"reason": "it leaked"}, 200),
+    ("webhooks.ping", "admin/alex", "/v1/webhooks/chat/ping", {}, 202),
     ("versions.reproduce", "auditor/grace", "/v1/models/{model}/versions/1/reproduction", {"reason": "audit"}, 202),
 )
 

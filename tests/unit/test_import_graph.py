@@ -68,6 +68,7 @@ EXPECTED = {
     "custody": AWS | SIGNATURES | EVENTS,
     "decide": AWS | SIGNATURES | EVENTS | OWN_SIGNATURES,
     "delegate": AWS | SIGNATURES | EVENTS,
+    "deliver": AWS | SIGNATURES | EVENTS | METRICS,
     "deploy": AWS | SIGNATURES | EVENTS | METRICS,
     "describe": EVENTS,
     "evaluate": AWS | SIGNATURES,
@@ -89,6 +90,7 @@ EXPECTED = {
     "sweep": AWS | SIGNATURES | EVENTS | METRICS,
     "tell": AWS | SIGNATURES | EVENTS | METRICS,
     "uploads": AWS | SIGNATURES | EVENTS,
+    "webhooks": AWS | SIGNATURES | EVENTS,
     "witness": AWS | SIGNATURES | EVENTS,
 }
 """Function to the distributions that its module imports, those that they import themselves included."""

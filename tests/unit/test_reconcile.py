@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hmac
 import json
 from collections.abc import Callable
 from datetime import date
@@ -37,6 +38,7 @@ from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
 from attestry.usecases.recorded import event_digest, event_of_transition
 from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
 from attestry.usecases.root import ROOT_KEY
+from attestry.usecases.webhooks import Wish, add_webhook, remove_webhook, rotate_webhook, webhook_key
 from lambdas import reconcile as reconcile_function
 from tests.evidence_world import ADMIN, DEPLOYER, ERIN, EvidenceWorld
 from tests.root_of_trust import REGISTRY
@@ -69,6 +71,7 @@ def make_world() -> EvidenceWorld:
     world.deploy()
     describe(world)
     decide_access(world)
+    change_webhooks(world)
     for _ in range(3):
         world.predict()
     world.seal()
@@ -109,6 +112,27 @@ def decide_access(world: EvidenceWorld) -> None:
     for action in ("models.capture", "versions.kill"):
         text = f'forbid (principal, action == Attestry::Action::"{action}", resource);'
         publish_access_policy(world.meta, "low-alone", text, **told)
+
+
+class Mac:
+    """A key for message authentication codes."""
+
+    def mac(self, message: bytes) -> bytes:
+        return hmac.digest(b"k" * 32, message, "sha256")
+
+
+def change_webhooks(world: EvidenceWorld) -> None:
+    """Add two webhooks, give one another secret, and remove the other."""
+    for name in ("chat", "gone"):
+        wish = Wish(name, "https://hooks.example.org/x?token=1", ("version.*",), ("*",), "the team wants to know")
+        add_webhook(world.meta, Mac(), wish, by=ERIN, at=world.clock.now())
+    rotate_webhook(world.meta, Mac(), "chat", reason="it leaked", by=ERIN, at=world.clock.now())
+    remove_webhook(world.meta, "gone", reason="nobody listens", by=ERIN, at=world.clock.now())
+
+
+def insert_webhook(world: EvidenceWorld) -> None:
+    row = {k: v for k, v in world.meta.rows[webhook_key("chat")].items() if k not in ("pk", "sk")}
+    world.meta._apply([Put(webhook_key("planted"), {**row, "name": "planted", "gsi_sk": "planted"})])
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +375,13 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
         ["access.text_changed"],
     ),
     ("access policy's text deleted", lambda w: drop(w, access_policy_key("low-alone", 1)), ["access.text_deleted"]),
+    ("webhook led elsewhere", lambda w: edit(w, webhook_key("chat"), url="https://attacker.example.org/"), ["webhook.changed"]),
+    ("webhook told less", lambda w: edit(w, webhook_key("chat"), kinds=["alias.set"]), ["webhook.changed"]),
+    ("webhook silenced", lambda w: edit(w, webhook_key("chat"), state="DISABLED"), ["webhook.changed"]),
+    ("webhook brought back", lambda w: edit(w, webhook_key("gone"), state="ACTIVE"), ["webhook.changed"]),
+    ("webhook's secret set back", lambda w: edit(w, webhook_key("chat"), secret_number=1, rotated=""), ["webhook.changed"]),
+    ("webhook deleted", lambda w: drop(w, webhook_key("chat")), ["webhook.gone"]),
+    ("webhook planted", insert_webhook, ["webhook.without_event"]),
     ("root's row changed", lambda w: edit(w, ROOT_KEY, files=other_root(w)), ["root.changed"]),
     ("root's row deleted", lambda w: drop(w, ROOT_KEY), ["root.gone"]),
     ("root metadata overwritten", lambda w: w.store.put("root/1.targets.json", b"{}"), ["object.overwritten"]),

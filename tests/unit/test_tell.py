@@ -42,6 +42,13 @@ class Bus:
         return [one.index for one in self.taken]
 
 
+class Unasked:
+    """A queue that nothing is sent to, because there are no webhooks."""
+
+    def send(self, messages: Sequence[Any]) -> None:
+        pytest.fail(f"{len(messages)} messages were sent")
+
+
 @pytest.fixture
 def ledger() -> World:
     world = World()
@@ -226,16 +233,16 @@ def test_a_bus_that_goes_on_refusing_is_an_error_and_the_rest_is_not_put() -> No
 def test_the_function_tells_what_stands_in_the_ledger_and_raises_where_an_outlet_is_silent(
     ledger: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    aws, bus = AwsWorld(Settings({"ATTESTRY_PREFIX": "attestry"})), Bus()
-    aws.__dict__.update(meta=ledger.meta, store=ledger.store, bus=bus)
+    aws, bus = AwsWorld(Settings({"ATTESTRY_PREFIX": "attestry", "ATTESTRY_DELIVERIES_URL": "q"})), Bus()
+    aws.__dict__.update(meta=ledger.meta, store=ledger.store, bus=bus, deliveries=Unasked())
     monkeypatch.setattr(tell, "world", aws)
     bus.silent = True
     with pytest.raises(UnavailableError, match="BUS: the bus does not answer"):
         tell.handler({}, None)
     bus.silent = False
-    assert tell.handler({"anything": 1}, None)["told"] == {"BUS": 7}
+    assert tell.handler({"anything": 1}, None)["told"] == {"BUS": 7, "WEBHOOKS": 0}
     counted = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "EventsUntold" in line]
-    assert [(c["EventsTold"], c["EventsUntold"]) for c in counted] == [([0.0], [1.0]), ([7.0], [0.0])]
+    assert [(c["EventsTold"], c["EventsUntold"]) for c in counted] == [([7.0], [1.0]), ([7.0], [0.0])]
 
 
 @pytest.mark.parametrize("answers", [True, False])
