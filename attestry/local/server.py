@@ -21,7 +21,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any
 
-from attestry.local import patch_access, patch_cloudtrail, patch_conditions, patch_iam, patch_jobs, patch_lambda, patch_s3, patch_states
+from attestry.local import (
+    patch_access,
+    patch_cloudtrail,
+    patch_conditions,
+    patch_iam,
+    patch_jobs,
+    patch_lambda,
+    patch_quotas,
+    patch_s3,
+    patch_states,
+)
 from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
 from attestry.local.settings import HOST
 
@@ -48,7 +58,17 @@ def patch_emulator() -> None:
         PatchError: the emulator is not what the patches were written for.
     """
     check_version()
-    for patch in (patch_access, patch_conditions, patch_iam, patch_cloudtrail, patch_lambda, patch_s3, patch_states, patch_jobs):
+    for patch in (
+        patch_access,
+        patch_conditions,
+        patch_iam,
+        patch_cloudtrail,
+        patch_lambda,
+        patch_s3,
+        patch_states,
+        patch_jobs,
+        patch_quotas,
+    ):
         patch.apply()
 
 
