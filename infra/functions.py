@@ -9,7 +9,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.function_maker import FunctionMaker
-from infra.grants import Grants
+from infra.grants import Grants, unite_reads
 from infra.keys import DERIVERS, READERS, SIGNING_KEYS, Keys
 from infra.network import Isolation
 from infra.permissions import PERMISSIONS
@@ -35,7 +35,7 @@ class Functions(Construct):
         maker = FunctionMaker(self, self._config, keys.data, isolation)
         self.witness = Witness(self, "Witness", self._config, keys.data)
         table = {name: spec for name, spec in specs(self._config).items() if name in PERMISSIONS}
-        roles = {name: maker.add_role(name, spec, PERMISSIONS[name](grants)) for name, spec in table.items()}
+        roles = {name: maker.add_role(name, spec, unite_reads(PERMISSIONS[name](grants))) for name, spec in table.items()}
         signers = {**roles, "witness": self.witness.role}
         self.signing_keys: dict[str, kms.Key] = {
             name: keys.add_signing_key(key, signer=signers[name], readers=[signers[reader] for reader in (*key.readers, *READERS)])

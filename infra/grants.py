@@ -47,6 +47,7 @@ WITHOUT_RESOURCE: Mapping[str, str] = {
 
 NETWORK_INTERFACE_ACTIONS = ("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DeleteNetworkInterface")
 
+READ_ROWS = ("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query")
 KEY_TO_READ_ROWS = ("kms:Decrypt", "kms:DescribeKey")
 KEY_TO_WRITE_ROWS = (*KEY_TO_READ_ROWS, "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:ReEncryptTo")
 """What DynamoDB asks of callers of a table under a key of ours; it uses the key on their behalf."""
@@ -83,7 +84,7 @@ class Grants:
     def read_rows(self, *partitions: str) -> Statements:
         """Read rows of partitions; a pattern ends in `*`."""
         return [
-            self._rows(["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"], partitions),
+            self._rows([*READ_ROWS], partitions),
             self._key_through("dynamodb", *KEY_TO_READ_ROWS),
         ]
 
@@ -234,6 +235,19 @@ class Grants:
         through = f"{service}.{Aws.REGION}.{Aws.URL_SUFFIX}"
         condition = {"StringEquals": {"kms:ViaService": through}}
         return iam.PolicyStatement(actions=list(actions), resources=[self.key.key_arn], conditions=condition)
+
+
+def unite_reads(statements: Statements) -> Statements:
+    """Return the statements with all reads of rows in one.
+
+    A BatchGetItem over several partitions is allowed where one statement names all of them; two that name some each allow none of it.
+    """
+    reads = [s for s in statements if s.actions == [*READ_ROWS]]
+    if len(reads) < 2:
+        return statements
+    partitions = {str(p): None for s in reads for p in s.conditions["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]}
+    united = iam.PolicyStatement(actions=[*READ_ROWS], resources=reads[0].resources, conditions=_leading_keys(tuple(partitions)))
+    return [united, *(s for s in statements if s.actions != [*READ_ROWS])]
 
 
 def _leading_keys(partitions: tuple[str, ...]) -> dict[str, object]:

@@ -589,3 +589,9 @@ def test_who_may_act_in_the_console_may_start_it_and_nobody_else(template: Templ
     assert console_roles() == CONSOLE_ROLES
     starting = {role for role in ROLES if "states:StartExecution" in allowed(template.role_policies(f"attestry-{role}"))}
     assert starting == set(CONSOLE_ROLES)
+
+
+@pytest.mark.parametrize("name", sorted(PERMISSIONS))
+def test_a_function_reads_rows_by_one_statement_since_two_allow_no_batch_over_the_partitions_of_both(template: Template, name: str) -> None:
+    reading = [s for s in function_statements(template, name) if "dynamodb:BatchGetItem" in listed(s["Action"])]
+    assert len(reading) <= 1

@@ -101,7 +101,8 @@ def test_a_registry_asks_its_own_witness_and_those_that_are_configured(watched: 
     assert json.loads(function["Environment"]["Variables"]["ATTESTRY_WITNESSES"]) == [own, {**WITNESSES[0], "outside": True}]
     statements = watched.role_policies("attestry-sequence-function")
     invoked = [r for s in statements if "lambda:InvokeFunction" in listed(s["Action"]) for r in listed(s["Resource"])]
-    assert sorted(invoked) == sorted([FUNCTION, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-witness"])
+    own_functions = [f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-{name}" for name in ("tell", "witness")]
+    assert sorted(invoked) == sorted([FUNCTION, *own_functions])
 
 
 def test_both_sides_understand_the_same_settings() -> None:
