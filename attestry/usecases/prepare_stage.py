@@ -76,7 +76,10 @@ class StagePreparer:
         self._data_buckets = dict(data_buckets or {})
 
     def plan_environments(self, model: str, number: int) -> list[dict[str, str]]:
-        """Put the lock files where the builder reads them, and return what it has to build: the script's and the registry's own."""
+        """Put the lock files where the builder reads them, and return what it has to build: the script's and the registry's own.
+
+        They are built side by side; where both have one lock file, as the examples do, it is built once.
+        """
         version = load_version(self._meta, model, number)
         environment = environment_of(version)
         _, locked = version.code
@@ -85,7 +88,8 @@ class StagePreparer:
         own = environment_id(own_sha256, environment.python, environment.platform)
         self._store.put_new(f"environments/{environment.id}/requirements.lock", lock, content_type="text/plain", retain=True)
         self._store.put_new(f"environments/{own}/requirements.lock", self._evaluation_lock, content_type="text/plain", retain=True)
-        return [{"id": environment.id, "lock_sha256": environment.lock_sha256}, {"id": own, "lock_sha256": own_sha256}]
+        wanted = {environment.id: environment.lock_sha256, own: own_sha256}
+        return [{"id": identity, "lock_sha256": sha256} for identity, sha256 in wanted.items()]
 
     def prepare(self, model: str, number: int, attempt: int, stage: Stage, execution: Execution, at: datetime) -> dict[str, Any]:
         """Begin the stage and return what the pipeline passes on; `skip` where an earlier attempt has done it, `held` where it must wait.

@@ -390,6 +390,15 @@ def test_a_version_that_is_worse_or_was_compared_with_another_than_the_deployed_
     assert compared(serving.flow, version, low, champion)[0] == "REJECTED"
 
 
+def test_a_lock_file_that_is_the_registry_s_own_is_built_once(flow):
+    version = flow.register_example()
+    _, locked = version.code
+    assert len(flow.preparer.plan_environments(version.model, version.number)) == 2
+    flow.preparer._evaluation_lock = flow.store.read(locked.key, locked.version_id, max_bytes=locked.size)
+    (built,) = flow.preparer.plan_environments(version.model, version.number)
+    assert built["lock_sha256"] == sha256_hex(flow.preparer._evaluation_lock)
+
+
 def test_without_such_a_gate_nothing_is_compared_row_by_row():
     serving = Serving()
     flow = serving.flow
