@@ -4,6 +4,7 @@ What AWS does (Service Authorization Reference) and the emulator does not:
 - `dynamodb:LeadingKeys` holds the partition keys of the items that a call names, of an index where it queries one; in a
   transaction each item is checked with its own.
 - `kms:SigningAlgorithm` and `kms:MessageType` hold what a call of Sign or Verify asks for, `kms:MacAlgorithm` what one of GenerateMac does.
+- A call of SQS with several messages needs the right to the same call with one.
 - `events:source` holds the source of the events that a call of PutEvents puts.
 - `lambda:SourceFunctionArn` is the function whose code makes the call.
 
@@ -25,6 +26,8 @@ _TRANSACTIONS = ("dynamodb:TransactWriteItems", "dynamodb:TransactGetItems")
 _MEMBERS = ("ConditionCheck", "Put", "Update", "Delete", "Get")
 _EQUALITY = re.compile(r"([#\w.-]+)\s*=\s*(:\w+)")
 _SESSION_FUNCTION = "AttestryFunctionArn"
+_BATCHES = {f"sqs:{act}Batch": f"sqs:{act}" for act in ("ChangeMessageVisibility", "DeleteMessage", "SendMessage")}
+"""Calls of SQS that take several messages, to the action that a policy names: there are no actions for batches."""
 
 
 class KeyedArn(str):
@@ -132,7 +135,7 @@ def _enforce_with_keys(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if isinstance(resource_arn, KeyedArn):
             service_context = {**(service_context or {}), _LEADING_KEYS: [resource_arn.leading_key]}
-        return original(access_key_id, iam_action, service, region, resource_arn, service_context)
+        return original(access_key_id, _BATCHES.get(iam_action, iam_action), service, region, resource_arn, service_context)
 
     return enforce
 
