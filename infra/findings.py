@@ -92,9 +92,14 @@ ACKNOWLEDGED = (
         "could be turned against, and addresses that the internet does not route to are refused before a connection.",
     ),
     Acknowledgement(
-        ("LambdaDLQ", "LambdaEventSourceMappingDestination"),
-        (*_MESSAGES, "Functions/Deliver/Deliveries"),
+        ("LambdaDLQ",),
+        _MESSAGES,
         "Invoked with messages of a queue: what fails eight times is in that queue's dead-letter queue, which has an alarm.",
+    ),
+    Acknowledgement(
+        ("LambdaEventSourceMappingDestination",),
+        _functions("Deliver/Deliveries"),
+        "The queue has a dead-letter queue of its own; a mapping of a queue takes no destination.",
     ),
     Acknowledgement(
         ("LambdaConcurrency",),
