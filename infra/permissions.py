@@ -349,7 +349,9 @@ def _register(g: Grants) -> Statements:
 def _reconcile(g: Grants) -> Statements:
     return [
         *g.read_rows(*EVERY_ROW),
-        *g.read_index("FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*", "WEBHOOKS"),
+        *g.read_index(
+            "CATALOGUE", "FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*", "WEBHOOKS"
+        ),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
         *g.list_versions(g.stores.store),

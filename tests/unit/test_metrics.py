@@ -22,7 +22,12 @@ from tests.fakes import FixedClock, MemoryFunctions, MemoryMetaStore, MemoryNoti
 from tests.versions import AT, ATTESTOR
 from tests.versions import make_version as put_version
 
-SETTINGS = {"ATTESTRY_GATE_FUNCTION": "gate", "ATTESTRY_INFERENCE_FUNCTION": "inference", "ATTESTRY_PREFIX": "registry-two"}
+SETTINGS = {
+    "ATTESTRY_GATE_FUNCTION": "gate",
+    "ATTESTRY_RECORD_FUNCTION": "record_stage",
+    "ATTESTRY_INFERENCE_FUNCTION": "inference",
+    "ATTESTRY_PREFIX": "registry-two",
+}
 
 
 class Written:
