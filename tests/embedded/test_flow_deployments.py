@@ -95,7 +95,8 @@ def test_a_version_is_compared_row_by_row_with_the_one_that_was_deployed(registr
     gates = registry.client("grace").version(interrupted.model, interrupted.number)["gates"]
     (compared,) = (gate for gate in gates if gate["rule"] == "no_worse_with_confidence")
     assert (compared["passed"], compared["compared_on"]) == (True, "the same hold-out")
-    assert -0.3 <= float(compared["value"]) <= 0
+    assert -0.3 <= float(compared["value"]) < 1
+    assert "at 90% confidence (p " in compared["reason"]
 
 
 def test_sixteen_deployments_at_once_leave_one_version_deployed(registry: Registry, model: str, swapped: Swapped) -> None:
