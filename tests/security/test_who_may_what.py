@@ -167,6 +167,7 @@ VALUES = {
     "id": "no-such-prediction",
     "submission": "0" * 24,
     "policy": "none",
+    "webhook": "none",
     "key": "none",
     "alias": "none",
     "path+": "models/none/1/x",
