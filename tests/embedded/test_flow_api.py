@@ -85,8 +85,14 @@ def test_pages_lead_through_a_list(registry: Registry, deployed: tuple[str, int]
     assert registry.call("admin", "GET", "/v1/people?limit=1&limit=2").body["rule"] == "once"
 
 
-def test_an_act_is_conditional_on_what_was_read_and_done_once(registry: Registry, deployed: tuple[str, int]) -> None:
-    model, number = deployed
+@pytest.fixture(scope="session")
+def fuzzed(registry: Registry) -> tuple[str, int]:
+    """A version that requests may do anything to."""
+    return registry.made(registry.small_project(model="fuzzed"))
+
+
+def test_an_act_is_conditional_on_what_was_read_and_done_once(registry: Registry, fuzzed: tuple[str, int]) -> None:
+    model, number = fuzzed
     path = f"/v1/models/{model}/versions/{number}"
     shown = registry.call("frank", "GET", path)
     assert registry.call("frank", "GET", path, headers={"If-None-Match": shown.headers["etag"]}).status == 304
@@ -106,12 +112,6 @@ def test_an_act_is_conditional_on_what_was_read_and_done_once(registry: Registry
     again = hold("hold", Idempotency_Key=f"k-{model}", If_Match=shown.headers["etag"])
     assert (again.status, again.raw, again.headers["idempotency-replayed"]) == (200, done[0].raw, "true")
     assert not registry.head(model, number).held
-
-
-@pytest.fixture(scope="session")
-def fuzzed(registry: Registry) -> tuple[str, int]:
-    """A version that requests may do anything to."""
-    return registry.made(registry.small_project(model="fuzzed"))
 
 
 class Gateway:
