@@ -45,7 +45,6 @@ demo: $(STAMP)   ## the whole story on the embedded AWS, from an uploaded manife
 test: $(STAMP) $(MLFLOW)/.installed  ## everything that has to hold: style, types, rules, adapters, infrastructure, flows on the embedded AWS
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.run
 

@@ -1,8 +1,8 @@
-"""Run all tests but the long ones: `python -m tests.run [pytest options]`.
+"""Run the type checker and all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Four runs go side by side, because most of them wait much: rules, formats and foreign tools; the template, which is synthesised once for
+Five runs go side by side, because most of them wait much: rules, formats and foreign tools; the template, which is synthesised once for
 each configuration, and then random sequences of commands on an AWS of their own; adapters and flows on one embedded AWS, in one process
-since they share it; roles and attacks on another. What the later ones print is kept while the first prints, and follows it.
+since they share it; roles and attacks on another; types. What the later ones print is kept while the first prints, and follows it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def follow(log: Path, process: subprocess.Popen[bytes]) -> int:
             time.sleep(0.5)
 
 
+def commands(options: list[str]) -> dict[str, list[str]]:
+    """Return the runs beside the first one, by what they are about."""
+    return {name: pytest(*options, *paths) for name, paths in BESIDE.items()} | {"Types": [sys.executable, "-m", "mypy"]}
+
+
 def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a run that writes into a log; the first one that needs the template synthesises it, and the others wait for that."""
     with log.open("wb") as stream:
@@ -55,9 +60,9 @@ def main() -> int:
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         running = {}
-        for number, (name, paths) in enumerate(BESIDE.items()):
+        for number, (name, command) in enumerate(commands(options).items()):
             log = folder / f"{number}.log"
-            process = begin(pytest(*options, *paths), log)
+            process = begin(command, log)
             ends.callback(process.wait, 60)
             ends.callback(process.terminate)  # of one that has ended this does nothing
             running[name] = log, process

@@ -41,10 +41,10 @@ Act = Callable[[Registry], None]
 
 def sequence(registry: Registry) -> None:
     """A run of the sequencer; acts that it could not take up are left to the next one."""
+    over = timestamp(registry.clock.at - AUDIT_GRACE)[:16]
     done = registry.invoke("sequence", {})
     assert not done["findings"], done["findings"]
     assert (done["conflicts"], done["malformed"]) == (0, 0)
-    over = timestamp(registry.clock.at - AUDIT_GRACE)[:16]
     if [key for key in registry.meta.rows if key.partition == AUDIT and key.sort < over]:
         raise UnavailableError("acts of past minutes were not taken up")
 

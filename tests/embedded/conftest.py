@@ -25,8 +25,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[
     shared = (base if worker_id == "master" else base.parent) / "embedded"
     shared.mkdir(exist_ok=True)
     data = shared / "data"
-    # The flows' small model may run on every executor, as the examples may.
-    os.environ.setdefault("ATTESTRY_JOB_MODELS", "radius-threshold")
+    # Two small models of the flows may run on every executor, as the examples may.
+    os.environ.setdefault("ATTESTRY_JOB_MODELS", "radius-threshold,made-elsewhere")
     os.environ.setdefault("ATTESTRY_SYNTHESIS_DIR", str(ROOT / "build" / "embedded-cdk.out"))
     with _users(shared, +1):
         running = up(data, None if (data / "server.lock").exists() else process.free_port())

@@ -45,7 +45,6 @@ from attestry.usecases.records import load_version
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "manifests" / "tumour-diagnosis"
-EXAMPLE_MODEL = "tumour-diagnosis"
 SMALL_MODEL = "radius-threshold"
 LABEL = "malignant"
 SECONDS = 480

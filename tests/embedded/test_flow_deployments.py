@@ -58,8 +58,7 @@ def swapped(registry: Registry, model: str, crowded: Crowded, interrupted: Inter
         while not stop.is_set():
             answers.append(predicted(registry, model))
 
-    def deploy(index: int) -> str:
-        number = (crowded, interrupted)[index % 2].number
+    def put_in_place(number: int) -> str:
         by, at = registry_principal("test"), datetime.now(UTC)
         try:
             done = swap_pointer(
@@ -69,10 +68,13 @@ def swapped(registry: Registry, model: str, crowded: Crowded, interrupted: Inter
             return error.code
         return "changed" if done.changed else "in place"
 
-    until(lambda: predicted(registry, model).status == 200, "the model is warm")
+    numbers = (crowded.number, interrupted.number)
+    for number in numbers:  # as the function that deploys has each warm before it swaps
+        put_in_place(number)
+        until(lambda number=number: predicted(registry, model).body.get("version") == number, "the version is in place and warm")
     consumer = threading.Thread(target=predict)
     consumer.start()
-    outcomes = at_once(CALLERS, deploy)
+    outcomes = at_once(CALLERS, lambda index: put_in_place(numbers[index % 2]))
     until(lambda: len(answers) > 20, "predictions went on")
     stop.set()
     consumer.join()

@@ -12,7 +12,7 @@ import pytest
 from attestry.client.wait import wait_for_version
 from attestry.local.synthesis import EXAMPLE_IMAGE
 from tests.embedded.flow_versions import execution_arn
-from tests.embedded.flows import EXAMPLE_MODEL, SMALL_MODEL, Registry, example_rows, until
+from tests.embedded.flows import SMALL_MODEL, Registry, example_rows, until
 
 pytest_plugins = ("tests.embedded.flows", "tests.embedded.flow_versions")
 pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
@@ -86,43 +86,43 @@ def ran(registry: Registry, model: str, number: int) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def moved_example(registry: Registry) -> Ran:
-    """The example, all of its stages elsewhere than on Lambda: Batch prepares, SageMaker trains and validates."""
+def made_elsewhere(registry: Registry) -> Ran:
+    """A version all of whose stages run elsewhere than on Lambda: Batch prepares, SageMaker trains and validates."""
     stages = {"processing": ("batch", ON_BATCH), "training": ("sagemaker", ON_SAGEMAKER), "validation": ("sagemaker", ON_SAGEMAKER)}
-    model, number = registry.submit(registry.small_project(model=EXAMPLE_MODEL, edit=moved(**stages)))
+    model, number = registry.submit(registry.small_project(model="made-elsewhere", edit=moved(**stages)))
     return ran(registry, model, number)
 
 
-def test_each_stage_takes_the_branch_of_its_executor(moved_example: Ran) -> None:
-    assert moved_example.shown["error"] == ""
-    ran_in = [name for name in moved_example.states if " on " in name or name in ("PROCESSING", "TRAINING", "VALIDATION")]
+def test_each_stage_takes_the_branch_of_its_executor(made_elsewhere: Ran) -> None:
+    assert made_elsewhere.shown["error"] == ""
+    ran_in = [name for name in made_elsewhere.states if " on " in name or name in ("PROCESSING", "TRAINING", "VALIDATION")]
     assert ran_in == ["PROCESSING on Batch", "TRAINING on SageMaker", "VALIDATION on SageMaker"]
-    assert (moved_example.shown["stage"], moved_example.shown["status"]) == ("APPROVAL", "RUNNING")
+    assert (made_elsewhere.shown["stage"], made_elsewhere.shown["status"]) == ("APPROVAL", "RUNNING")
 
 
-def test_the_record_of_a_stage_says_what_its_service_said_of_the_job(registry: Registry, moved_example: Ran) -> None:
+def test_the_record_of_a_stage_says_what_its_service_said_of_the_job(registry: Registry, made_elsewhere: Ran) -> None:
     for stage, service in (("PROCESSING", "batch"), ("TRAINING", "sagemaker-training"), ("VALIDATION", "sagemaker-processing")):
-        told = moved_example.records[stage]["ran"]
-        planned = job_of(registry, moved_example.model, moved_example.number, stage)
+        told = made_elsewhere.records[stage]["ran"]
+        planned = job_of(registry, made_elsewhere.model, made_elsewhere.number, stage)
         assert (told["service"], told["outcome"], told["job_name"]) == (service, "SUCCEEDED", planned["name"])
         assert told["container_digest"] == EXAMPLE_IMAGE.partition("@sha256:")[2]
         assert told["billable_seconds"] >= 1
-    assert moved_example.records["TRAINING"]["ran"]["instance_type"] == "ml.m5.large"
+    assert made_elsewhere.records["TRAINING"]["ran"]["instance_type"] == "ml.m5.large"
 
 
-def test_what_the_service_described_is_answered_by_its_own_client_too(registry: Registry, moved_example: Ran) -> None:
-    name = job_of(registry, moved_example.model, moved_example.number, "TRAINING")["name"]
+def test_what_the_service_described_is_answered_by_its_own_client_too(registry: Registry, made_elsewhere: Ran) -> None:
+    name = job_of(registry, made_elsewhere.model, made_elsewhere.number, "TRAINING")["name"]
     described = registry.aws("sagemaker").describe_training_job(TrainingJobName=name)
     assert described["TrainingJobStatus"] == "Completed"
     assert described["EnableNetworkIsolation"] is True
-    assert described["RoleArn"].endswith(f"/attestry-job-{moved_example.model}")
+    assert described["RoleArn"].endswith(f"/attestry-job-{made_elsewhere.model}")
 
 
-def test_a_version_made_elsewhere_is_approved_predicts_and_is_traced(registry: Registry, moved_example: Ran) -> None:
-    registry.approve(moved_example.model, moved_example.number)
-    answer = registry.client("frank-consumer").predict(moved_example.model, example_rows()[:2])
+def test_a_version_made_elsewhere_is_approved_predicts_and_is_traced(registry: Registry, made_elsewhere: Ran) -> None:
+    registry.approve(made_elsewhere.model, made_elsewhere.number)
+    answer = registry.client("frank-consumer").predict(made_elsewhere.model, example_rows()[:2])
     trace = registry.client("grace").trace(answer["prediction_id"])
-    assert answer["version"] == moved_example.number
+    assert answer["version"] == made_elsewhere.number
     assert trace["verdict"] in ("PROVEN", "SIGNED-UNANCHORED")
     assert [step["step"] for step in trace.get("steps", []) if step.get("verdict") == "BROKEN"] == []
 
@@ -166,8 +166,8 @@ def test_stopping_the_execution_stops_the_job(registry: Registry) -> None:
     until(lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Stopped", "the job was stopped", 30)
 
 
-def test_the_pipelines_role_starts_no_job_of_another_name_and_passes_no_other_role(registry: Registry, moved_example: Ran) -> None:
-    name = job_of(registry, moved_example.model, moved_example.number, "TRAINING")["name"]
+def test_the_pipelines_role_starts_no_job_of_another_name_and_passes_no_other_role(registry: Registry, made_elsewhere: Ran) -> None:
+    name = job_of(registry, made_elsewhere.model, made_elsewhere.number, "TRAINING")["name"]
     request = registry.aws("sagemaker").describe_training_job(TrainingJobName=name)
     members = ("AlgorithmSpecification", "RoleArn", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
     begun = {member: request[member] for member in members} | {"TrainingJobName": f"{name[:50]}-again"}
