@@ -82,7 +82,8 @@ class Cli:
         import boto3
         from botocore.exceptions import BotoCoreError
 
-        from attestry.client.api import TOKEN_VARIABLE, RegistryClient
+        from attestry.client.api import RegistryClient
+        from attestry.client.connection import TOKEN_VARIABLE
         from attestry.client.errors import EndpointError
 
         try:

@@ -23,10 +23,8 @@ def register(app: typer.Typer) -> None:
         lift: Annotated[bool, typer.Option("--lift", help="End the hold; an admin does.")] = False,
     ) -> None:
         """Have nothing of a version disposed, whatever its retention says, until the hold is lifted."""
-        from attestry.client.custody_acts import set_legal_hold
-
         reference = read_reference(version)
-        cli.show(set_legal_hold(cli.client, reference.model, reference.number, reason, lift=lift), _held)
+        cli.show(cli.client.set_legal_hold(reference.model, reference.number, reason, lift=lift), _held)
 
     @verb(app, roles=("admin", "approver"))
     def dispose(
@@ -38,10 +36,8 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Delete what a retired or killed version has left, once its retention is over; digests and proof are kept."""
-        from attestry.client.custody_acts import dispose
-
         reference = read_reference(version)
-        cli.show(dispose(cli.client, reference.model, reference.number, reason, confirm=confirm), _disposed)
+        cli.show(cli.client.dispose(reference.model, reference.number, reason, confirm=confirm), _disposed)
 
 
 def _held(answer: Mapping[str, Any]) -> str:

@@ -33,13 +33,13 @@ def register(group: typer.Typer) -> None:
 
         Each batch is checked against the digest that its event in the ledger names. Ends with 5 where one is not as recorded.
         """
-        from attestry.client.audited_acts import bundle_of, fetch_batch, list_batches
+        from attestry.client.audited_acts import bundle_of, fetch_batch
         from attestry.domain.errors import IntegrityError
 
         start = _start(since)
         batches: list[dict[str, Any]] = []
         acts: list[dict[str, Any]] = []
-        for told in list_batches(cli.client, since=start):
+        for told in cli.client.audit_batches(since=start):
             batch = {**told, "checked": False, "error": ""}
             batches.append(batch)
             if told["index"] is None:

@@ -27,37 +27,27 @@ def register(app: typer.Typer) -> None:
         model: Annotated[list[str] | None, typer.Option("--model", help="Models: credit-risk, credit-*; repeatable.")] = None,
     ) -> None:
         """Add a webhook, or add one again that was removed or disabled. Its secret is printed, this once."""
-        from attestry.client.webhooks import add_webhook
-
-        cli.show(add_webhook(cli.client, name, url, reason=reason, kinds=kind or (), models=model or ()), _secret)
+        cli.show(cli.client.add_webhook(name, url, reason=reason, kinds=kind or (), models=model or ()), _secret)
 
     @verb(group, "list", roles=("admin", "auditor"))
     def list_all(cli: Cli) -> None:
         """List the webhooks, and what became of the last delivery to each."""
-        from attestry.client.webhooks import list_webhooks
-
-        cli.show(list_webhooks(cli.client), lambda all_: "\n".join(_line(one) for one in all_) or "no webhooks")
+        cli.show(cli.client.webhooks(), lambda all_: "\n".join(_line(one) for one in all_) or "no webhooks")
 
     @verb(group, roles=("admin",))
     def rotate(cli: Cli, name: NameArgument, reason: ReasonOption) -> None:
         """Give a webhook another secret, which is printed; for a day the one before signs as well."""
-        from attestry.client.webhooks import rotate_webhook
-
-        cli.show(rotate_webhook(cli.client, name, reason=reason), _secret)
+        cli.show(cli.client.rotate_webhook(name, reason=reason), _secret)
 
     @verb(group, roles=("admin",))
     def remove(cli: Cli, name: NameArgument, reason: ReasonOption) -> None:
         """Take a webhook away."""
-        from attestry.client.webhooks import remove_webhook
-
-        cli.show(remove_webhook(cli.client, name, reason=reason), lambda a: f"{a['webhook']} is told no more")
+        cli.show(cli.client.remove_webhook(name, reason=reason), lambda a: f"{a['webhook']} is told no more")
 
     @verb(group, roles=("admin",))
     def ping(cli: Cli, name: NameArgument) -> None:
         """Have a message sent that tells nothing; `webhooks list` shows what became of it."""
-        from attestry.client.webhooks import ping_webhook
-
-        cli.show(ping_webhook(cli.client, name), lambda a: f"{a['ping']} is on its way; attestry webhooks list shows what became of it")
+        cli.show(cli.client.ping_webhook(name), lambda a: f"{a['ping']} is on its way; attestry webhooks list shows what became of it")
 
 
 def _secret(answer: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ in the ledger is what the bundle shows to `attestry verify`, under a pin of the 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,11 +44,6 @@ class AuditBatch:
     leaf: bytes
     data: bytes
     acts: tuple[dict[str, Any], ...]
-
-
-def list_batches(client: RegistryClient, *, since: str) -> Iterator[dict[str, Any]]:
-    """Yield the batches that were logged from a time on, the latest first, page by page."""
-    yield from client.audit_batches(since=since)
 
 
 def fetch_batch(client: RegistryClient, number: int) -> AuditBatch:

@@ -15,7 +15,7 @@ from attestry.api.operations import BY_ID, OPERATIONS
 from attestry.aws import http
 from attestry.aws.idempotency import KEPT, LEASE
 from attestry.aws.rate_limit import COSTS, CallerShares
-from attestry.client.api import _WITHOUT_KEY, _WITHOUT_KEY_BELOW
+from attestry.client.connection import _WITHOUT_KEY, _WITHOUT_KEY_BELOW
 from attestry.domain.errors import PreconditionFailedError, TooManyRequestsError, UnavailableError
 from attestry.domain.stages import Standing
 from attestry.ports import ABSENT, Key, Put, Update, When

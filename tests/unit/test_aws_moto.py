@@ -16,7 +16,8 @@ import pytest
 from moto import mock_aws
 
 from attestry.aws.notifier import MAX_MESSAGE_BYTES, SnsNotifier
-from attestry.client.api import API_URL_PARAMETER, API_URL_VARIABLE, RegistryClient
+from attestry.client.api import RegistryClient
+from attestry.client.connection import API_URL_PARAMETER, API_URL_VARIABLE
 from attestry.client.errors import EndpointError
 
 REGION = "eu-west-1"

@@ -1,69 +1,67 @@
-"""The API's routes of the catalogue and of searches, as a part of `RegistryClient`."""
+"""The catalogue, and searches in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+
+from attestry.client.connection import Connection
+from attestry.client.paths import model_path, path_part, subject_path
 
 
-class CatalogueRoutes:
-    """The routes of the catalogue; a part of `RegistryClient`, which signs and sends."""
-
-    def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
-        """Send a request and return the answer's JSON."""
-        raise NotImplementedError
+class CatalogueRoutes(Connection):
+    """Models, labels, tags, aliases, remarks, and searches."""
 
     def create_model(self, name: str, *, description: str = "", tags: Mapping[str, str] | None = None, mode: str = "governed") -> Any:
         """Create a model without versions."""
-        return self.call("POST", "/v1/models", body={"name": name, "description": description, "tags": dict(tags or {}), "mode": mode})
+        return self.post("/v1/models", {"name": name, "description": description, "tags": dict(tags or {}), "mode": mode})
 
     def change_model(self, model: str, changes: Mapping[str, Any]) -> Any:
         """Change a model's `description` or, of an open one, its `name`."""
-        return self.call("PATCH", _model(model), body=dict(changes))
+        return self.call("PATCH", model_path(model), body=dict(changes))
 
     def delete_model(self, model: str) -> Any:
         """Delete an open model from the catalogue."""
-        return self.call("DELETE", _model(model))
+        return self.call("DELETE", model_path(model))
 
     def label_version(self, model: str, number: int, changes: Mapping[str, Any]) -> Any:
         """Change the `description`, or all `tags`, of a version."""
-        return self.call("PATCH", _subject(model, number), body=dict(changes))
+        return self.call("PATCH", subject_path(model, number), body=dict(changes))
 
     def labels(self, model: str, number: int) -> Any:
         """Return description and tags of a version."""
-        return self.call("GET", f"{_subject(model, number)}/labels")
+        return self.get(f"{subject_path(model, number)}/labels")
 
     def set_tag(self, model: str, number: int | None, key: str, value: str) -> Any:
         """Set a tag of a model or, with a number, of a version."""
-        return self.call("PUT", f"{_subject(model, number)}/tags/{quote(key, safe='')}", body={"value": value})
+        return self.call("PUT", f"{subject_path(model, number)}/tags/{path_part(key)}", body={"value": value})
 
     def delete_tag(self, model: str, number: int | None, key: str) -> Any:
         """Take a tag away from a model or, with a number, from a version."""
-        return self.call("DELETE", f"{_subject(model, number)}/tags/{quote(key, safe='')}")
+        return self.call("DELETE", f"{subject_path(model, number)}/tags/{path_part(key)}")
 
     def aliases(self, model: str) -> list[dict[str, Any]]:
         """Return the aliases of a model."""
-        return list(self.call("GET", f"{_model(model)}/aliases")["aliases"])
+        return list(self.get(f"{model_path(model)}/aliases")["aliases"])
 
     def set_alias(self, model: str, alias: str, number: int) -> Any:
         """Let an alias name a version."""
-        return self.call("PUT", f"{_model(model)}/aliases/{quote(alias, safe='')}", body={"number": number})
+        return self.call("PUT", f"{model_path(model)}/aliases/{path_part(alias)}", body={"number": number})
 
     def delete_alias(self, model: str, alias: str) -> Any:
         """Take an alias away."""
-        return self.call("DELETE", f"{_model(model)}/aliases/{quote(alias, safe='')}")
+        return self.call("DELETE", f"{model_path(model)}/aliases/{path_part(alias)}")
 
     def annotate(self, model: str, number: int, text: str, transition: int = 0) -> Any:
         """Remark on a version, or on one of its moves."""
-        return self.call("POST", f"{_subject(model, number)}/annotations", body={"text": text, "transition": transition})
+        return self.post(f"{subject_path(model, number)}/annotations", {"text": text, "transition": transition})
 
     def annotations(self, model: str, number: int) -> list[dict[str, Any]]:
         """Return the remarks on a version, the oldest first; all of them, page by page."""
         found: list[dict[str, Any]] = []
         while True:
             query = {"after": found[-1]["sequence"]} if found else None
-            page = self.call("GET", f"{_subject(model, number)}/annotations", query=query)["annotations"]
+            page = self.get(f"{subject_path(model, number)}/annotations", query=query)["annotations"]
             if not page:
                 return found
             found += page
@@ -85,11 +83,3 @@ class CatalogueRoutes:
             cursor = page["cursor"]
             if cursor is None:
                 return
-
-
-def _model(model: str) -> str:
-    return f"/v1/models/{quote(model, safe='')}"
-
-
-def _subject(model: str, number: int | None) -> str:
-    return _model(model) if number is None else f"{_model(model)}/versions/{number}"

@@ -1,34 +1,20 @@
-"""Legal holds and disposals, as a client asks for them."""
+"""Legal holds and disposals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from attestry.client.api import RegistryClient
-
-
-def set_legal_hold(client: RegistryClient, model: str, number: int, reason: str, *, lift: bool = False) -> Any:
-    """Have nothing of a version disposed until the hold is lifted, or lift it.
-
-    Args:
-        client: the registry.
-        model: the model's name.
-        number: the version's number.
-        reason: why.
-        lift: end the hold.
-    """
-    return client.call("POST", f"/v1/models/{model}/versions/{number}/legal-hold", body={"reason": reason, "lift": lift})
+from attestry.client.connection import Connection
+from attestry.client.paths import version_path
 
 
-def dispose(client: RegistryClient, model: str, number: int, reason: str, *, confirm: bool = False) -> Any:
-    """Ask for the disposal of what a version has left, or confirm it as another person; confirmed again, it is gone on with.
+class CustodyRoutes(Connection):
+    """How long what a version left is kept, and its end."""
 
-    Args:
-        client: the registry.
-        model: the model's name.
-        number: the version's number.
-        reason: why.
-        confirm: confirm what somebody else has asked for.
-    """
-    return client.call("POST", f"/v1/models/{model}/versions/{number}/disposal", body={"reason": reason, "confirm": confirm})
+    def set_legal_hold(self, model: str, number: int, reason: str, *, lift: bool = False) -> Any:
+        """Have nothing of a version disposed until the hold is lifted, or lift it."""
+        return self.post(f"{version_path(model, number)}/legal-hold", {"reason": reason, "lift": lift})
+
+    def dispose(self, model: str, number: int, reason: str, *, confirm: bool = False) -> Any:
+        """Ask for the disposal of what a version has left, or confirm it as another person; confirmed again, it is gone on with."""
+        return self.post(f"{version_path(model, number)}/disposal", {"reason": reason, "confirm": confirm})
