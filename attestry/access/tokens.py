@@ -4,8 +4,8 @@ Rules:
 - The issuer is found by `iss`, to the letter; the key by `kid` among that issuer's own. What a token says of keys (`jku`, `jwk`, `x5u`,
   `x5c`) is never used, and one with `crit` is refused, since nothing there is understood here.
 - RS256 and ES256 alone, and only with a key of that kind: neither `none` nor a MAC with a public key for its secret.
-- `exp`, `iss`, the audience and the login claim have to be there; `exp`, `nbf` and `iat` are judged with a minute's leeway. A token lives
-  for at most a day, whatever it says.
+- `exp`, `iss`, the audience and the login claim have to be there; `exp`, `nbf` and `iat` are judged with a minute's leeway. An end that is
+  more than a day away is refused: whoever steals a token has it for that long.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
         raise TokenError("a token without an end, or with times that are no numbers")
     if now >= times["exp"] + LEEWAY_SECONDS:
         raise TokenError("a token that has ended")
+    if times["exp"] > now + MAX_LIFE_SECONDS + LEEWAY_SECONDS:
+        raise TokenError("a token that lives for more than a day")
     if max(times.get("nbf", 0), times.get("iat", 0)) > now + LEEWAY_SECONDS:
         raise TokenError("a token from the future")
 

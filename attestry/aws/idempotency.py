@@ -66,11 +66,8 @@ class IdempotentAnswers:
             return known
         try:
             answer = act()
-        except UnavailableError:
-            # Whether it took effect is unknown. A retry, which has to wait for nobody, does the act again, and that finds out.
-            self._forget(key, begun)
-            raise
         except Exception:
+            # Where AWS did not answer, it is unknown whether the act took effect: a retry, which has to wait for nobody, finds out.
             self._forget(key, begun)
             raise
         self._keep(key, begun, answer)

@@ -3,7 +3,7 @@
 Rules:
 - A document is read anew after ten minutes, and when a token names a key that is not in it (keys are rotated), but then at most twice a
   minute, so that whoever makes up key IDs makes no requests.
-- While an issuer does not answer, what was read before goes on to count for an hour.
+- While an issuer does not answer, what was read before goes on to count for an hour; one that never answered is asked every 5 seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from attestry.domain.errors import UnavailableError
 KEPT_SECONDS: Final = 600.0
 AGAIN_SECONDS: Final = 30.0
 STALE_SECONDS: Final = 3600.0
+FAILED_SECONDS: Final = 5.0
 TIMEOUT_SECONDS: Final = 3.0
 MAX_BYTES: Final = 256 * 1024
 
@@ -80,6 +81,7 @@ class IssuerKeys:
         self._read = read
         self._monotonic = monotonic
         self._kept: dict[str, _Kept] = {}
+        self._failed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def find(self, issuer: Issuer, kid: str) -> Mapping[str, Any] | None:
@@ -98,10 +100,13 @@ class IssuerKeys:
             return kept.keys.get(kid)
 
     def _refresh(self, issuer: Issuer, kept: _Kept | None, now: float) -> _Kept:
+        if now - self._failed.get(issuer.issuer, -FAILED_SECONDS) < FAILED_SECONDS:
+            raise UnavailableError(f"the keys of {issuer.alias} could not be read a moment ago")
         try:
             keys = _by_id(self._document(issuer.jwks_uri or self._discover(issuer)))
         except UnavailableError:
             if kept is None or now - kept.read >= STALE_SECONDS:
+                self._failed[issuer.issuer] = now
                 raise
             logger.warning("keys of an issuer could not be read; those of before count", extra={"issuer": issuer.alias})
             kept.tried = now

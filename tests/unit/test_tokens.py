@@ -17,7 +17,7 @@ from attestry.access.issuers import METHOD, Issuer, TokenHolder, read_issuers
 from attestry.access.tokens import TokenError, read_token, verify_token
 from attestry.aws.guard import Guard
 from attestry.aws.http import Answer, Request, serve
-from attestry.aws.jwks import AGAIN_SECONDS, KEPT_SECONDS, STALE_SECONDS, IssuerKeys
+from attestry.aws.jwks import AGAIN_SECONDS, FAILED_SECONDS, KEPT_SECONDS, STALE_SECONDS, IssuerKeys
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.errors import InvalidInputError, UnavailableError, UnprovenIdentityError
@@ -101,6 +101,7 @@ FORGERIES: dict[str, Callable[[], str]] = {
     "foreign audience": lambda: sign({**CLAIMS, "aud": "payroll"}),
     "no audience": lambda: sign({k: v for k, v in CLAIMS.items() if k != "aud"}),
     "expired": lambda: sign({**CLAIMS, "exp": int(NOW) - 61}),
+    "a life of more than a day": lambda: sign({**CLAIMS, "exp": int(NOW) + 24 * 3600 + 61}),
     "no end": lambda: sign({k: v for k, v in CLAIMS.items() if k != "exp"}),
     "end as a text": lambda: sign({**CLAIMS, "exp": "9999999999"}),
     "end as true": lambda: sign({**CLAIMS, "exp": True}),
@@ -136,6 +137,10 @@ def test_a_key_of_another_issuer_signs_nothing_for_this_one() -> None:
 
 def test_a_clock_may_be_a_minute_off_and_no_more() -> None:
     assert verify(sign({**CLAIMS, "exp": int(NOW) - 59, "iat": int(NOW) + 59}))
+
+
+def test_a_token_may_live_for_a_day() -> None:
+    assert verify(sign({**CLAIMS, "exp": int(NOW) + 24 * 3600 + 60}))
 
 
 def test_a_token_has_no_groups_that_its_issuer_was_not_configured_for() -> None:
@@ -224,6 +229,18 @@ class TestKeys:
         site.now = STALE_SECONDS + AGAIN_SECONDS
         with pytest.raises(UnavailableError):
             site.keys.find(CORP, "rsa-1")
+
+    def test_an_issuer_that_never_answered_is_asked_every_five_seconds_however_many_tokens_come(self) -> None:
+        site = Site()
+        site.answers.clear()
+        for number in range(50):
+            site.now = number / 50 * FAILED_SECONDS
+            with pytest.raises(UnavailableError):
+                site.keys.find(CORP, f"made-up-{number}")
+        assert len(site.asked) == 1
+        site.now = FAILED_SECONDS
+        site.answers.update(Site().answers)
+        assert site.keys.find(CORP, "rsa-1") == KEYS["rsa-1"]
 
     @pytest.mark.parametrize(
         "told", [{"issuer": "https://evil.example.com", "jwks_uri": "https://x"}, {"issuer": CORP.issuer, "jwks_uri": "http://x/keys"}, []]
