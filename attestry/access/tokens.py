@@ -26,7 +26,6 @@ from attestry.evidence.canonical import parse_strict
 LEEWAY_SECONDS: Final = 60
 MAX_LIFE_SECONDS: Final = 24 * 3600
 MAX_TOKEN_BYTES: Final = 16 * 1024
-MAX_ROLES: Final = 7
 _KEY_TYPES: Final = {"RS256": "RSA", "ES256": "EC"}
 
 Keys = Callable[[Issuer, str], Mapping[str, Any] | None]

@@ -100,7 +100,6 @@ MODEL = text("The model's name.", least=1, most=63, pattern="^[a-z0-9](?:[a-z0-9
 NUMBER = whole("Number of a version, counted from 1.", least=1, most=999_999_999)
 SHA256 = text("SHA-256 in lower-case hex.", pattern="^[0-9a-f]{64}$")
 TIME = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC."}
-MAYBE_TIME = text("RFC 3339, UTC; empty where there is none.")
 DAY = text("A day, UTC: `YYYY-MM-DD`.", pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
 REASON = text("Why; who reads the record years later needs to know.", least=1, most=500)
 ENVIRONMENT = text("Name of an environment; `production` where it is not said.", least=1, most=63)

@@ -21,7 +21,6 @@ from attestry.domain.conditions import Terms
 from attestry.evidence.bundle import BundleIndex
 
 NOTHING: Final = "-"
-_SUBMITTING: Final = ("candidate.registered", "version.imported", "submission.claimed")
 _SPECIAL: Final = frozenset("\\`*_{}[]<>#|~")
 _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """Control characters, and characters that are not seen or change the order of others. Spelled out, since what Python takes for

@@ -21,7 +21,6 @@ from attestry.usecases.catalogue_rows import COLLECTION, aliases_key
 from attestry.usecases.mlflow_reading import Known, find, versions_of
 
 MODELS_AT_MOST: Final = 1000
-_BATCH: Final = 50
 
 Place = list[str | int]
 Readable = Callable[[list[str]], list[str]]
