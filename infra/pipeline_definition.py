@@ -17,6 +17,9 @@ States = dict[str, State]
 EVALUATED = ("PROCESSING", "VALIDATION")
 """Stages whose outputs a function of ours reads and measures."""
 
+REUSABLE = ("PROCESSING", "TRAINING")
+"""Stages that a refreshed version may take from an earlier one."""
+
 OPERATING = ("hold", "release", "redo", "deploy", "rollback", "kill", "retire")
 """Acts of `RegistryDecision` that are no decision on an approval."""
 
@@ -177,10 +180,11 @@ def _script_stage(stage: str, jobs: Jobs, *, then: str) -> States:
         assign={"run": "{% $states.result.Payload %}", "entered": "{% $states.context.State.EnteredTime %}"},
     )
     record = {"stage": stage, "entered": "{% $entered %}", "run": "{% $run %}", "evaluation": "{% $evaluation %}", "error": None}
+    taken = {"$job.reused = true": f"Take {stage} from an earlier version"} if stage in REUSABLE else {}
     states = {
         f"Prepare {stage}": prepare | _own(name),
         f"{stage} done before?": _choice(
-            {"$job.skip = true": then, "$job.held = true": "Held", "$job.executor = 'lambda'": stage, **job_choices(stage, jobs)},
+            {"$job.skip = true": then, "$job.held = true": "Held", **taken, "$job.executor = 'lambda'": stage, **job_choices(stage, jobs)},
             otherwise=not_enabled(stage),
         ),
         stage: run | {"Retry": [_retry_not_started()], "Catch": [_catch(name)]},
@@ -196,6 +200,9 @@ def _script_stage(stage: str, jobs: Jobs, *, then: str) -> States:
         did = " or ".join(["$run.outcome = 'SUCCEEDED'", *job_completed(stage, jobs)])
         states[ran] = _choice({did: f"Evaluate {stage}"}, otherwise=f"Record {stage}")
         states[f"Evaluate {stage}"] = evaluate | _own(name)
+    # Nothing runs; who records the stage takes it from the version that the plan names.
+    none = {"run": None, "entered": "{% $states.context.State.EnteredTime %}"}
+    states |= {name: {"Type": "Pass", "Assign": none, "Output": {}, "Next": f"Record {stage}"} for name in taken.values()}
     return states | _record(stage, record, then=then)
 
 

@@ -424,6 +424,7 @@ class Refresh:
         alarms: names of CloudWatch alarms.
         cooldown: a period such as `6 hours`; None for none.
         deploy: who puts what was approved in place.
+        reuse: stages that are taken from an earlier version which ran them on the same inputs; None to run all.
     """
 
     schedule: str | None = None
@@ -432,3 +433,4 @@ class Refresh:
     alarms: tuple[str, ...] = ()
     cooldown: str | None = None
     deploy: Literal["automatic", "people"] = "people"
+    reuse: tuple[Literal["processing", "training"], ...] | None = None

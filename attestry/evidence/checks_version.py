@@ -26,6 +26,7 @@ from attestry.evidence.artifact_manifest import ArtifactManifest
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_import import check_import_record, check_imported
+from attestry.evidence.checks_reuse import check_reused
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.predicates import PROVENANCE, Predicate, read_move
 from attestry.evidence.stage_predicates import judgement_of, provenance_of
@@ -219,7 +220,10 @@ def _check_inputs(case: Case, record: Mapping[str, Any]) -> None:
         wrong.append("script")
     if wrong:
         raise IntegrityError(f"{stage} ran with another {wrong[0]} than the manifest says")
-    _check_job(record, str(settings.get("container") or manifest.environment.container or ""))
+    if "reused_from" in record:
+        check_reused(case, record)
+    else:
+        _check_job(record, str(settings.get("container") or manifest.environment.container or ""))
     if case.artifact is not None:
         _check_data(case.artifact, stage, record)
 

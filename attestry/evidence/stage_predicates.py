@@ -3,6 +3,7 @@
 - PROCESSING and TRAINING: SLSA provenance v1 (https://slsa.dev/spec/v1.0/provenance). `externalParameters` are what the submitter chose,
   `internalParameters` what the registry added; `resolvedDependencies` are all that went in; the stage's record and log are byproducts. Of a
   stage that ran as a job of another service, `attestry_job` is what that service tells of the job.
+- Of a stage that was taken from an earlier version, the builder is `reuse`; what went in is what went into the run, and that run's record.
 - VALIDATION: in-toto test-result v0.1. `configuration` names the gates as they were committed before the evaluation, the hold-out and its
   labels; the tests are the gates.
 
@@ -94,7 +95,12 @@ def judgement_of(record: Mapping[str, Any]) -> Predicate:
 
 
 def _internal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the registry added: the sandbox and its interpreter, or the job, whose image brings an interpreter of its own."""
+    """Return what the registry added: the sandbox and its interpreter, or the job, whose image brings an interpreter of its own.
+
+    Of a stage that was not run, the run that it was taken from.
+    """
+    if "reused_from" in record:
+        return {"reused_from": dict(record["reused_from"])}
     if "job" in record:
         return {"job": dict(record["job"])}
     environment = record["environment"]
@@ -116,7 +122,9 @@ def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if code["dirty_diff_sha256"]:
         found.append(_resource("uncommitted changes", code["dirty_diff_sha256"]))
     found += [_dataset(d) for d in record["inputs"]]
-    if "job" not in record:
+    if "reused_from" in record:
+        found.append(_resource("record of the run", record["reused_from"]["record_sha256"]))
+    if "job" not in record and not (container and "reused_from" in record):
         found += [_resource("environment", environment["archive_sha256"]), _resource("lock file", environment["lock_sha256"])]
     if container:
         _, _, digest = str(container).partition("@sha256:")

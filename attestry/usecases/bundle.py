@@ -26,6 +26,7 @@ from typing import Any, Final
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
+from attestry.domain.stages import Stage
 from attestry.domain.version import Version
 from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
 from attestry.evidence.delegation import key_id, read_unverified_delegation
@@ -39,7 +40,7 @@ from attestry.evidence.seal import CLOSED, SEALED, parse_batch, prove_receipt
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.bundle_events import Collected, EventCollector, Sought
 from attestry.usecases.collect import MAX_READ_BYTES, BatchPlace, find_batches, find_collected
-from attestry.usecases.records import load_version, version_key
+from attestry.usecases.records import load_version, stage_key, version_key
 from attestry.usecases.root import root_files
 from attestry.usecases.sign import delegation_key, predictions_folder, receipt_key
 
@@ -197,6 +198,7 @@ class BundleMaker:
             if kind == "STAGE" and row.get("record_key"):
                 name = f"version/records/{row['stage']}-{int(row['attempt'])}.json"
                 self._add(collected, name, str(row["record_key"]), str(row["record_version_id"]))
+                self._add_reused(collected, version, row)
             elif kind == "APPROVAL" and row.get("signature"):
                 signature = row["signature"]
                 self._add(collected, f"signatures/{rest}.sig", str(signature["key"]), str(signature["version_id"]))
@@ -207,6 +209,13 @@ class BundleMaker:
         for name, body in self.root.items():
             collected.files[f"root/{name}"] = body
         return rows
+
+    def _add_reused(self, collected: Collected, version: Version, row: Item) -> None:
+        """Add the record of the run that a stage was taken from, where it was not run."""
+        place = json.loads(row["plan"]).get("reused_from") if row.get("plan") else None
+        run = self._meta.get(stage_key(version.model, int(place["number"]), Stage(row["stage"]), int(place["attempt"]))) if place else None
+        if run is not None and run.get("record_key"):
+            self._add(collected, f"version/reused/{row['stage']}.json", str(run["record_key"]), str(run["record_version_id"]))
 
     def _add_earlier_packets(self, collected: Collected, version: Version, rows: Iterable[Item]) -> None:
         """Add the packets of earlier openings of an approval that has lapsed or failed; what was judged again since needs none."""

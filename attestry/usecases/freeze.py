@@ -7,18 +7,18 @@ and left other bytes, the version gets a new folder rather than a changed one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Final
 
 from attestry.domain.archive import ArchiveLimits, iterate_archive
-from attestry.domain.errors import InvalidInputError, StageFailedError
+from attestry.domain.errors import IntegrityError, InvalidInputError, StageFailedError
 from attestry.domain.manifest import Manifest
 from attestry.domain.names import name_version_folder
 from attestry.domain.version import DataSet, FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest, FrozenFile, ManifestEnvironment, SourceData
-from attestry.evidence.digests import tree_digest
+from attestry.evidence.digests import digest_stream, tree_digest
 from attestry.ports import ObjectStore
 
 MAX_FROZEN_FILES = 500
@@ -26,6 +26,9 @@ MAX_FROZEN_FILES = 500
 
 MAX_MODEL_BYTES = 4 * 1024**3
 SPOOL_BYTES = 16 * 1024 * 1024
+
+_FOLDERS: Final[Mapping[str, str]] = {"training": "train/", "holdout": "holdout/", "holdout-labels": "holdout-labels/"}
+"""Prepared data set to its folder."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,8 @@ class Freezer:
     def freeze_data(self, attempt: int) -> list[DataSet]:
         """Keep the prepared data in the version's folder: training set, hold-out features, hold-out labels."""
         folder = f"{self.version.folder}/stages/PROCESSING/{attempt}/data"
-        sets = {"training": "train/", "holdout": "holdout/", "holdout-labels": "holdout-labels/"}
         result: list[DataSet] = []
-        for name, sub in sets.items():
+        for name, sub in _FOLDERS.items():
             base = f"{self._prefix}evaluated/{sub}"
             keys = sorted({v.key for v in self._scratch.list_versions(base) if v.is_latest and not v.is_delete_marker})
             files = [self._copy(key, f"{folder}/{sub}{key.removeprefix(base)}", key.removeprefix(base)) for key in keys]
@@ -77,11 +79,37 @@ class Freezer:
             InvalidInputError: the archive breaks a rule, or holds no file or too many.
             IntegrityError: a file was frozen with other bytes.
         """
-        version, folder = self.version, self._free_folder(manifest)
-        registered = [ref for ref in (version.manifest, version.source, version.lock, version.diff) if ref is not None]
-        files = [self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in registered]
+        folder = self._free_folder(manifest)
         with self._scratch.open(archive) as stream:
-            files += list(self._model_files(stream, folder))
+            return self._close(folder, self._model_files(stream, folder))
+
+    def take_data(self, attempt: int, datasets: Sequence[DataSet]) -> list[DataSet]:
+        """Copy prepared data of an earlier version to the version's folder.
+
+        Raises:
+            IntegrityError: a file is not what was recorded.
+        """
+        folder = f"{self.version.folder}/stages/PROCESSING/{attempt}/data"
+        taken = []
+        for dataset in datasets:
+            files = tuple(self._copy_recorded(f, f"{folder}/{_FOLDERS[dataset.name]}{f.path}") for f in dataset.files)
+            taken.append(DataSet(dataset.name, tree_digest(files), files))
+        return taken
+
+    def take_model(self, manifest: Manifest, files: Sequence[FileRef]) -> FrozenModel:
+        """Freeze the model's files of an earlier version as this one's, and close the folder; it has a version digest of its own.
+
+        Raises:
+            IntegrityError: a file is not what was recorded.
+        """
+        folder = self._free_folder(manifest)
+        return self._close(folder, (self._copy_recorded(file, f"{folder}/frozen/{file.path}") for file in files))
+
+    def _close(self, folder: str, model: Iterable[FileRef]) -> FrozenModel:
+        """Freeze manifest, source and lock file beside the model's files, and write what closes the folder."""
+        version = self.version
+        registered = [ref for ref in (version.manifest, version.source, version.lock, version.diff) if ref is not None]
+        files = [*(self._copy_registered(ref, f"{folder}/frozen/{ref.path}") for ref in registered), *model]
         if not any(f.path.startswith("model/") for f in files):
             raise InvalidInputError.of("SM_MODEL_DIR", "model_present", "the training script wrote no file below SM_MODEL_DIR")
         document = self._artifact_manifest(files)
@@ -132,6 +160,16 @@ class Freezer:
             kept = self._store.put_new(key, stream, retain=True)
         if kept.sha256 != ref.sha256:
             raise StageFailedError(f"{ref.path} is not what was registered")
+        return FileRef(ref.path, kept.key, kept.version_id, kept.size, kept.sha256)
+
+    def _copy_recorded(self, ref: FileRef, key: str) -> FileRef:
+        """Copy a file that was recorded before; one that differs is left where it cannot be taken for anything."""
+        with self._store.open(ref.key, ref.version_id) as stream:
+            found = digest_stream(stream).sha256
+        if found != ref.sha256:
+            raise IntegrityError(f"{ref.key} has SHA-256 {found}; {ref.sha256} was recorded")
+        with self._store.open(ref.key, ref.version_id) as stream:
+            kept = self._store.put_new(key, stream, retain=True)
         return FileRef(ref.path, kept.key, kept.version_id, kept.size, kept.sha256)
 
     def _copy(self, source: str, key: str, path: str) -> FileRef:

@@ -23,12 +23,14 @@ from attestry.domain.stages import PIPELINE, Stage, Standing, Status, may_begin
 from attestry.domain.version import DataSet, EnvironmentRef, FileRef, Version, encode
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import digest_stream, sha256_hex
+from attestry.evidence.recipe import reused_plan
 from attestry.ports import MetaStore, ObjectStore, Put
 from attestry.usecases.attest import Attestor
 from attestry.usecases.jobs import StageRun
 from attestry.usecases.judge import find_champion
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
+from attestry.usecases.reuse import asks_reuse, propose_reuse
 from attestry.usecases.stage_plan import (
     Execution,
     Sandbox,
@@ -92,7 +94,9 @@ class StagePreparer:
         return [{"id": identity, "lock_sha256": sha256} for identity, sha256 in wanted.items()]
 
     def prepare(self, model: str, number: int, attempt: int, stage: Stage, execution: Execution, at: datetime) -> dict[str, Any]:
-        """Begin the stage and return what the pipeline passes on; `skip` where an earlier attempt has done it, `held` where it must wait.
+        """Begin the stage and return what the pipeline passes on.
+
+        `skip` where an earlier attempt has done it, `held` where it must wait, `reused` where it is taken from an earlier version.
 
         Raises:
             ConflictError: the version is not where the stage may begin, or a later attempt has taken over.
@@ -113,6 +117,8 @@ class StagePreparer:
         planned = run.planned()
         version = self._begin(version, manifest, attempt, stage, execution, at, planned)
         answer: dict[str, Any] = {"skip": False, "executor": settings_of(manifest, stage).executor, "timeout_seconds": run.timeout_seconds}
+        if asks_reuse(version, manifest, stage, attempt) and self._is_taken(version, stage, attempt):
+            return answer | {"reused": True}
         evaluate = self._evaluation(version, manifest, stage, run.prefix, planned)
         if planned is None:
             return answer | {"job_url": run.write_sandbox_job(), "evaluate": evaluate}
@@ -179,6 +185,10 @@ class StagePreparer:
     def _has_begun(self, version: Version, stage: Stage, attempt: int) -> bool:
         return self._meta.get(stage_key(version.model, version.number, stage, attempt)) is not None
 
+    def _is_taken(self, version: Version, stage: Stage, attempt: int) -> bool:
+        row = self._meta.get(stage_key(version.model, version.number, stage, attempt))
+        return row is not None and "reused_from" in json.loads(row["plan"])
+
     def _begin(
         self,
         version: Version,
@@ -197,6 +207,8 @@ class StagePreparer:
         if not may_begin(stage, version.stage, version.status):
             raise ConflictError(f"{version.reference} is in {version.stage} {version.status}; {stage} cannot begin")
         planned = plan_stage(version, manifest, attempt, stage, execution, self._sandbox, job)
+        place = propose_reuse(self._meta, version, planned) if asks_reuse(version, manifest, stage, attempt) else None
+        planned = reused_plan(planned, place) if place else planned
         plan = canonical_bytes(planned)
         plan_sha256 = sha256_hex(plan)
         row = {

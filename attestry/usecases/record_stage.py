@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,47 +23,25 @@ from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import DataSet, FileRef, Version, encode
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
-from attestry.evidence.predicates import Predicate
-from attestry.evidence.stage_predicates import judgement_of, provenance_of
+from attestry.evidence.recipe import recipe_of
 from attestry.ports import MetaStore, Notifier, ObjectStore, Put, Update, When
 from attestry.usecases.artifact_copy import copy_puts
 from attestry.usecases.attest import Attestor
-from attestry.usecases.freeze import Freezer
+from attestry.usecases.freeze import Freezer, FrozenModel
 from attestry.usecases.job_result import read_job, read_log, with_own_reason
 from attestry.usecases.judge import judge_gates
 from attestry.usecases.lineage import edge_puts
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.records import Move, load_version, move_writes, stage_key
 from attestry.usecases.reproduce import is_compared, record_comparison
+from attestry.usecases.reuse import load_run, prove_run
 from attestry.usecases.sign_artifact import ArtifactSignature
 from attestry.usecases.stage_failure import MAX_ERROR, failure_of, stage_to_fail
+from attestry.usecases.stage_record import Recorded, evaluated_with, predicate_of, success_of, without_floats, write_record
 from attestry.usecases.stage_result import StageResult
 
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
 HELD = "HELD"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a stage came to, before it is written.
-
-    Attributes:
-        outcome: SUCCEEDED, FAILED or REJECTED.
-        error: why not SUCCEEDED.
-        outputs: name to digest and files.
-        changes: attributes of the version's head.
-        facts: for the record: metrics, gates, schema.
-        told: further facts for the event.
-        rows: further rows of the version.
-    """
-
-    outcome: Status
-    error: str = ""
-    outputs: tuple[Mapping[str, Any], ...] = ()
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    told: Mapping[str, Any] = field(default_factory=dict)
-    rows: Sequence[Put] = ()
 
 
 SignArtifact = Callable[[str, str], ArtifactSignature]
@@ -122,13 +100,17 @@ class StageRecorder:
             return self._record_unbegun(version, stage, result, at)
         if row["status"] != Status.RUNNING.value:
             return self._compared(version, stage, {"outcome": row["status"], "error": row.get("error", "")}, at)
-        planned = json.loads(row["plan"]).get("job")
-        raw = read_log(self._scratch, _prefix(version, stage, attempt), planned)
+        plan = json.loads(row["plan"])
+        planned = plan.get("job")
+        raw = None if "reused_from" in plan else read_log(self._scratch, _prefix(version, stage, attempt), planned)
         log = self._keep_log(version, stage, attempt, raw)
         ran: JobFacts | None = None
         try:
             ran = with_own_reason(read_job(result.run, planned), raw) if planned and result.error is None else None
-            recorded = self._take(version, stage, attempt, result, planned, ran)
+            taken = result.error is None and "reused_from" in plan
+            recorded = (
+                self._take_reused(version, stage, attempt, plan) if taken else self._take(version, stage, attempt, result, planned, ran)
+            )
         except (InvalidInputError, IntegrityError, NotFoundError, ConflictError) as error:
             recorded = Recorded(Status.FAILED, error.message)
         if ran is not None:
@@ -162,19 +144,39 @@ class StageRecorder:
             return self._take_model(freezer, version, archive_key(prefix, service, name, "model"))
         return self._take_validation(freezer, version, attempt, result)
 
+    def _take_reused(self, version: Version, stage: Stage, attempt: int, plan: Mapping[str, Any]) -> Recorded:
+        """Take the stage from the run that the plan names; whatever the pipeline passes on, nothing was run."""
+        place = plan["reused_from"]
+        run = load_run(self._meta, version.model, stage, place)
+        if recipe_of(run.record) != recipe_of(plan):
+            raise IntegrityError(f"{stage} of {run.reference} was run with other inputs")
+        prove_run(self._attestor, run, place)
+        freezer = Freezer(self._store, self._scratch, version, "")
+        if stage is Stage.PROCESSING:
+            recorded = self._data(version, freezer.take_data(attempt, run.datasets()), run.record["data"])
+        else:
+            recorded = self._model(version, freezer.take_model(load_manifest(self._store, version), run.model_files()))
+        told = {"reused_from": {"version": run.reference, "record_sha256": place["record_sha256"]}}
+        return replace(recorded, told={**recorded.told, **told}, rows=[*recorded.rows, *run.still_in_use()])
+
     def _take_data(self, freezer: Freezer, attempt: int, result: StageResult) -> Recorded:
         summary = self._summary(result)
-        datasets = freezer.freeze_data(attempt)
+        return self._data(freezer.version, freezer.freeze_data(attempt), summary)
+
+    @staticmethod
+    def _data(version: Version, datasets: Sequence[DataSet], summary: Mapping[str, Any]) -> Recorded:
         schema = [
             {"name": str(c["name"]), "type": str(c["type"])} for c in summary["schema"] if c["name"] in set(summary["feature_columns"])
         ]
-        changes = {"datasets": encode((*freezer.version.datasets, *datasets)), "schema": schema}
+        changes = {"datasets": encode((*version.datasets, *datasets)), "schema": schema}
         outputs = tuple({"name": d.name, "digest": d.digest, "files": [f.to_item() for f in d.files]} for d in datasets)
-        return Recorded(Status.SUCCEEDED, outputs=outputs, changes=changes, facts={"data": _without_floats(summary)})
+        return Recorded(Status.SUCCEEDED, outputs=outputs, changes=changes, facts={"data": without_floats(summary)})
 
     def _take_model(self, freezer: Freezer, version: Version, archive: str) -> Recorded:
-        frozen = freezer.freeze_model(load_manifest(self._store, version), archive)
-        changes = {
+        return self._model(version, freezer.freeze_model(load_manifest(self._store, version), archive))
+
+    def _model(self, version: Version, frozen: FrozenModel) -> Recorded:
+        changes: dict[str, Any] = {
             "frozen": [f.to_item() for f in frozen.files],
             "artifact": frozen.artifact.to_item(),
             "version_digest": frozen.artifact.sha256,
@@ -206,7 +208,7 @@ class StageRecorder:
             "rows": int(summary["rows"]),
             "compared_with": judged.compared_with,
             "compared_holdout": dict(judged.compared_holdout),
-            "evaluated_with": _evaluated_with(summary),
+            "evaluated_with": evaluated_with(summary),
             **({"comparisons": comparisons} if champion and champion == judged.compared_with else {}),
         }
         if not judged.passed:
@@ -244,15 +246,15 @@ class StageRecorder:
         log: FileRef | None,
         at: datetime,
     ) -> None:
-        told = _record(row, recorded, result, log, at)
+        told = write_record(row, recorded, result, log, at)
         record = canonical_bytes(told)
         folder = str(recorded.changes.get("folder", version.folder))
         kept = self._keep_record(f"{folder}/stages/{stage.value}/{attempt}/record.json", record)
         standing = Standing(recorded.changes.get("standing", version.standing))
         kind = {Status.SUCCEEDED: "stage.succeeded", Status.FAILED: "stage.failed", Status.REJECTED: "version.rejected"}[recorded.outcome]
-        reason = shorten(recorded.error) or f"{stage.value} has succeeded"
+        reason = shorten(recorded.error) or success_of(stage, recorded)
         data = {"attempt": attempt, "outputs": {o["name"]: o["digest"] for o in recorded.outputs}, **recorded.told}
-        by, predicate = registry_principal("pipeline"), _predicate(told, kept)
+        by, predicate = registry_principal("pipeline"), predicate_of(told, kept)
         move = Move(stage, recorded.outcome, standing, kind, by, reason, at, sha256_hex(record), data, predicate)
         changes = {**recorded.changes, "error": recorded.error}
         done = {
@@ -337,30 +339,6 @@ def _prefix(version: Version, stage: Stage, attempt: int) -> str:
     return job_prefix(version.model, version.execution_id, stage, attempt)
 
 
-def _record(row: Mapping[str, Any], recorded: Recorded, result: StageResult, log: FileRef | None, at: datetime) -> dict[str, Any]:
-    run = result.run or {}
-    # What a job's service tells is among the facts; of a job nothing is claimed.
-    claimed = {k: run.get(k) for k in ("exit_code", "started", "ended", "machine", "outcome") if "service" not in run}
-    return {
-        **json.loads(row["plan"]),
-        "outcome": recorded.outcome.value,
-        "error": recorded.error,
-        "started": result.entered or row["begun"],
-        "ended": timestamp(at),
-        "outputs": [dict(o) for o in recorded.outputs],
-        "log": log.to_item() if log else None,
-        "claimed": json.loads(json.dumps(claimed, default=str)),
-        **recorded.facts,
-    }
-
-
-def _predicate(record: Mapping[str, Any], kept: FileRef) -> Predicate | None:
-    """Return what the stage's attestation says; a stage that has failed made nothing that could be attested but the move."""
-    if record["outcome"] == Status.FAILED:
-        return None
-    return judgement_of(record) if record["stage"] == Stage.VALIDATION else provenance_of(record, kept.sha256, kept.key)
-
-
 def _approval_outcome(version: Version) -> dict[str, str]:
     if version.stage is Stage.APPROVAL and version.status is Status.RUNNING:
         return {"outcome": Status.FAILED.value, "error": "no decision was made in time; the version still waits and can be decided"}
@@ -371,19 +349,3 @@ def _approval_outcome(version: Version) -> dict[str, str]:
     if version.held and version.status is Status.SUCCEEDED:
         return {"outcome": HELD, "error": ""}
     return {"outcome": Status.FAILED.value, "error": version.error}
-
-
-def _evaluated_with(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the registry computed the metrics with, as its own evaluation tells: packages, and the environment they lie in."""
-    return {str(name): str(value) for name, value in (summary.get("evaluated_with") or {}).items()}
-
-
-def _without_floats(value: Any) -> Any:
-    """Return the summary with numbers that are not whole as text: they are facts to show, not to compute with."""
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {k: _without_floats(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_floats(v) for v in value]
-    return value

@@ -256,8 +256,10 @@ class _Description:
         record = self._records[stage]
         claimed, ran = record["claimed"], record.get("ran")
         job = {} if ran is None else {"job": self._recorded(ran, stage)}
+        taken = {"reused_from": self._recorded(record["reused_from"], stage)} if "reused_from" in record else {}
         return {
             **job,
+            **taken,
             "stage": self._recorded(stage, stage),
             "attempt": self._recorded(record["attempt"], stage),
             "execution": self._recorded(record["execution"], stage),

@@ -104,6 +104,17 @@ def test_every_failure_is_recorded_with_its_stage() -> None:
     assert PIPELINE_STATES["Record failure"]["Next"] == "Failed"
 
 
+def test_a_stage_that_is_taken_from_an_earlier_version_is_recorded_without_a_run() -> None:
+    for stage in ("PROCESSING", "TRAINING"):
+        choices = {c["Condition"]: c["Next"] for c in PIPELINE_STATES[f"{stage} done before?"]["Choices"]}
+        taken = PIPELINE_STATES[choices["{% $job.reused = true %}"]]
+        assert (taken["Type"], taken["Next"], taken["Assign"]["run"]) == ("Pass", f"Record {stage}", None)
+        # Whether a version is held or done before is asked first, on which executor it would have run afterwards.
+        assert list(choices).index("{% $job.reused = true %}") == 2
+    assert "Take VALIDATION from an earlier version" not in PIPELINE_STATES
+    assert not any("reused" in c["Condition"] for c in PIPELINE_STATES["VALIDATION done before?"]["Choices"])
+
+
 def test_a_script_is_never_run_twice_by_a_retry() -> None:
     for stage in JOB_STAGES:
         assert [retry["ErrorEquals"] for retry in PIPELINE_STATES[stage]["Retry"]] == [["Lambda.TooManyRequestsException"]]
