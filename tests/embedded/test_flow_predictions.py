@@ -147,13 +147,10 @@ def test_a_bad_request_is_refused_by_field_and_rule(registry: Registry, deployed
 
 
 def test_a_bad_request_is_signed_for_by_nobody(registry: Registry, deployed: tuple[str, int]) -> None:
-    path = f"/v1/models/{deployed[0]}/predictions"
-    ids = [
-        predict_ready(registry, deployed[0]),
-        registry.call("frank-consumer", "POST", path, b"{").body,
-        predict_ready(registry, deployed[0]),
-    ]
-    numbers = [str(i).rpartition("-") for i in (ids[0], ids[2])]
+    before = str(until(lambda: predict_ready(registry, deployed[0]), "a prediction was made"))
+    assert registry.call("frank-consumer", "POST", f"/v1/models/{deployed[0]}/predictions", b"{").status == 400
+    after = str(until(lambda: predict_ready(registry, deployed[0]), "a prediction was made"))
+    numbers = [one.rpartition("-") for one in (before, after)]
     assert numbers[0][0] != numbers[1][0] or int(numbers[1][2]) == int(numbers[0][2]) + 1
 
 
