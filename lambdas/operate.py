@@ -112,18 +112,17 @@ def claim(request: Request) -> dict[str, Any]:
 
 def kill(request: Request) -> dict[str, Any]:
     """Take a version out of use at once."""
-    reason = read_reason(request.body("reason").get("reason"))
+    body = request.body("reason", "drill")
+    reason, drill = read_reason(body.get("reason")), _flag("drill", body.get("drill", False))
     model, number, by = request.text("model"), request.number("number"), _caller(request, Operation.KILL)
-    revoked = kill_version(_meta(request), world.attestor, model, number, reason=reason, by=by, at=world.clock.now())
+    revoked = kill_version(_meta(request), world.attestor, model, number, reason=reason, by=by, at=world.clock.now(), drill=drill)
     return _revoked(revoked)
 
 
 def retire(request: Request) -> dict[str, Any]:
     """Take a version out of use, now or on a date."""
     body = request.body("reason", "on", "even_if_deployed")
-    reason, even_if_deployed = read_reason(body.get("reason")), body.get("even_if_deployed", False)
-    if not isinstance(even_if_deployed, bool):
-        raise InvalidInputError.of("even_if_deployed", "type", "even_if_deployed is true or false")
+    reason, even_if_deployed = read_reason(body.get("reason")), _flag("even_if_deployed", body.get("even_if_deployed", False))
     model, number, on = request.text("model"), request.number("number"), _day(body.get("on"))
     revoked = retire_version(
         _meta(request),
@@ -273,6 +272,12 @@ def _deploy(request: Request, reason: str, *, strategy: str | None = None, envir
 def _text(field: str, value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 63):
         raise InvalidInputError.of(field, "type", f"{field} is a text of 1 to 63 characters")
+    return value
+
+
+def _flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError.of(field, "type", f"{field} is true or false")
     return value
 
 

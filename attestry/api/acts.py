@@ -288,7 +288,15 @@ MOVES = (
         status=(202,),
         note="What the transition leads to asks for the role of that act.",
     ),
-    _act("versions.kill", "kill", "Take a version out of use at once.", ("approver", "deployer", "admin"), answer=ref("Revoked")),
+    _act(
+        "versions.kill",
+        "kill",
+        "Take a version out of use at once.",
+        ("approver", "deployer", "admin"),
+        answer=ref("Revoked"),
+        body=asked({"reason": REASON}, {"drill": flag()}),
+        note="With `drill` only a version that stands deployed elsewhere than in production, and the event says so.",
+    ),
     _act(
         "versions.retire",
         "retirement",

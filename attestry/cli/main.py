@@ -23,6 +23,7 @@ def make_app() -> typer.Typer:
         candidates,
         catalogue,
         custody_verbs,
+        drill,
         embedded,
         evidence,
         imports,
@@ -51,7 +52,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, catalogue, custody_verbs, policy, rollout, root, api_verbs, access, webhooks):
+    for module in (*verbs, drill, catalogue, custody_verbs, policy, rollout, root, api_verbs, access, webhooks):
         module.register(app)
     return app
 

@@ -10,10 +10,13 @@ Rules:
 - A version can be killed in any stage. A stage that runs ends FAILED; the pipeline stops at its next record.
 - A date set for retirement binds: from 00:00 UTC of that day on nothing is delegated to the version or deployed, and the sweep retires it.
 - What was signed before stays what it is: receipts are sealed, traced and verified as ever.
+- A drill is a kill like any other, of a version that serves in an environment made for that. It is refused for one that stands in
+  production in whatever place, or that stands nowhere, and its move says where it was drilled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -35,6 +38,7 @@ from attestry.usecases.rollout_places import forget_rollouts
 SCHEDULED = "retirement.scheduled"
 TRIES = 8
 MAX_DUE = 25
+PRODUCTION = "production"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class Revocation:
     changed: bool = True
 
 
-def kill_version(meta: MetaStore, attestor: Attestor, model: str, number: int, *, reason: str, by: Principal, at: datetime) -> Revocation:
+def kill_version(
+    meta: MetaStore, attestor: Attestor, model: str, number: int, *, reason: str, by: Principal, at: datetime, drill: bool = False
+) -> Revocation:
     """Take a version out of use at once, in whatever stage it is; the same again changes nothing.
 
     Args:
@@ -65,12 +71,13 @@ def kill_version(meta: MetaStore, attestor: Attestor, model: str, number: int, *
         reason: why, checked.
         by: who.
         at: the time.
+        drill: only as a drill, see above.
 
     Raises:
         NotFoundError: no such version.
-        ConflictError: others kept changing the version or its pointer.
+        ConflictError: others kept changing the version or its pointer; or it is no version that a drill may kill.
     """
-    return _revoke(meta, attestor, model, number, KILLED, {}, reason=reason, by=by, at=at)
+    return _revoke(meta, attestor, model, number, KILLED, {}, reason=reason, by=by, at=at, drill=drill)
 
 
 def retire_version(
@@ -156,6 +163,7 @@ def _revoke(
     reason: str,
     by: Principal,
     at: datetime,
+    drill: bool = False,
 ) -> Revocation:
     for _ in range(TRIES):
         version = load_version(meta, model, number)
@@ -165,6 +173,8 @@ def _revoke(
         vacated = [p for p in pointers if number_in(p) == number]
         named = [p for p in pointers if number in named_in(p)]
         data = {**facts, "vacated": [str(p["environment"]) for p in vacated]}
+        if drill:
+            data["drill"] = _drilled_in(version, pointers)
         writes = _out_of_use(version, attestor, kind, data, reason=reason, by=by, at=at)
         writes += [vacate(p, version, kind=kind, by=by, reason=reason, at=at) for p in named]
         writes += [w for p in named for w in forget_rollouts(p, number)]
@@ -175,6 +185,21 @@ def _revoke(
         rollback = tuple((str(p["environment"]), kept) for p in vacated if (kept := kept_in(p)) is not None and kept != number)
         return Revocation(load_version(meta, model, number), tuple(data["vacated"]), rollback)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
+
+
+def _drilled_in(version: Version, pointers: Sequence[Item]) -> str:
+    """Return the environment in which a version may be killed as a drill.
+
+    Raises:
+        ConflictError: it serves nowhere, or production knows it.
+    """
+    places = [str(p["environment"]) for p in pointers if number_in(p) == version.number]
+    known = [str(p["environment"]) for p in pointers if version.number in named_in(p)]
+    if PRODUCTION in known or version.deployment_environment == PRODUCTION:
+        raise ConflictError(f"{version.reference} belongs to {PRODUCTION}, and a drill takes nothing out of use there")
+    if not places:
+        raise ConflictError(f"{version.reference} stands {version.standing}; a drill needs a version that stands deployed and answers")
+    return places[0]
 
 
 def _out_of_use(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from attestry.domain.errors import AttestryError, ConflictError, InvalidInputErr
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.evidence.trusted_root import require_may_sign
-from attestry.ports import Key, Put
+from attestry.ports import Key, Put, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.browse import current_pointer, list_versions, show_model
 from attestry.usecases.decide import decide_approval
@@ -439,3 +440,62 @@ def test_a_version_killed_while_its_stage_is_being_recorded_is_not_moved_on() ->
         flow.record(version, Stage.PROCESSING, result)
     assert flow.record(version, Stage.PROCESSING, result)["outcome"] == "FAILED"
     assert flow.head(version).standing is Standing.RETIRED
+
+
+def staged(meta: MemoryMetaStore, number: int) -> None:
+    make_approved(meta, number, deployment_environment="staging", promotes_to=("production",))
+    swap_pointer(meta, ATTESTOR, MODEL, number, environment="staging", capture_rate="1", by=ERIN, reason="approved", at=AT)
+
+
+def drill(meta: MemoryMetaStore, number: int) -> Revocation:
+    return kill_version(meta, ATTESTOR, MODEL, number, reason="the quarterly drill", by=ERIN, at=AT, drill=True)
+
+
+def test_a_drill_is_the_kill_itself_and_its_move_says_where_it_was_drilled(meta: MemoryMetaStore) -> None:
+    deployed(meta, 1)
+    staged(meta, 2)
+    assert drill(meta, 2).vacated == ("staging",)
+    assert standing(meta, 2) is Standing.RETIRED
+    moved = meta.query(f"VERSION#{MODEL}#2", prefix="TRANSITION#")[-1]
+    assert (moved["kind"], moved["data"]) == ("version.killed", {"vacated": ["staging"], "drill": "staging"})
+    assert current_pointer(meta, MODEL, "production")["number"] == 1
+    with pytest.raises(NotFoundError, match="the quarterly drill"):
+        current_pointer(meta, MODEL, "staging")
+    assert drill(meta, 2).changed is False
+
+
+def test_a_drill_takes_nothing_out_of_use_that_production_knows(meta: MemoryMetaStore) -> None:
+    deployed(meta, 1, 2)
+    for number in (1, 2):
+        with pytest.raises(ConflictError, match=f"credit-risk@{number} belongs to production, and a drill takes nothing out of use there"):
+            drill(meta, number)
+    assert (standing(meta, 1), standing(meta, 2)) == (Standing.ROLLBACK, Standing.DEPLOYED)
+
+
+def test_a_version_that_was_promoted_while_the_drill_began_is_left_in_production(meta: MemoryMetaStore) -> None:
+    staged(meta, 1)
+    transact, promoted = meta.transact, list[int]()
+
+    def promote_first(writes: Sequence[Write]) -> None:
+        if not promoted:
+            promoted.append(1)
+            swap_pointer(meta, ATTESTOR, MODEL, 1, environment="production", capture_rate="1", by=ERIN, reason="promoted", at=AT)
+        transact(writes)
+
+    meta.transact = promote_first  # type: ignore[method-assign]  # what happens between the reading and the writing of the drill
+    with pytest.raises(ConflictError, match="belongs to production"):
+        drill(meta, 1)
+    assert current_pointer(meta, MODEL, "production")["number"] == 1
+
+
+def test_a_drill_of_what_serves_nowhere_shows_nothing_and_is_refused(meta: MemoryMetaStore) -> None:
+    make_approved(meta, 1, deployment_environment="staging")
+    with pytest.raises(ConflictError, match="a drill needs a version that stands deployed and answers"):
+        drill(meta, 1)
+    assert standing(meta, 1) is Standing.APPROVED
+
+
+def test_a_kill_that_is_no_drill_does_not_say_so(meta: MemoryMetaStore) -> None:
+    deployed(meta, 1)
+    kill(meta, 1)
+    assert "drill" not in meta.query(f"VERSION#{MODEL}#1", prefix="TRANSITION#")[-1]["data"]

@@ -95,9 +95,16 @@ class ActsRoutes(Connection):
         """Set the share of predictions, 0 to 1, whose payload is kept for what is deployed."""
         return self.post(f"{model_path(model)}/capture", {"rate": rate, "reason": reason, "environment": environment})
 
-    def kill(self, model: str, number: int, reason: str) -> Any:
-        """Take a version out of use at once; it answers nothing from 5 seconds after this returns on."""
-        return self.post(f"{version_path(model, number)}/kill", {"reason": reason})
+    def kill(self, model: str, number: int, reason: str, *, drill: bool = False) -> Any:
+        """Take a version out of use at once; it answers nothing from 5 seconds after this returns on.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            reason: why.
+            drill: refuse it unless the version stands deployed elsewhere than in production.
+        """
+        return self.post(f"{version_path(model, number)}/kill", {"reason": reason, **({"drill": True} if drill else {})})
 
     def retire(self, model: str, number: int, reason: str, *, on: str | None = None, even_if_deployed: bool = False) -> Any:
         """Take a version out of use, now or from 00:00 UTC of a day (`YYYY-MM-DD`) on.
