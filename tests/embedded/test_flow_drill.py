@@ -26,7 +26,7 @@ def refreshed(registry: Registry) -> int:
     """The number of a refreshed version in staging; version 1 is kept for rollback there."""
     _, first = registry.made(registry.small_project(model=MODEL, edit=in_staging))
     registry.approve(MODEL, first)
-    number = int(registry.client("grace").refresh(MODEL, "a version for the drill")["version"])
+    number = int(registry.client("frank").refresh(MODEL, "a version for the drill")["version"])
     assert registry.rest(MODEL, number).rest == "WAITING"
     registry.approve(MODEL, number)
     return number
@@ -35,9 +35,9 @@ def refreshed(registry: Registry) -> int:
 @pytest.fixture(scope="module")
 def report(registry: Registry, refreshed: int) -> DrillReport:
     """What the drill of that version came to."""
-    session, url = registry.session("frank"), registry.stack.api_url
+    session, url = registry.session("frank-consumer"), registry.stack.api_url
     consumers = [RegistryClient(session, url, patience_seconds=0) for _ in range(4)]
-    drill = KillDrill(registry.client("grace"), consumers, [example_rows()[0]], watch_seconds=7)
+    drill = KillDrill(registry.client("frank"), consumers, [example_rows()[0]], watch_seconds=7)
     return drill.run(MODEL, refreshed, "the quarterly drill")
 
 
@@ -60,7 +60,7 @@ def test_a_drill_kills_what_serves_in_staging_and_is_recorded(registry: Registry
     assert (report.outcome, report.failures) == ("PASSED", ())
     assert report.last_answer_seconds <= 5
     moved = registry.rows(MODEL, refreshed, "TRANSITION#")[-1]
-    assert (moved["kind"], moved["data"]["drill"], moved["principal"]["person"]) == ("version.killed", "staging", "grace")
+    assert (moved["kind"], moved["data"]["drill"], moved["principal"]["person"]) == ("version.killed", "staging", "frank")
     remark = registry.client("grace").annotations(MODEL, refreshed)[-1]
     assert (remark["transition"], remark["text"]) == (report.transition, report.remark())
 
@@ -73,6 +73,6 @@ def test_what_the_drilled_version_answered_last_is_traced(registry: Registry, re
 
 
 def test_a_drill_is_refused_for_what_stands_in_production(registry: Registry, deployed: tuple[str, int]) -> None:
-    answer = registry.call("grace", "POST", f"/v1/models/{deployed[0]}/versions/{deployed[1]}/kill", {"reason": "no", "drill": True})
+    answer = registry.call("frank", "POST", f"/v1/models/{deployed[0]}/versions/{deployed[1]}/kill", {"reason": "no", "drill": True})
     assert (answer.status, answer.code) == (409, "conflict")
     assert registry.head(*deployed).standing == "DEPLOYED"
