@@ -304,7 +304,7 @@ class TestGates:
         """The recording function is subverted: it writes and attests a record of its own liking."""
         from attestry.usecases import record_stage
 
-        honest = record_stage._record
+        honest = record_stage.write_record
 
         def forged(row: Any, recorded: Any, *rest: Any) -> dict[str, Any]:
             record = honest(row, recorded, *rest)
@@ -316,7 +316,7 @@ class TestGates:
                 record["metrics"] = {**record["metrics"], "recall_score": "0.1"}
             return record
 
-        monkeypatch.setattr(record_stage, "_record", forged)
+        monkeypatch.setattr(record_stage, "write_record", forged)
         world = EvidenceWorld()
         world.validate()
         broken(judged(world), "gates")
@@ -334,7 +334,7 @@ class TestGates:
     def test_a_comparison_that_hides_which_hold_out_it_was_made_on_is_refused(self, change: Callable[[Any], Any], monkeypatch):
         from attestry.usecases import record_stage
 
-        honest = record_stage._record
+        honest = record_stage.write_record
 
         def forged(*given: Any) -> dict[str, Any]:
             record = json.loads(json.dumps(honest(*given)))
@@ -350,7 +350,7 @@ class TestGates:
             return world.verify(world.version_bundle(2))
 
         assert second().verdict == "PROVEN"
-        monkeypatch.setattr(record_stage, "_record", forged)
+        monkeypatch.setattr(record_stage, "write_record", forged)
         broken(second(), "gates")
 
     @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ class TestGates:
     def test_a_record_that_is_not_what_was_planned_and_made_is_refused(self, stage: str, change: Callable[[Any], Any], monkeypatch):
         from attestry.usecases import record_stage
 
-        honest = record_stage._record
+        honest = record_stage.write_record
 
         def forged(*given: Any) -> dict[str, Any]:
             record = honest(*given)
@@ -377,7 +377,7 @@ class TestGates:
                 change(record)
             return record
 
-        monkeypatch.setattr(record_stage, "_record", forged)
+        monkeypatch.setattr(record_stage, "write_record", forged)
         world = EvidenceWorld()
         world.validate()
         broken(judged(world), "provenance")
