@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Mapping
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from attestry.local.process import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "tests" / "mlflow"
@@ -24,17 +31,50 @@ def mlflow_python() -> Path:
 
 def run(script: str, *arguments: str, given: str = "", environment: Mapping[str, str] | None = None, seconds: float = 120) -> str:
     """Run a script of `tests/mlflow/` in that environment, and return what it prints."""
+    command = [str(mlflow_python()), str(HERE / script), *arguments]
+    variables = {**_variables(), **(environment or {})}
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=variables, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stdout
+
+
+@contextmanager
+def tracking_server(folder: Path, seconds: float = 120) -> Iterator[str]:
+    """Run MLflow's own tracking server on sqlite, which also keeps the artifacts, and yield its URL once it answers."""
+    port = free_port()
+    command = [str(mlflow_python()), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=_variables(), stdout=log, stderr=log, start_new_session=True)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + seconds
+    try:
+        while not _is_healthy(url):
+            assert process.poll() is None, (folder / "server.log").read_text()[-4000:]
+            assert time.monotonic() < deadline, "the tracking server answers"
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # the workers are its children
+        process.wait(30)
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _variables() -> dict[str, str]:
+    """Return what a program of that environment is given of ours, and the settings that keep it to itself."""
     python = mlflow_python()
-    variables = {
+    return {
         "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": os.environ.get("HOME", "/"),
         "PYTHONPATH": str(ROOT),
         "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode"),  # MLflow takes half a minute to import where it is compiled anew
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        **(environment or {}),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    command = [str(python), str(HERE / script), *arguments]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=variables, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return done.stdout

@@ -1,6 +1,9 @@
 """Searches of MLflow's clients: filter, order and page, over models of the catalogue and over the versions of a model.
 
 A cursor is the sort key of the last entry of a page, so that a page goes on behind it whatever was added or deleted meanwhile.
+
+Versions of one model by number, which is also what is given where no order is asked for, are read from the cursor on and no further than
+the page needs. Other orders, and versions of several models, are read whole before they are put in order.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ from attestry.usecases.aliases import Aliases
 from attestry.usecases.catalogue_rows import COLLECTION, aliases_key
 from attestry.usecases.mlflow_reading import Known, find, versions_of
 
-MODELS_AT_MOST: Final = 1000
+READ_AT_MOST: Final = 2000
+"""Versions that one page is looked for among: one with fewer than were asked for, or none, may have a token to go on by."""
+
+_BATCH: Final = 50
 
 Place = list[str | int]
 Readable = Callable[[list[str]], list[str]]
@@ -46,7 +52,9 @@ def search_models(meta: MetaStore, asked: Search, readable: Readable) -> tuple[l
 
 
 def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple[list[ShownVersion], str]:
-    """Return a page of versions and the cursor behind it, empty at the end; those changed last first where no order is asked for.
+    """Return a page of versions and the cursor behind it, empty at the end.
+
+    Where no order is asked for: of one model, named by `=`, the newest first; else those changed last first.
 
     Args:
         meta: the table.
@@ -55,6 +63,9 @@ def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple
     """
     if asked.filter.nothing:
         return [], ""
+    name, ascending = _one_name(asked.filter.conditions), _by_number(asked.order)
+    if name is not None and ascending is not None:
+        return _walk(meta, name, asked, readable, ascending=ascending)
     found: list[ShownVersion] = []
     for known in _models_of(meta, asked.filter.conditions, readable):
         numbers = range(known.last, 0, -1)
@@ -63,11 +74,66 @@ def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple
     return _page(kept, asked, _version_value, (Order(UPDATED, ascending=False),))
 
 
+def _walk(meta: MetaStore, name: str, asked: Search, readable: Readable, *, ascending: bool) -> tuple[list[ShownVersion], str]:
+    """Return a page of a model's versions by number, reading no more of them than it takes."""
+    try:
+        known = find(meta, name)
+    except MlflowError:
+        return [], ""
+    if not readable([known.model.model]):
+        return [], ""
+    numbers = _numbers(known.last, asked, ascending=ascending)
+    wanted = numbers[:READ_AT_MOST]
+    size = min(_BATCH, asked.limit) if len(asked.filter.conditions) == 1 else _BATCH
+    page: list[ShownVersion] = []
+    for start in range(0, len(wanted), size):
+        for one in versions_of(meta, known, wanted[start : start + size]):
+            version = one.show_version()
+            if all(_version_meets(version, c) for c in asked.filter.conditions):
+                page.append(version)
+            if len(page) == asked.limit:
+                return page, _after(version.number, numbers)
+    return page, _after(wanted[-1], numbers) if wanted else ""
+
+
+def _after(number: int, numbers: range) -> str:
+    """Return the cursor behind a number; empty behind the last."""
+    return json.dumps([number]) if number != numbers[-1] else ""
+
+
+def _numbers(last: int, asked: Search, *, ascending: bool) -> range:
+    """Return the numbers that a search has left to look at, in its order."""
+    low, high = 1, last
+    for condition in asked.filter.conditions:
+        if condition.kind == "attribute" and condition.key == NUMBER and isinstance(condition.value, int):
+            value = condition.value
+            low = max(low, {"=": value, ">=": value, ">": value + 1}.get(condition.comparator, low))
+            high = min(high, {"=": value, "<=": value, "<": value - 1}.get(condition.comparator, high))
+    if asked.cursor:
+        after = _read_place(asked.cursor, (Order(NUMBER),))[0].value
+        low, high = (max(low, int(after) + 1), high) if ascending else (low, min(high, int(after) - 1))
+    return range(low, high + 1) if ascending else range(high, low - 1, -1)
+
+
+def _one_name(conditions: Sequence[Condition]) -> str | None:
+    """Return the name of the one model whose versions may meet the conditions."""
+    named = (c.value for c in conditions if c.kind == "attribute" and c.key == "name" and c.comparator == "=")
+    return next((value for value in named if isinstance(value, str)), None)
+
+
+def _by_number(order: Sequence[Order]) -> bool | None:
+    """Return whether the versions of one model are wanted by ascending number; None where they are wanted in another order."""
+    told = [o for o in order if o.key != NAME]
+    if not told:
+        return False
+    return told[0].ascending if told[0].key == NUMBER else None
+
+
 def _models_of(meta: MetaStore, conditions: Sequence[Condition], readable: Readable) -> Iterable[Known]:
     """Yield the models whose versions may meet the conditions."""
     named = [c for c in conditions if c.kind == "attribute" and c.key == "name"]
-    exact = next((c.value for c in named if c.comparator == "="), None)
-    if isinstance(exact, str):
+    exact = _one_name(conditions)
+    if exact is not None:
         names: Iterable[str] = [exact]
     else:
         names = [m.name for m in _readable(meta, readable) if all(matches_text(m.name, c.comparator, c.value) for c in named)]

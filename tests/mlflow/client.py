@@ -1,12 +1,14 @@
 """Runs in MLflow's own environment: real code of MLflow against the registry. Prints what it saw as JSON; the test that runs it judges.
 
-Tracking is on sqlite; the registry is elsewhere. `plugin` registers through attestry://, `plain` is MLflow's client as it comes.
+Tracking is a server of MLflow's own; the registry is elsewhere. Acts are named `ACT:MODEL` and done one after the other, through the plugin
+(attestry://) until the word `plain`, and from there on by MLflow's client as it comes.
 """
 
 import json
 import os
 import sys
 import tempfile
+import time
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -26,6 +28,14 @@ def refused(act, *arguments, **named):
     return ""
 
 
+def ready(client, name, number):
+    """Return a version once its files are frozen."""
+    deadline = time.monotonic() + 60
+    while (version := client.get_model_version(name, number)).status == "PENDING_REGISTRATION" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return version
+
+
 def register(name):
     """Train, log and register in the three ways that MLflow has; return what is known of the versions."""
     client = MlflowClient()
@@ -33,10 +43,12 @@ def register(name):
     with mlflow.start_run() as run:
         model = LogisticRegression(max_iter=200).fit(FEATURES, LABELS)
         mlflow.log_metric("accuracy", model.score(FEATURES, LABELS))
-        logged = mlflow.sklearn.log_model(model, name="model", registered_model_name=name, pip_requirements=["scikit-learn"])
-    second = mlflow.register_model(f"runs:/{run.info.run_id}/model", name, tags={"from": "run"})
+        # The client looks every three seconds whether a version is ready; the last one is waited for in its own way.
+        later = {"registered_model_name": name, "await_registration_for": None}
+        logged = mlflow.sklearn.log_model(model, name="model", pip_requirements=["scikit-learn"], **later)
+    second = mlflow.register_model(f"runs:/{run.info.run_id}/model", name, await_registration_for=None, tags={"from": "run"})
     third = mlflow.register_model(f"models:/{logged.model_id}", name)
-    versions = [client.get_model_version(name, number) for number in (1, second.version, third.version)]
+    versions = [ready(client, name, number) for number in (1, second.version, third.version)]
     return {
         "run": run.info.run_id,
         "logged": logged.model_id,
@@ -140,9 +152,22 @@ def free(name):
     return {"stages": stages, "latest": latest, **after, "taken": taken, "gone": refused(client.get_registered_model, f"{name}_v2")}
 
 
+def main(words):
+    """Do what is asked for, and print what was seen, by act and model."""
+    acts = {act.__name__: act for act in (register, use, steal, move, retire, free)}
+    seen = {}
+    for word in words:
+        if word == "plain":
+            mlflow.set_registry_uri(os.environ["ATTESTRY_API_URL"])
+            os.environ["MLFLOW_TRACKING_AUTH"] = "attestry"
+            continue
+        act, name = word.split(":", 1)
+        seen[word] = acts[act](name)
+    print(json.dumps(seen, default=list))
+
+
 if __name__ == "__main__":
     mlflow.set_tracking_uri(os.environ["TRACKING"])
-    acts = {act.__name__: act for act in (register, use, steal, move, retire, free)}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        print(json.dumps({name: acts[name](sys.argv[1]) for name in sys.argv[2:]}, default=list))
+        main(sys.argv[1:])

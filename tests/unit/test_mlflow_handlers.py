@@ -255,6 +255,48 @@ def test_versions_are_searched_by_name_number_and_tag(governed: Desk) -> None:
     first = governed.ok("GET", f"{VERSIONS}/search", filter=f"name = '{MODEL}'", max_results=2, order_by=["version_number"])
     rest = numbers(filter=f"name = '{MODEL}'", max_results=2, order_by=["version_number"], page_token=first["next_page_token"])
     assert rest == ["3"]
+    assert numbers(filter=f"name = '{MODEL}'") == ["3", "2", "1"]
+    assert numbers(filter=f"name = '{MODEL}' AND version_number >= 2 AND version_number < 3") == ["2"]
+    assert numbers(filter=f"name = '{MODEL}' AND version_number > 7") == []
+    assert numbers(filter=f"name = '{MODEL}'", order_by=["creation_timestamp DESC"]) == ["3", "2", "1"]
+
+
+def test_a_page_of_a_models_versions_costs_what_it_shows_whatever_the_number_of_versions(governed: Desk) -> None:
+    last = 120
+    for number in range(1, last + 1):
+        make_approved(governed.meta, number)
+    counted(governed, last)
+    read: list[int] = []
+    get_many = governed.meta.get_many
+    governed.meta.get_many = lambda keys: read.append(len(keys)) or get_many(keys)
+
+    def page(**asked: Any) -> tuple[list[int], str]:
+        found = governed.ok("GET", f"{VERSIONS}/search", filter=f"name = '{MODEL}'", **asked)
+        return [int(v["version"]) for v in found.get("model_versions", [])], found.get("next_page_token", "")
+
+    first, token = page(max_results=7)
+    assert first == list(range(120, 113, -1))
+    assert sum(read) < 30
+    seen = list(first)
+    while token:
+        found, token = page(max_results=7, page_token=token)
+        seen += found
+    assert seen == list(range(120, 0, -1))
+    assert page(max_results=120) == (seen, "")
+
+
+def test_a_page_that_few_versions_meet_ends_after_so_many_and_goes_on_by_its_token(governed: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attestry.usecases.mlflow_searching.READ_AT_MOST", 50)
+    for number in range(1, 61):
+        make_approved(governed.meta, number)
+    counted(governed, 60)
+    governed.ok("POST", f"{VERSIONS}/set-tag", name=MODEL, version="3", key="good", value="yes")
+    asked = {"filter": f"name = '{MODEL}' AND tags.good = 'yes'"}
+    first = governed.ok("GET", f"{VERSIONS}/search", **asked)
+    assert "model_versions" not in first
+    rest = governed.ok("GET", f"{VERSIONS}/search", **asked, page_token=first["next_page_token"])
+    assert [v["version"] for v in rest["model_versions"]] == ["3"]
+    assert "next_page_token" not in rest
 
 
 def test_an_unmodified_client_lists_and_reads_the_frozen_files_through_the_api(governed: Desk) -> None:
