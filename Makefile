@@ -68,7 +68,7 @@ synth: $(STAMP)  ## the CloudFormation template, in cdk.out/
 	@$(BIN)/python app.py
 	@ls cdk.out/*.template.json
 
-bench: $(STAMP)  ## AWS calls, capacity, handler time, overhead, signing, evidence, the ledger, cost
+bench: $(STAMP) $(MLFLOW)/.installed  ## AWS calls, capacity, handler time, overhead, beside mlflow server, signing, evidence, the ledger, cost
 	@$(BIN)/python -m benchmarks
 
 verifier: $(STAMP)  ## build the wheel of the offline verifier into build/

@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [--json FILE] [--only NAME ...]`; ends with 1 if a target is missed."""
+"""Run the benchmarks: `python -m benchmarks [--json FILE] [--only NAME ...] [--versions N ...]`; ends with 1 if a target is missed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Drawn
 
-from benchmarks import bench_calls, bench_cost, bench_evidence, bench_handlers, bench_imports, bench_ledger, bench_pipeline, bench_signing
+from benchmarks import (
+    bench_calls,
+    bench_cost,
+    bench_evidence,
+    bench_handlers,
+    bench_imports,
+    bench_ledger,
+    bench_mlflow,
+    bench_pipeline,
+    bench_signing,
+)
 from benchmarks.embedded import EmbeddedRegistry
 from benchmarks.result import Cell, Result, Table, Target
 
-ON_REGISTRY = ("pipeline", "calls")
+ON_REGISTRY = ("pipeline", "calls", "mlflow")
 ALONE: Mapping[str, Callable[[], Result]] = {
     "imports": bench_imports.run,
     "handlers": bench_handlers.run,
@@ -39,11 +49,12 @@ NAMES = (*ON_REGISTRY, *ALONE)
 
 
 class Benchmarks:
-    """The benchmarks, and the registry that two of them share."""
+    """The benchmarks, and the registry that some of them share."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], versions: Sequence[int] = bench_mlflow.SIZES) -> None:
         self._folder = folder
         self._say = say
+        self._versions = sorted(set(versions))
 
     @cached_property
     def registry(self) -> EmbeddedRegistry:
@@ -65,6 +76,8 @@ class Benchmarks:
             return bench_pipeline.run(self.registry)
         if name == "calls":
             return bench_calls.run(self.registry)
+        if name == "mlflow":
+            return bench_mlflow.run(self.registry, self._folder, self._say, self._versions)
         return ALONE[name]()
 
 
@@ -73,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write one JSON document to this file")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
+    told = f"versions of the models that `mlflow` measures; above {bench_mlflow.BOTH_AT_MOST} without mlflow server"
+    parser.add_argument("--versions", nargs="+", type=int, default=bench_mlflow.SIZES, metavar="N", help=told)
     options = parser.parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     started = time.monotonic()
@@ -80,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Ended from outside it must not leave the registry running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="attestry-bench-", ignore_cleanup_errors=True) as folder:
-        benchmarks = Benchmarks(Path(folder), say)
+        benchmarks = Benchmarks(Path(folder), say, options.versions)
         try:
             # Handlers write logs and metrics to where Lambda reads them: their own standard output.
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
