@@ -103,7 +103,8 @@ def run(embedded: EmbeddedRegistry, folder: Path, say: Say, sizes: Sequence[int]
     with ExitStack() as ends:
         contestants: list[Contestant] = []
         for workers in (0, 1, None):
-            made: Contestant = Attestry(embedded) if workers == 0 else MlflowServer(_new(folder, f"mlflow-{workers}"), workers)
+            own = _new(folder, f"mlflow-{workers}")
+            made: Contestant = Attestry(embedded, own) if workers == 0 else MlflowServer(own, workers)
             ends.callback(made.close)
             contestants.append(made)
         race = Race(contestants)

@@ -45,16 +45,21 @@ def mlflow_python() -> Path:
 
 
 class Client:
-    """MLflow's client in a process of its own."""
+    """MLflow's client in a process of its own.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    Args:
+        environment: which registry, and who asks.
+        folder: where it leaves what it makes by itself: a database for tracking, which nothing here asks for.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         python = mlflow_python()
         told = {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode"), "MLFLOW_DISABLE_TELEMETRY": "true"}
         variables = variables_of(
             python, {**told, "MLFLOW_HTTP_REQUEST_TIMEOUT": "300", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", **environment}
         )
         command = [str(python), str(SCRIPT)]
-        self._process = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, cwd=folder, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def carry_out(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Have an order carried out.
@@ -125,11 +130,12 @@ class Attestry:
 
     name = "attestry"
 
-    def __init__(self, embedded: EmbeddedRegistry) -> None:
+    def __init__(self, embedded: EmbeddedRegistry, folder: Path) -> None:
         self._embedded = embedded
         self.start_seconds = (embedded.start_seconds, embedded.restart())
         stack = embedded.stack
-        self.client = Client({**stack.environment("dana"), "MLFLOW_REGISTRY_URI": stack.api_url, "MLFLOW_TRACKING_AUTH": "attestry"})
+        told = {"MLFLOW_REGISTRY_URI": stack.api_url, "MLFLOW_TRACKING_AUTH": "attestry", "HOME": str(folder)}
+        self.client = Client({**stack.environment("dana"), **told}, folder)
 
     @property
     def pid(self) -> int:
@@ -179,7 +185,7 @@ class MlflowServer:
         self._stop()
         self._process, again = self._start()
         self.start_seconds = (first, again)
-        self.client = Client({"MLFLOW_REGISTRY_URI": f"http://127.0.0.1:{self._port}", "HOME": str(folder)})
+        self.client = Client({"MLFLOW_REGISTRY_URI": f"http://127.0.0.1:{self._port}", "HOME": str(folder)}, folder)
 
     @property
     def pid(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 import time
@@ -21,8 +22,10 @@ from attestry.domain.errors import UnavailableError
 from tests.embedded.flows import Registry, until
 
 pytest_plugins = ("tests.embedded.flows",)
-pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
+pytestmark = [pytest.mark.embedded, pytest.mark.long, pytest.mark.xdist_group("embedded")]
 
+CLIENTS = int(os.environ.get("ATTESTRY_STORM_CLIENTS", "64"))
+SECONDS = float(os.environ.get("ATTESTRY_STORM_SECONDS", "60"))
 DEPLOYABLE = (1, 2)
 SHARED = "shared"
 FILE = b"flavors: {}\n"
@@ -77,13 +80,8 @@ class Storm:
             self.told[what] += 1
 
 
-def test_a_few_clients_at_once_lose_nothing(registry: Registry, pair: str) -> None:
-    judge(registry, storm(registry, pair, clients=8, seconds=8))
-
-
-@pytest.mark.long
-def test_64_clients_at_once_lose_nothing_in_a_minute(registry: Registry, pair: str) -> None:
-    judge(registry, storm(registry, pair, clients=64, seconds=60))
+def test_many_clients_at_once_lose_nothing(registry: Registry, pair: str) -> None:
+    judge(registry, storm(registry, pair, clients=CLIENTS, seconds=SECONDS))
 
 
 @pytest.fixture(scope="module")
