@@ -88,6 +88,8 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.canaried": _DEPLOYMENT,
         "version.shadowed": _DEPLOYMENT,
         **_ROLLOUTS,
+        # No move: a file whose rows the version in place has answered.
+        "file.scored": _DEPLOYMENT,
     },
     "operate": {
         "stage.started": _DEPLOYMENT,

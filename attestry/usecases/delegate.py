@@ -76,19 +76,10 @@ def delegate_signing(
     if standing not in STANDINGS:
         raise InvalidInputError.of("standing", "standing", f"a delegation is for a version that stands {', '.join(STANDINGS)}")
     for _ in range(TRIES):
-        pointer = require_deployed(meta.get(pointer_key(model, environment)), model, environment)
-        place = place_in(pointer, standing)
-        if not place:
-            raise ConflictError(f"no version of {model} stands {standing} in {environment}")
-        version = load_version(meta, model, int(place["number"]))
-        counted = check_may_sign(version, place, _approvals(meta, version), wanted=version_digest, at=at, standing=standing)
-        try:
-            check_approvals(meta, version, counted)
-        except IntegrityError:
-            if load_version(meta, model, version.number).rev != version.rev:
-                continue  # what was read first has moved meanwhile, in order
-            raise
-        check_quorum(version, counted)
+        found = read_standing(meta, model, environment, at, wanted=version_digest, standing=standing)
+        if found is None:
+            continue
+        pointer, place, version = found
         part, giving = give_out(meta, version)
         delegation = issue(
             signer,
@@ -107,6 +98,42 @@ def delegate_signing(
             continue
         return delegation
     raise ConflictError(f"the deployed version of {model} in {environment} is being changed; try again")
+
+
+def read_standing(
+    meta: MetaStore, model: str, environment: str, at: datetime, *, wanted: str | None = None, standing: str = Standing.DEPLOYED.value
+) -> tuple[Item, Mapping[str, Any], Version] | None:
+    """Return who may answer in an environment, by rows that are read now: pointer, its place in it, and the version.
+
+    Args:
+        meta: the table.
+        model: the model's name.
+        environment: where, for example `production`.
+        at: the time.
+        wanted: digest of the version that it has to be; None for whichever stands there.
+        standing: DEPLOYED, CANARY or SHADOW.
+
+    Returns:
+        None where it moved while it was read: look again.
+
+    Raises:
+        NotFoundError: nothing is deployed there, or not any more.
+        ApprovalLapsedError, ConflictError, IntegrityError: as for `delegate_signing`.
+    """
+    pointer = require_deployed(meta.get(pointer_key(model, environment)), model, environment)
+    place = place_in(pointer, standing)
+    if not place:
+        raise ConflictError(f"no version of {model} stands {standing} in {environment}")
+    version = load_version(meta, model, int(place["number"]))
+    counted = check_may_sign(version, place, _approvals(meta, version), wanted=wanted, at=at, standing=standing)
+    try:
+        check_approvals(meta, version, counted)
+    except IntegrityError:
+        if load_version(meta, model, version.number).rev != version.rev:
+            return None  # what was read first has moved meanwhile, in order
+        raise
+    check_quorum(version, counted)
+    return pointer, place, version
 
 
 def check_may_sign(
