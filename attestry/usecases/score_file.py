@@ -42,7 +42,7 @@ from attestry.domain.version import Version
 from attestry.evidence.attestor import MAX_ENVELOPE_BYTES, Attestor
 from attestry.evidence.canonical import canonical_bytes, parse_canonical, parse_strict
 from attestry.evidence.digests import sha256_hex
-from attestry.evidence.scored_rows import KIND, MAX_ROW_BYTES, ScoredFile, make_row, state_scored
+from attestry.evidence.scored_rows import MAX_ROW_BYTES, ScoredFile, make_row, state_scored
 from attestry.evidence.tlog import leaf_hash, tree_root
 from attestry.ports import Check, Clock, Item, MetaStore, ObjectStore, Put, StoredObject, Update, When, Write
 from attestry.usecases.ask import MAX_OUTPUT_BYTES, Versions
@@ -246,7 +246,7 @@ class Scorer:
         )
         reference = self._attestor.attest(version, state_scored(facts))
         envelope = self._store.read(reference.key, reference.version_id, max_bytes=MAX_ENVELOPE_BYTES)
-        event = Event(KIND, facts.subject, 1, at, Principal.from_item(row["principal"]), facts.event_data(reference.sha256))
+        event = Event("file.scored", facts.subject, 1, at, Principal.from_item(row["principal"]), facts.event_data(reference.sha256))
         changes = {
             "state": DONE,
             "ended": facts.at,
