@@ -256,7 +256,7 @@ def kinds_in(path: Path) -> set[str]:
     return {
         t
         for t in texts
-        if re.fullmatch(r"(candidate|stage|version|approval|submission|retirement|rollout|legal_hold|disposal)\.[a-z_]+", t)
+        if re.fullmatch(r"(candidate|stage|version|approval|submission|retirement|rollout|legal_hold|disposal|file)\.[a-z_]+", t)
     }
 
 
