@@ -114,6 +114,7 @@ ROUTES = (
     Route("POST", "/v1/models/{model}/versions/{number}/reproduction", "operate"),
     Route("GET", "/v1/models/{model}/refreshes", "registry"),
     Route("POST", "/v1/models/{model}/predictions", "predict"),
+    Route("POST", "/v1/models/{model}/scorings", "predict"),
     Route("GET", "/v1/people", "people"),
     Route("POST", "/v1/people", "people"),
     Route("POST", "/v1/policies", "people"),
@@ -141,6 +142,9 @@ TOKEN_TREE = "/oidc"  # noqa: S105 - a path
 SIGNED_ALONE = ("mlflow", "root")
 """Functions whose callers sign with AWS credentials alone, MLflow's clients and the root's key ceremony: with every route there twice the
 stack would hold more than 500 resources."""
+
+SCORING_PATH = "/v1/models/{model}/scorings"
+"""There only where files are scored."""
 
 TOKEN_ROUTES = tuple(route for route in ROUTES if route.function not in SIGNED_ALONE)
 
@@ -181,6 +185,7 @@ class Api(Construct):
             name: integrations.HttpLambdaIntegration(name, functions.by_name[name], scope_permission_to_route=False)
             for name in sorted({route.function for route in ROUTES} & functions.by_name.keys())
         }
+        self._off = () if config.batch_scoring else (SCORING_PATH,)
         self._add_tree("", ROUTES, authorizers.HttpIamAuthorizer())
         if config.with_tokens:
             self._add_tree(TOKEN_TREE, TOKEN_ROUTES, _token_authorizer(functions))
@@ -192,7 +197,7 @@ class Api(Construct):
 
     def _add_tree(self, start: str, routes: Sequence[Route], authorizer: apigw.IHttpRouteAuthorizer) -> None:
         for route in routes:
-            if route.function not in self._targets:
+            if route.function not in self._targets or route.path in self._off:
                 continue  # of an option that is off
             self.api.add_routes(
                 path=f"{start}{route.path}",

@@ -106,6 +106,7 @@ class Functions(Construct):
                 "ATTESTRY_RUNBOOK": names.runbook if self._config.with_runbook else "",
                 "ATTESTRY_SANDBOX_DISK_MIB": str(SANDBOX_DISK_MIB),
                 "ATTESTRY_SANDBOX_MEMORY_MIB": str(self._config.sandbox_memory_mib),
+                "ATTESTRY_SCORING_ARN": names.state_machine_arn(names.scoring),
                 "ATTESTRY_SIGN_ARTIFACT_FUNCTION": names.function("sign_artifact"),
                 "ATTESTRY_SIGNED_APPROVAL_TIERS": ",".join(self._config.signed_approval_tiers),
                 "ATTESTRY_TELL_FUNCTION": names.function("tell"),

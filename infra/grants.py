@@ -178,6 +178,14 @@ class Grants:
             *self.see_pipeline(),
         ]
 
+    def start_scoring(self) -> Statements:
+        """Start executions that score files and see what became of them."""
+        names = self.names
+        return [
+            iam.PolicyStatement(actions=["states:StartExecution"], resources=[names.state_machine_arn(names.scoring)]),
+            iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[names.executions_arn(names.scoring)]),
+        ]
+
     def see_pipeline(self) -> Statements:
         """See what became of executions of the pipeline."""
         return [iam.PolicyStatement(actions=["states:DescribeExecution"], resources=[self.names.executions_arn(self.names.pipeline)])]

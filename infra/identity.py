@@ -82,7 +82,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         *_HOLDS,
         _TRANSITION,
     ),
-    "consumer": ("POST /v1/models/{model}/predictions",),
+    "consumer": ("POST /v1/models/{model}/predictions", "POST /v1/models/{model}/scorings"),
     "auditor": (
         _REMARK,
         *_SEARCH,

@@ -87,6 +87,11 @@ class Names:
         return f"{self.prefix}-RegistryDecision"
 
     @property
+    def scoring(self) -> str:
+        """Name of the state machine that scores files."""
+        return f"{self.prefix}-scoring"
+
+    @property
     def api_url_parameter(self) -> str:
         """Name of the parameter that tells where the API answers."""
         return f"/{self.prefix}/api-url"

@@ -35,6 +35,12 @@ DISPOSED = (
 )
 """Payload: what is deleted in the end. The bucket's policy keeps the artifact manifest and the manifest among the frozen files."""
 
+SCORED = "models/*/predictions/payloads/scorings/*"
+"""Output of files that were scored: payload like the rest of its folder."""
+
+SCORING_INPUT = "scoring/*/input.*"
+"""In the scratch bucket: what callers hand in, each below its own user ID."""
+
 DISPOSALS = "models/*/evidence/disposals/*"
 
 EVERY_ROW = (
@@ -196,6 +202,30 @@ def _deploy(g: Grants) -> Statements:
         *g.attest(),
         *g.list_versions(g.stores.store),
         *g.invoke("inference"),
+        *(_score(g) if g.config.batch_scoring else []),
+    ]
+
+
+def _score(g: Grants) -> Statements:
+    """Score files: check what delegations are checked for, keep chunks, write the output."""
+    return [
+        *g.read_rows("LEAF#*", "OUTBOX", "SCORING#*"),
+        *g.write_rows("LAPSES", "SCORING#*", "VOLUME#*"),
+        *g.read_objects(g.stores.scratch, "scoring/*"),
+        *g.write_objects(g.stores.scratch, "scoring/*"),
+        *g.read_objects(g.stores.store, SCORED),
+        *g.write_objects(g.stores.store, SCORED),
+    ]
+
+
+def _ask_scoring(g: Grants) -> Statements:
+    """Take up requests to score a file, and hand out where its input goes."""
+    return [
+        *g.read_rows("SCORING#*"),
+        *g.write_rows("SCORING#*"),
+        *g.read_objects(g.stores.scratch, SCORING_INPUT),
+        *g.write_objects(g.stores.scratch, SCORING_INPUT),
+        *g.start_scoring(),
     ]
 
 
@@ -282,6 +312,7 @@ def _predict(g: Grants) -> Statements:
         *g.presign_objects("environments/*", FROZEN, "models/*/predictions/payloads/*"),
         *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
         *g.invoke("delegate", "inference"),
+        *(_ask_scoring(g) if g.config.batch_scoring else []),
     ]
 
 

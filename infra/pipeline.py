@@ -1,4 +1,4 @@
-"""The state machines: the pipeline that makes a version, and `RegistryDecision` for decisions in the AWS console."""
+"""The state machines: the pipeline that makes a version, `RegistryDecision` for decisions in the AWS console, and what scores files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from infra.functions import Functions
 from infra.grants import WITHOUT_RESOURCE, Statements
 from infra.names import Names
 from infra.pipeline_definition import SUBSTITUTIONS, decision_definition, pipeline_definition
+from infra.scoring_definition import scoring_definition
 
 _PIPELINE_FUNCTIONS = ("build_environment", "deploy", "evaluate", "gate", "prepare_stage", "record_stage", "sandbox")
 
@@ -29,6 +30,7 @@ class Pipeline(Construct):
 
     Attributes:
         machine: makes a version.
+        scoring: scores a file; None where files are not scored.
         decision: decides on a version or operates it, started by a person in the AWS console.
     """
 
@@ -42,6 +44,10 @@ class Pipeline(Construct):
         deciding = decision_definition(wait_seconds=config.decision_wait_seconds)
         self.machine = self._machine("Pipeline", names.pipeline, making, _PIPELINE_FUNCTIONS, jobs)
         self.decision = self._machine("Decision", names.decision, deciding, ("console_decision", "operate"))
+        self.scoring: sfn.StateMachine | None = None
+        if config.batch_scoring:
+            further = _start_itself(names)
+            self.scoring = self._machine("Scoring", names.scoring, scoring_definition(), ("deploy",), further)
 
     def _machine(
         self,
@@ -82,3 +88,12 @@ class Pipeline(Construct):
         )
         drop_redundant_dependency(machine)
         return machine
+
+
+def _start_itself(names: Names) -> Statements:
+    """Return what a distributed map needs: its items are executions of the state machine that it stands in."""
+    children = names.executions_arn(f"{names.scoring}/*")
+    return [
+        iam.PolicyStatement(actions=["states:StartExecution"], resources=[names.state_machine_arn(names.scoring)]),
+        iam.PolicyStatement(actions=["states:DescribeExecution", "states:StopExecution"], resources=[children]),
+    ]

@@ -69,6 +69,9 @@ def specs(config: Config) -> Mapping[str, Spec]:
     if not config.webhooks:
         table = {name: spec for name, spec in table.items() if name not in WEBHOOK_FUNCTIONS}
         table["tell"] = replace(table["tell"], extra=("ATTESTRY_BUS",))
+    if config.batch_scoring:
+        table["deploy"] = replace(table["deploy"], scratch=True)
+        table["predict"] = replace(table["predict"], scratch=True, extra=(*table["predict"].extra, "ATTESTRY_SCORING_ARN"))
     for name in given:
         if name not in table or table[name].untrusted:
             settable = ", ".join(sorted(known for known, spec in table.items() if not spec.untrusted))

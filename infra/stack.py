@@ -73,6 +73,7 @@ class AttestryStack(Stack):
                 "PipelineArn": pipeline.machine.state_machine_arn,
                 "DecisionArn": pipeline.decision.state_machine_arn,
                 "NotificationsTopic": topics.notifications.topic_arn,
+                **({"ScoringArn": pipeline.scoring.state_machine_arn} if pipeline.scoring else {}),
                 **({"DeliveriesQueue": outlets.queues().deliveries.queue_url} if config.webhooks else {}),
                 "EventBus": outlets.bus.event_bus_name,
                 "LedgerOrigin": grants.names.ledger_origin,

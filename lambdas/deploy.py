@@ -1,9 +1,13 @@
-"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API; every minute, watch rollouts."""
+"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API; every minute, watch rollouts.
+
+Where files are scored, do the steps of that: it is this function that has versions answer and attests what they stand for.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from attestry.aws.logging import configure_logging
 from attestry.aws.metrics import Count, count
@@ -18,9 +22,15 @@ from attestry.usecases.records import load_version
 from attestry.usecases.rollout import begin_rollout, is_at_once, plan_of
 from attestry.usecases.rollout_watch import watch_rollouts
 
+if TYPE_CHECKING:
+    from attestry.usecases.score_file import Scorer
+
 WARM_SECONDS = 480
 WATCH = {"action": "watch_rollouts"}
 """What the schedule sends every minute."""
+
+SCORING = frozenset({"plan_scoring", "score_chunk", "finish_scoring", "fail_scoring"})
+"""What the state machine that scores files sends."""
 
 logger = logging.getLogger(__name__)
 world = World(call_seconds=120)
@@ -31,6 +41,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     configure_logging(context)
     if event == WATCH:
         return _watch()
+    if event.get("action") in SCORING:
+        return _score(event)
     model, number, reason = str(event["model"]), int(event["version"]), str(event.get("reason") or "approved")
     by = Principal.from_item(event["principal"]) if event.get("principal") else registry_principal("pipeline")
     try:
@@ -61,6 +73,30 @@ def _watch() -> dict[str, Any]:
     )
     logger.info("watched rollouts", extra={"counts": done})
     return done
+
+
+@cache
+def scorer() -> Scorer:
+    """Return what scores files in this process."""
+    from attestry.usecases.ask import Versions
+    from attestry.usecases.score_file import Scorer
+
+    versions = Versions(world.meta, world.store, world.functions, inference=world.settings.inference_function)
+    ports: Any = {"meta": world.meta, "store": world.store, "scratch": world.scratch, "attestor": world.attestor, "clock": world.clock}
+    return Scorer(**ports, versions=versions)
+
+
+def _score(event: dict[str, Any]) -> dict[str, Any]:
+    """Do a step of a scoring; what lies in the file or the version ends it, what lies in AWS is raised and tried again."""
+    action, scoring = event["action"], str(event["scoring"])
+    if action == "plan_scoring":
+        return {"chunks": scorer().plan(scoring)}
+    if action == "score_chunk":
+        return {"state": scorer().score_chunk(scoring, int(event["chunk"]))}
+    if action == "finish_scoring":
+        return {"state": scorer().finish(scoring)}
+    scorer().fail(scoring, f"AWS did not let it be finished: {event.get('error') or 'unknown'}")
+    return {"state": "FAILED"}
 
 
 def _deploy(model: str, number: int, by: Principal, reason: str, strategy: str | None, wanted: str | None) -> None:

@@ -1,4 +1,4 @@
-"""API: predictions, each with its receipt; every minute, those of shadows."""
+"""API: predictions, each with its receipt, and files of rows; every minute, predictions of shadows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,17 @@ def predict(request: Request) -> Answer:
     return Answer(prediction.to_json(), encoded=True)
 
 
-ROUTES = {"POST /v1/models/{model}/predictions": predict}
+def score(request: Request) -> Answer:
+    """Go on with the scoring of a file, and tell where it stands."""
+    from attestry.usecases.scorings import DONE, ask_scoring, read_scoring_request
+
+    asked = read_scoring_request(request.body("input", "environment", "request", "retry"))
+    by, model = caller(request, world.settings), request.text("model")
+    told = ask_scoring(world.meta, world.scratch, world.store, world.scorings, asked, model=model, by=by, at=world.clock.now())
+    return Answer(told, 200 if told["state"] == DONE else 202)
+
+
+ROUTES = {"POST /v1/models/{model}/predictions": predict, "POST /v1/models/{model}/scorings": score}
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from lambdas import (
     webhooks,
 )
 from tests.evidence_world import EvidenceWorld
-from tests.fakes import MemoryObjectCustody, MemoryObjectStore
+from tests.fakes import MemoryObjectCustody, MemoryObjectStore, MemoryPipeline
 from tests.root_of_trust import REGISTRY, WITNESS
 from tests.versions import ACCOUNT, session
 
@@ -165,7 +165,7 @@ class ApiWorld:
         world = World(self.settings, cast("Any", SimpleNamespace(kms=None)))
         flow = self.evidence.flow
         ports: dict[str, Any] = {name: getattr(self, name) for name in ("meta", "store", "scratch", "functions", "clock")}
-        ports |= {"pipeline": flow.pipeline, "notifier": flow.notifier, "delegator": self.evidence.delegator}
+        ports |= {"pipeline": flow.pipeline, "scorings": MemoryPipeline(), "notifier": flow.notifier, "delegator": self.evidence.delegator}
         ports["objects"] = MemoryObjectCustody(self.store, lambda: self.clock.at)
         ports["attestor"] = flow.attestors.get(function, Attestor(self.evidence.delegator, self.store))
         ports |= {"deliveries": SimpleNamespace(send=lambda _: None), "webhook_key": SimpleNamespace(mac=sha256_of)}

@@ -90,6 +90,7 @@ _ON_MODEL = {
     "POST /v1/models/{model}/refresh": "models.refresh",
     "POST /v1/models/{model}/conflicts": "conflicts.declare",
     "POST /v1/models/{model}/predictions": "predictions.make",
+    "POST /v1/models/{model}/scorings": "scorings.make",
 }
 _ON_REGISTRY = {
     "GET /v1/me": "me.read",

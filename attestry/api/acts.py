@@ -366,4 +366,47 @@ PREDICTIONS = (
         errors=(404, 409),
         note="503 with Retry-After while the version loads.",
     ),
+    Operation(
+        "scorings.make",
+        "POST",
+        "/v1/models/{model}/scorings",
+        "Have the deployed version answer every row of a file; asked again, it goes on and tells where that stands.",
+        told(
+            {
+                "scoring": text("Its ID."),
+                "state": one_of("WAITING", "RUNNING", "DONE", "FAILED", description="WAITING for the input."),
+                "model": MODEL,
+                "environment": ENVIRONMENT,
+                "version": maybe(NUMBER),
+                "rows": maybe(whole("Known once the input is read.")),
+                "error": maybe(text("Why it has failed.")),
+                "upload": maybe(told({"url": text(), "headers": mapping("To be sent with the PUT.")}, description="Where the input goes.")),
+                "output": maybe(told({"url": text(), "sha256": text(), "size": whole("Bytes.")})),
+            },
+            {
+                "attestation": text("The DSSE envelope that signs the root over all rows, once it is done."),
+                "event": text("The event `file.scored` in canonical JSON, once it is done."),
+            },
+        ),
+        roles=("consumer",),
+        body=asked(
+            {
+                "input": asked(
+                    {
+                        "sha256": text("Of the file, hex.", pattern="^[0-9a-f]{64}$"),
+                        "size": whole("Bytes.", least=1, most=256 << 20),
+                        "format": one_of("csv", "jsonl"),
+                    }
+                )
+            },
+            {
+                "environment": ENVIRONMENT,
+                "request": text("A name for the request, where the same file is to be scored anew.", pattern="^[A-Za-z0-9._-]{1,64}$"),
+                "retry": flag("Try again what has failed; chunks that are done stay done."),
+            },
+        ),
+        status=(200, 202),
+        errors=(404, 409),
+        note="An option of the deployment. 202 until it is done. Who asks, model, environment, input and request together are the scoring.",
+    ),
 )

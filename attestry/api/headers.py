@@ -31,6 +31,7 @@ UNKEYED: Final[Mapping[str, str]] = {
         "A prediction is recorded by its receipt, and a kept answer would hold its output for a day, which capture alone decides on; "
         "asking twice makes two predictions."
     ),
+    "scorings.make": "Who asks, model, environment, input and the request's own name are the key, however much later it is asked again.",
     "imports.create": "As of an announcement of a candidate's files; `key` in the body makes the same files the same submission.",
     "versions.import": "The submission is the key: asked for again, however much later, it is answered with the same version.",
     **dict.fromkeys(("webhooks.add", "webhooks.rotate"), "The answer holds a secret, and is not kept; where it got lost, rotate."),

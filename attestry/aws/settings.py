@@ -107,6 +107,11 @@ class Settings:
         return self.text("ATTESTRY_PIPELINE_ARN")
 
     @property
+    def scoring_arn(self) -> str:
+        """Return the ARN of the state machine that scores files."""
+        return self.text("ATTESTRY_SCORING_ARN")
+
+    @property
     def decision_arn(self) -> str:
         """Return the ARN of the state machine with which people decide in the AWS console."""
         return self.text("ATTESTRY_DECISION_ARN")

@@ -105,6 +105,13 @@ class World:
         return StepFunctionsPipeline(self.clients.stepfunctions, self.settings.pipeline_arn)
 
     @cached_property
+    def scorings(self) -> StepFunctionsPipeline:
+        """Return the executions that score files."""
+        from attestry.aws.pipeline import StepFunctionsPipeline
+
+        return StepFunctionsPipeline(self.clients.stepfunctions, self.settings.scoring_arn)
+
+    @cached_property
     def notifier(self) -> SnsNotifier:
         """Return the topic for notifications."""
         from attestry.aws.notifier import SnsNotifier

@@ -54,22 +54,27 @@ def _register_verify(app: typer.Typer) -> None:
         files: Annotated[Path | None, typer.Option("--files", metavar="DIR", help="Hash a downloaded frozen/ folder as well.")] = None,
         prediction: Annotated[str | None, typer.Option("--prediction", metavar="RECEIPT", help="A receipt, or its file.")] = None,
         delegation: Annotated[str | None, typer.Option("--delegation", metavar="JWT", help="Its delegation, or the file.")] = None,
+        row: Annotated[Path | None, typer.Option("--row", metavar="PROOF.json", help="The proof of a row of a scored file.")] = None,
+        given: Annotated[Path | None, typer.Option("--input", metavar="FILE", help="The input file, to check the row's line.")] = None,
         metadata: Annotated[Path | None, typer.Option("--metadata", metavar="DIR", help="TUF files: root/ of a bundle.")] = None,
         request: Annotated[Path | None, typer.Option("--request", metavar="FILE", help="The request's bytes.")] = None,
         salt: Annotated[str | None, typer.Option("--salt", metavar="HEX", help="The answer's request_salt.")] = None,
         output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The output's bytes.")] = None,
     ) -> None:
-        """Verify a bundle, or a receipt with its delegation, offline and without credentials.
+        """Verify a bundle, a row of a scored file, or a receipt with its delegation, offline and without credentials.
 
         Exit codes: 0 PROVEN, 3 SIGNED-UNANCHORED, 4 INCOMPLETE, 5 BROKEN, 2 wrong usage.
         """
-        from attestry.verifier.command import UnreadableError, verify_bundle_file, verify_prediction_files
+        from attestry.verifier.command import UnreadableError, verify_bundle_file, verify_prediction_files, verify_row_file
 
-        if (bundle is None) == (prediction is None):
-            raise typer.BadParameter("give either a bundle, or --prediction and --delegation")
+        if [bundle, prediction, row].count(None) != 2:
+            raise typer.BadParameter("give either a bundle, or --row, or --prediction and --delegation")
         try:
             if bundle is not None:
                 _tell(cli, verify_bundle_file(bundle, root=root, files=files))
+                return
+            if row is not None:
+                _tell(cli, verify_row_file(row, root=root, given=given))
                 return
             if delegation is None:
                 raise typer.BadParameter("--prediction needs --delegation")

@@ -37,6 +37,7 @@ def make_app() -> typer.Typer:
         refresh_verbs,
         rollout,
         root,
+        scoring,
         webhooks,
     )
 
@@ -52,7 +53,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, drill, catalogue, custody_verbs, policy, rollout, root, api_verbs, access, webhooks):
+    for module in (*verbs, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks):
         module.register(app)
     return app
 

@@ -32,7 +32,7 @@ _RETRY_STATUSES = (429, 503)
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _CONNECTION_TRIES = 3
-_WITHOUT_KEY = ("/predictions", "/policy-replay", "/v1/uploads", "/v1/imports", "/versions", "/search/models")
+_WITHOUT_KEY = ("/predictions", "/scorings", "/policy-replay", "/v1/uploads", "/v1/imports", "/versions", "/search/models")
 """Ends of the paths whose operations take no idempotency key."""
 
 _WITHOUT_KEY_BELOW = "/v1/webhooks"

@@ -101,6 +101,17 @@ def read_row_proof(data: bytes) -> RowProof:
     return RowProof(body["row"].encode(), hashes, {name: text.encode() for name, text in files.items()})
 
 
+def claimed_place(data: bytes) -> int:
+    """Return which line of the input file, from 0, a proof claims its row to be made of; nothing is verified.
+
+    Raises:
+        InvalidInputError, IntegrityError: not a proof.
+    """
+    proof = read_row_proof(data)
+    facts = read_scored(Statement.parse(read_envelope(proof.attestation[1]).payload))
+    return Row.parse(proof.line).index + (1 if facts.format == "csv" else 0)
+
+
 @dataclass
 class _RowCase:
     """What is known of a proof, from step to step; `case` is what the steps of bundles read."""

@@ -84,6 +84,7 @@ def context() -> dict[str, Any]:
         # Its key is told to the function afterwards: the template is the same for every data directory.
         "attestry:oidcIssuers": [setting()],
         "attestry:executors": ["lambda", "sagemaker", "batch", "emr-serverless"],
+        "attestry:batchScoring": True,
         "attestry:mlflowPolicy": os.environ.get(MLFLOW_VARIABLE) or "governed",
         "attestry:jobModels": sorted({*EXAMPLE_MODELS, *_listed(MODELS_VARIABLE)}),
         "attestry:batchQueue": f"{batch}:job-queue/local",

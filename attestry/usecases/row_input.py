@@ -136,6 +136,7 @@ def read_rows(chunk: Chunk, form: str, header: bytes, schema: Sequence[Mapping[s
         InvalidInputError: naming rows and fields that break a rule.
     """
     try:
+        instances: list[Mapping[str, Any]]
         if form == "csv":
             instances = _of_csv(chunk, header, {str(column["name"]): str(column["type"]) for column in schema})
         else:
@@ -155,11 +156,11 @@ def _of_json(line: bytes, index: int) -> Mapping[str, Any]:
     return value
 
 
-def _of_csv(chunk: Chunk, header: bytes, types: Mapping[str, str]) -> list[dict[str, Any]]:
+def _of_csv(chunk: Chunk, header: bytes, types: Mapping[str, str]) -> list[Mapping[str, Any]]:
     columns = _fields(header, "header")
     if len(set(columns)) != len(columns):
         raise InvalidInputError.of("header", "unique", "a column is named twice")
-    instances = []
+    instances: list[Mapping[str, Any]] = []
     for place, line in enumerate(chunk.lines):
         where = f"rows[{chunk.first + place}]"
         texts = _fields(line, where)

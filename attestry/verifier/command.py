@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -82,6 +83,41 @@ def verify_prediction_files(
         salt=salt,
         output=None if output is None else read_file(output),
     )
+
+
+def verify_row_file(proof: Path, *, root: Path | None, given: Path | None = None) -> Verification:
+    """Verify the proof of a row of a scored file.
+
+    Args:
+        proof: the proof.
+        root: the pinned TUF root.json.
+        given: the input file, to check as well that the row was made of its line there.
+
+    Raises:
+        UnreadableError: a file cannot be read.
+    """
+    from attestry.evidence.row_proof import verify_row_proof
+
+    data = read_file(proof)
+    line = None if given is None else _line_of(data, given)
+    return verify_row_proof(data, pin=None if root is None else read_file(root), line=line)
+
+
+def _line_of(proof: bytes, given: Path) -> bytes:
+    """Return the line of an input file that a proof's row claims to be made of; empty where there is none."""
+    from attestry.domain.errors import AttestryError
+    from attestry.evidence.row_proof import claimed_place
+
+    try:
+        place = claimed_place(proof)
+    except AttestryError:
+        return b""  # the verification says what is wrong with it
+    try:
+        with given.open("rb") as stream:
+            line = next(itertools.islice(stream, place, None), b"")
+    except OSError as error:
+        raise UnreadableError.of(str(given), "readable", f"cannot be read: {error.strerror}") from error
+    return line.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def read_file(path: Path) -> bytes:

@@ -73,7 +73,12 @@ def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """The configuration in which everything that can be turned off is off, and what is optional is on."""
     outdir = tmp_path_factory.mktemp("open")
     off = {"attestry:vpcIsolation": "false", "attestry:reservedConcurrency": False, "attestry:deletionProtection": "false"}
-    more = {"attestry:alarmAddress": "ops@example.org", "attestry:dataBuckets": "lake-one,lake-two", "attestry:retentionMode": "COMPLIANCE"}
+    more = {
+        "attestry:alarmAddress": "ops@example.org",
+        "attestry:dataBuckets": "lake-one,lake-two",
+        "attestry:retentionMode": "COMPLIANCE",
+        "attestry:batchScoring": True,
+    }
     build_app({**SOURCE_ONLY, **off, **more, "attestry:prefix": "registry-two"}, str(outdir)).synth()
     return Synthesis(outdir)
 

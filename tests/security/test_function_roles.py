@@ -241,8 +241,9 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a receipt": (read_row("KEY#probe"), (*READERS, "collect", "delegate", "deploy", "predict")),
     "read the open keys": (read_row("KEYS"), ("collect", "reconcile")),
     "read who started a decision": (read_row("CALLER#probe"), ("console_decision", "operate")),
-    "read the outbox": (read_row("OUTBOX"), (*READERS, "delegate", "sequence")),
-    "read an event's place in the ledger": (read_row("LEAF#probe"), (*READERS, "delegate", "sequence")),
+    "read the outbox": (read_row("OUTBOX"), (*READERS, "delegate", "deploy", "sequence")),
+    "read an event's place in the ledger": (read_row("LEAF#probe"), (*READERS, "delegate", "deploy", "sequence")),
+    "read a scoring": (read_row("SCORING#probe"), ("deploy", "predict")),
     "read the ledger's head": (read_row("LEDGER"), (*READERS, "sequence")),
     "read an audited act": (read_row("AUDIT"), ("reconcile", "sequence")),
     "read what does not fit the ledger": (read_row("CONFLICT"), ("reconcile", "sequence")),
@@ -261,6 +262,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "delete an entry of the index": (delete_row("INDEX#probe"), (*MOVERS, "catalogue", "mlflow")),
     "write a version": (write_row("VERSION#probe#0"), VERSION_WRITERS),
     "write a model or its pointer": (write_row("MODEL#probe"), ("deploy", "operate", "register")),
+    "write a scoring": (write_row("SCORING#probe"), ("deploy", "predict")),
     "write a candidate": (write_row("CANDIDATE#probe"), ("register",)),
     "write a login": (write_row("LOGIN#probe"), ("people",)),
     "write a person": (write_row("PERSON#probe"), ("people",)),
@@ -352,6 +354,11 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read the root of trust": (read_object("root/timestamp.json"), (*READERS, "root")),
     "read a job": (read_object("jobs/probe/TRAINING/1/job.json", "ScratchBucket"), ("evaluate", "prepare_stage", "record_stage")),
     "read a bundle": (read_object("bundles/x", "ScratchBucket"), ("bundle",)),
+    "read the input of a scoring": (read_object("scoring/probe/0/input.csv", "ScratchBucket"), ("deploy", "predict")),
+    "read a chunk of a scoring": (read_object("scoring/probe/0/out/x", "ScratchBucket"), ("deploy",)),
+    "write the input of a scoring": (write_object("scoring/probe/1/input.csv", "ScratchBucket"), ("deploy", "predict")),
+    "write a chunk of a scoring": (write_object("scoring/probe/0/out/y", "ScratchBucket"), ("deploy",)),
+    "write the output of a scoring": (write_object("models/probe/1/predictions/payloads/scorings/y.jsonl"), ("deploy", "predict")),
     "write an upload": (write_object("candidates/probe/y"), ("uploads",)),
     "write an outcome beside a manifest": (write_object("candidates/probe/manifest.json.status.json"), ("register", "uploads")),
     "write a data set": (write_object("datasets/probe/y"), ("prepare_stage", "register")),
@@ -407,6 +414,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "derive a webhook's secret": (derive_secret, ("deliver", "webhooks")),
     "tell an event": (put_event, ("tell",)),
     "start the pipeline": (start("PipelineArn"), ("gate", "operate", "register", "sweep")),
+    "start a scoring": (start("ScoringArn"), ("predict",)),
     "start a decision": (start("DecisionArn"), NOBODY),
     "send a task token": (send_token, ("gate",)),
     "sign a delegation": (sign("delegator"), ("delegate",)),
@@ -444,7 +452,7 @@ def answers(registry: Registry) -> Mapping[tuple[str, str], str]:
     registry.aws("s3").put_object(Bucket=store, Key="ledger/tile/probe/x", Body=b"x")
     for key in ("frozen/x", "stages/PROCESSING/1/data/holdout-labels/x", "predictions/x.jsonl", "evidence/packet-000001.json"):
         registry.aws("s3").put_object(Bucket=store, Key=f"models/probe/1/{key}", Body=b"x")
-    for key in ("jobs/probe/TRAINING/1/job.json", "bundles/x"):
+    for key in ("jobs/probe/TRAINING/1/job.json", "bundles/x", "scoring/probe/0/input.csv", "scoring/probe/0/out/x"):
         registry.aws("s3").put_object(Bucket=scratch, Key=key, Body=b"x")
     profiles = {function: registry.as_function(function) for function in FUNCTIONS}
 

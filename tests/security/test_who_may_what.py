@@ -116,7 +116,7 @@ MAY: dict[str, tuple[str, ...]] = {
         ROLLOUT,
         PROMOTION,
     ),
-    "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions"),
+    "frank-consumer": (*COMMON, "POST /v1/models/{model}/predictions", "POST /v1/models/{model}/scorings"),
     "grace": (*READS, REMARK, *REVIEWS, "GET /v1/people", "GET /v1/webhooks", REPLAY, REPRODUCTION, LEGAL_HOLD),
     "admin": (
         *READS,

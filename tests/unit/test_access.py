@@ -77,6 +77,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "rollouts.change": ("deployer",),
     "conflicts.declare": ("validator", "approver", "admin"),
     "predictions.make": ("consumer",),
+    "scorings.make": ("consumer",),
     **dict.fromkeys(("models.list", "ledger.read", "root.read", "predictions.find", "api.describe"), EVERY),
     **dict.fromkeys(("submissions.read", "policies.list", "policies.read"), READERS),
     "uploads.create": ("scientist",),

@@ -107,6 +107,13 @@ def test_an_import_that_is_refused_by_the_function_that_makes_it_is_answered_wit
 
 ACTS: tuple[tuple[str, str, str, dict[str, Any], int], ...] = (
     ("predictions.make", "consumer/frank", "/v1/models/{model}/predictions", {"instances": [{"a": 1.5, "b": 2.0}]}, 200),
+    (
+        "scorings.make",
+        "consumer/frank",
+        "/v1/models/{model}/scorings",
+        {"input": {"sha256": "0" * 64, "size": 1, "format": "csv"}, "request": "nightly"},
+        202,
+    ),
     ("models.capture", "deployer/frank", "/v1/models/{model}/capture", {"rate": "0.5", "reason": "sampling"}, 200),
     ("conflicts.declare", "approver/val", "/v1/models/{model}/conflicts", {"reason": "a friend's"}, 200),
     ("people.add", "admin/alex", "/v1/people", {"person": "heidi", "logins": ["heidi"]}, 201),

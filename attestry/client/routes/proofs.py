@@ -27,6 +27,21 @@ class ProofsRoutes(Connection):
         query = {name: value for name, value in (("environment", environment), ("routing_key", routing_key)) if value}
         return self.post(f"{model_path(model)}/predictions", {"instances": list(instances)}, query)
 
+    def score(
+        self, model: str, given: Mapping[str, Any], *, environment: str = "production", request: str = "", retry: bool = False
+    ) -> Any:
+        """Go on with the scoring of a file, and return where it stands.
+
+        Args:
+            model: the model's name.
+            given: `sha256`, `size` and `format` of the input file.
+            environment: whose deployed version answers.
+            request: a name for the request.
+            retry: try again what has failed.
+        """
+        more = {name: value for name, value in (("request", request), ("retry", retry)) if value}
+        return self.post(f"{model_path(model)}/scorings", {"input": dict(given), "environment": environment, **more})
+
     def trace(self, prediction_id: str, *, deep: bool = False) -> Any:
         """Return the trace document of a prediction; `deep` has every file hashed again."""
         return self.get(f"/v1/predictions/{path_part(prediction_id)}/trace", {"deep": "true"} if deep else {})
