@@ -8,6 +8,7 @@ What is ours by itself: `benchmarks.mlflow_growth`.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.embedded import EmbeddedRegistry
-from benchmarks.mlflow_contestants import Attestry, Contestant, MlflowServer, memory, settled_cpu
+from benchmarks.mlflow_contestants import Attestry, Contestant, MlflowServer, idle_share, memory, settled_cpu
 from benchmarks.mlflow_growth import Growth, model_of
 from benchmarks.result import Cell, Result, Table, Target
 
@@ -43,7 +44,7 @@ IN_PARALLEL = ("get_by_alias", "get_version", "set_tag")
 NOTES = (
     "One client, one call after the other; a search page has 100 versions, a full scan pages of 1,000.",
     "create_version: the answer, not the freezing behind it, whose processor time is in `CPU ms`; MLflow's server looks at no files.",
-    "CPU ms: of the server and all its processes per call, until they rest; ours includes the emulated AWS.",
+    "CPU ms: of all processes of the server per call, until they rest, less what they take at rest; ours includes the emulated AWS.",
 )
 
 Say = Callable[[str], None]
@@ -125,28 +126,29 @@ def measure(race: Race, size: int, say: Say) -> None:
     for one in taking_part:
         say(f"filling {one.name} with {size} versions")
         one.fill(model, size)
-        settled_cpu(one)
+    idle = {one.name: idle_share(one) for one in taking_part}
     for act in ACTS:
         for one in taking_part:
             say(f"{act} at {size} on {one.name}")
-            race.of[act, size, one.name] = _measured(one, act, model, size, say)
+            race.of[act, size, one.name] = _measured(one, act, size, idle[one.name], say)
     for one in taking_part:
         race.memory[size, one.name] = memory(one)
 
 
-def _measured(one: Contestant, act: str, model: str, size: int, say: Say) -> Measured | None:
+def _measured(one: Contestant, act: str, size: int, idle: float, say: Say) -> Measured | None:
     times = FEWER.get(act, TIMES)
-    order = {"act": act, "model": model, "versions": size, "seconds": SECONDS, "at_once": 1}
+    order = {"act": act, "model": model_of(size), "versions": size, "seconds": SECONDS, "at_once": 1}
     try:
         one.client.carry_out({**order, "times": WARM_UP, "first": 0, "sources": one.sources(WARM_UP) if act == "create_version" else []})
         sources = one.sources(times) if act == "create_version" else []
-        before = settled_cpu(one)
+        before, began = settled_cpu(one), time.monotonic()
         told = one.client.carry_out({**order, "times": times, "first": WARM_UP, "sources": sources})
     except RuntimeError as error:
         say(f"{one.name} failed: {error}")
         return None
     calls = tuple(told["calls"])
-    return Measured(calls, (settled_cpu(one) - before) / len(calls))
+    used = settled_cpu(one) - before - idle * (time.monotonic() - began)
+    return Measured(calls, max(0.0, used) / len(calls))
 
 
 def measure_at_once(race: Race, size: int, say: Say) -> None:
