@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -142,7 +143,9 @@ def read_log(meta: MetaStore, store: ObjectStore, model: str, number: int, stage
     rows = meta.query(version_key(model, number).partition, prefix=f"STAGE#{stage}#")
     logs = [r for r in rows if r.get("log")]
     if not logs:
-        raise NotFoundError(f"{model}@{number} has no log of {stage}")
+        taken = json.loads(rows[-1]["plan"]).get("reused_from") if rows and rows[-1].get("plan") else None
+        where = f": it was taken from {model}@{taken['number']}, which has the log of the run" if taken else ""
+        raise NotFoundError(f"{model}@{number} has no log of {stage}{where}")
     log = logs[-1]["log"]
     raw = store.read(log["key"], log["version_id"], max_bytes=MAX_LOG_BYTES)
     return {

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from attestry.domain.errors import UnavailableError
+from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.domain.stages import Stage, Standing
 from attestry.domain.version import Version
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import Update, When
+from attestry.usecases.browse import read_log
 from attestry.usecases.manual import Hand, redo_stage
 from attestry.usecases.records import stage_key, transition_key, version_key
 from attestry.usecases.reproduce import ask_reproduction
@@ -116,6 +117,14 @@ def test_record_move_and_attestation_name_the_run_that_was_taken_by_the_digest_o
     definition = statement.predicate["buildDefinition"]
     assert definition["internalParameters"]["reused_from"]["record_sha256"] == row["record_sha256"]
     assert {"name": "record of the run", "digest": {"sha256": row["record_sha256"]}} in definition["resolvedDependencies"]
+
+
+def test_who_looks_for_the_log_of_a_stage_that_was_not_run_is_told_where_it_is() -> None:
+    flow = serving()
+    refresh(flow, by_hand())
+    take(flow, 2, Stage.PROCESSING)
+    with pytest.raises(NotFoundError, match=rf"it was taken from {MODEL}@1, which has the log of the run"):
+        read_log(flow.meta, flow.store, MODEL, 2, "PROCESSING")
 
 
 def test_what_was_taken_over_is_proven_offline_traced_and_reconciled() -> None:
