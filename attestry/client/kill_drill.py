@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from attestry.client.api import RegistryClient
 from attestry.client.errors import ApiError
-from attestry.domain.errors import ConflictError, UnavailableError
+from attestry.domain.errors import AttestryError, ConflictError, UnavailableError
 
 BOUND_SECONDS: Final = 5.0
 """From when on after the acknowledgement no answer of a killed version arrives (docs/decisions/0019)."""
@@ -41,6 +41,7 @@ class Probe:
         version: the version that answered; 0 where none did.
         prediction: ID of the prediction; empty where there is none.
         refused: whether the registry itself said that nothing answers.
+        trouble: why there is no answer; empty where there is one.
     """
 
     consumer: int
@@ -49,6 +50,7 @@ class Probe:
     version: int = 0
     prediction: str = ""
     refused: bool = False
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class KillDrill:
 
     Attributes:
         operator: the client that kills and remarks.
-        consumers: the clients that predict, one per thread; they must not wait for what is not ready.
+        consumers: the clients that predict, one per thread, each with a session of its own, as boto3 asks; they wait for nothing.
         instances: what they ask for.
         watch_seconds: for how long to look after the acknowledgement.
         warm_seconds: for how long to wait until the version answers everyone.
@@ -165,9 +167,9 @@ class KillDrill:
                 answer = self.consumers[consumer].predict(model, self.instances, environment=environment)
                 probe = Probe(consumer, sent, self.clock(), int(answer["version"]), str(answer["prediction_id"]))
             except ApiError as error:
-                probe = Probe(consumer, sent, self.clock(), refused=error.status in _REFUSED)
-            except UnavailableError:
-                probe = Probe(consumer, sent, self.clock())
+                probe = Probe(consumer, sent, self.clock(), refused=error.status in _REFUSED, trouble=error.message)
+            except AttestryError as error:
+                probe = Probe(consumer, sent, self.clock(), trouble=error.message)
             self._probes.append(probe)
             if not probe.version:
                 self._stop.wait(_PAUSE)
@@ -175,9 +177,12 @@ class KillDrill:
     def _await_answers(self, model: str, number: int) -> None:
         """Wait until the version has answered everyone."""
         until = self.clock() + self.warm_seconds
-        while len({p.consumer for p in list(self._probes) if p.version == number}) < len(self.consumers):
+        while silent := set(range(len(self.consumers))) - {p.consumer for p in list(self._probes) if p.version == number}:
             if self.clock() > until:
-                raise UnavailableError(f"{model}@{number} did not answer every consumer in {self.warm_seconds:.0f} s; nothing was killed")
+                why = next((f": {p.trouble}" for p in reversed(self._probes) if p.consumer in silent and p.trouble), "")
+                raise UnavailableError(
+                    f"{model}@{number} did not answer every consumer in {self.warm_seconds:.0f} s, and nothing was killed{why}"
+                )
             self.sleep(0.1)
 
     def _report(self, model: str, number: int, environment: str, asked: float, acknowledged: float) -> DrillReport:

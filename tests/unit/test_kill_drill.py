@@ -154,10 +154,18 @@ def test_nothing_is_killed_that_production_knows_or_that_does_not_serve(
 
 def test_nothing_is_killed_before_the_version_has_answered_everyone(registry: Registry, drill: Callable[..., KillDrill]) -> None:
     registry.mute = True
-    with pytest.raises(UnavailableError, match="nothing was killed"):
+    with pytest.raises(UnavailableError, match="did not answer every consumer in 0 s, and nothing was killed: it loads"):
         drill().run("credit-risk", 2, "the quarterly drill")
     assert (registry.kills, registry.remarks) == ([], [])
     assert threading.active_count() < 10
+
+
+def test_consumers_without_credentials_are_told_and_nothing_is_killed(registry: Registry, drill: Callable[..., KillDrill]) -> None:
+    made = drill()
+    nobody = RegistryClient(boto3.Session(), "http://registry.example", patience_seconds=0)
+    with pytest.raises(UnavailableError, match=r"nothing was killed: the registry.s address http://registry\.example is neither HTTPS"):
+        KillDrill(made.operator, [nobody], [{"a": 1}], warm_seconds=0.3).run("credit-risk", 2, "the quarterly drill")
+    assert registry.kills == []
 
 
 def test_a_registry_that_refuses_the_drill_ends_it(registry: Registry, drill: Callable[..., KillDrill]) -> None:
