@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from attestry.cli.main import make_app
 from attestry.client.scoring import EVIDENCE_SUFFIX, find_event, prove_row, read_evidence
 from attestry.domain.errors import IntegrityError, InvalidInputError
+from attestry.domain.replay import Index
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.dsse import sign_envelope
 from attestry.evidence.leaf import parse_event
@@ -23,6 +25,7 @@ from attestry.evidence.scored_rows import Row
 from attestry.evidence.statement import Statement
 from attestry.evidence.verdict import Outcome, Verdict, Verification
 from attestry.usecases.ask import Versions
+from attestry.usecases.reconcile import Reconciler
 from attestry.usecases.score_file import Scorer
 from attestry.usecases.scorings import ScoringRequest, ask_scoring
 from attestry.verifier.__main__ import main
@@ -355,3 +358,19 @@ def test_the_command_line_names_a_file_that_is_not_there_or_of_no_known_form(tmp
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def test_reconciliation_finds_nothing_odd_about_a_scored_file(place: Place, output: Path) -> None:
+    world = place.world
+    gateway: Any = SimpleNamespace(answered=lambda day: None)
+    done = Reconciler(world.meta, world.store, gateway, world.clock, verifiers=[world.log_key]).run()
+    assert done.errors == []
+    assert [dict(row) for key, row in world.meta.rows.items() if key.partition.startswith("FINDINGS")] == []
+
+
+def test_the_index_that_is_rebuilt_from_the_ledger_passes_over_scored_files(place: Place, output: Path) -> None:
+    _, event, facts = read_evidence(output)
+    index = Index()
+    index.apply(parse_event(event))
+    assert (index.events, index.transitions, index.pointers) == (1, {}, {})
+    assert facts.rows == 5
