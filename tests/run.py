@@ -1,8 +1,9 @@
 """Run the type checker and all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Five runs go side by side, because most of them wait much: rules, formats and foreign tools; the template, which is synthesised once for
-each configuration, and then random sequences of commands on an AWS of their own; adapters and flows on one embedded AWS, in one process
-since they share it; roles and attacks on another; types. What the later ones print is kept while the first prints, and follows it.
+Six runs go side by side, because most of them wait much: rules and formats; adapters and flows on one embedded AWS, in one process since they
+share it; roles and attacks on another; the template, which is synthesised once for each configuration; crashes, foreign tools, and then
+random sequences of commands on an AWS of their own; types. The first two take longest, so the others leave the processor to them. What the
+later ones print is kept while the first prints, and follows it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FIRST = ["tests/unit", "tests/crash", "tests/independent"]
+FIRST = ["tests/unit"]
 SEQUENCES = "tests/embedded/test_state_machine.py"
+FLOWS = "Adapters and flows on the embedded AWS"
 BESIDE = {
-    "Adapters and flows on the embedded AWS": ["tests/contract", "tests/embedded", f"--ignore={SEQUENCES}"],
+    FLOWS: ["tests/contract", "tests/embedded", f"--ignore={SEQUENCES}"],
     "Roles and attacks on the embedded AWS": ["tests/security", "tests/attacks"],
-    "The template, and random sequences on the embedded AWS": ["tests/infra", SEQUENCES],
+    "The template": ["tests/infra"],
+    "Crashes, foreign tools, and random sequences on the embedded AWS": ["tests/crash", "tests/independent", SEQUENCES],
 }
+LATER = ("nice", "-n", "10")
 
 
 def pytest(*arguments: str) -> list[str]:
@@ -44,7 +48,8 @@ def follow(log: Path, process: subprocess.Popen[bytes]) -> int:
 
 def commands(options: list[str]) -> dict[str, list[str]]:
     """Return the runs beside the first one, by what they are about."""
-    return {name: pytest(*options, *paths) for name, paths in BESIDE.items()} | {"Types": [sys.executable, "-m", "mypy"]}
+    runs = {name: pytest(*options, *paths) for name, paths in BESIDE.items()} | {"Types": [sys.executable, "-m", "mypy"]}
+    return {name: command if name == FLOWS else [*LATER, *command] for name, command in runs.items()}
 
 
 def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
