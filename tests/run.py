@@ -1,9 +1,9 @@
 """Run the type checker and all tests but the long ones: `python -m tests.run [pytest options]`.
 
-Six runs go side by side, because most of them wait much: rules and formats; adapters and flows on one embedded AWS, in one process since they
-share it; roles and attacks on another; the template, which is synthesised once for each configuration; crashes, foreign tools, and then
-random sequences of commands on an AWS of their own; types. The first two take longest, so the others leave the processor to them. What the
-later ones print is kept while the first prints, and follows it.
+Six runs go side by side, because most of them wait much: rules and formats; adapters and flows on one embedded AWS, in one process since
+they share it; roles and attacks on another; the template, which is synthesised once for each configuration; crashes, foreign tools, and
+then random sequences of commands on an AWS of their own; types. The first two take longest, so the others leave the processor to them.
+What the later ones print is kept while the first prints, and follows it.
 """
 
 from __future__ import annotations
