@@ -158,6 +158,8 @@ def measure_at_once(race: Race, size: int, say: Say) -> None:
             say(f"{act}, {AT_ONCE} at once, on {one.name}")
             order = {"act": act, "model": model_of(size), "versions": size, "seconds": SECONDS, "at_once": AT_ONCE, "sources": []}
             try:
+                # Without regard to the time: at the first calls at once processes of functions are begun.
+                one.client.carry_out({**order, "times": WARM_UP * AT_ONCE, "first": 500})
                 told = one.client.carry_out({**order, "times": TIMES * AT_ONCE, "first": 1000})
             except RuntimeError as error:
                 say(f"{one.name} failed: {error}")
