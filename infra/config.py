@@ -112,7 +112,7 @@ class Config:
         oidc_issuers: identity providers whose bearer tokens the API takes, each an object as JSON (docs/access.md); beside the IAM roles.
         user_pool: make a Cognito user pool, whose groups stand for the registry's roles.
         webhooks: have webhooks; beside bearer tokens the stack would hold more than the 500 resources that CloudFormation takes.
-        batch_scoring: have files of rows scored; beside bearer tokens or all executors the stack would hold more than 500 resources.
+        batch_scoring: have files of rows scored; beside bearer tokens the stack would hold more than 500 resources.
         saml_metadata_url: where the metadata of a SAML provider is through which people sign in to the pool.
         deletion_protection: keep table, buckets and keys from being deleted with the stack.
         throttle_rate: requests per second that the API accepts in the steady state.
