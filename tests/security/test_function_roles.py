@@ -358,7 +358,10 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read a chunk of a scoring": (read_object("scoring/probe/0/out/x", "ScratchBucket"), ("deploy",)),
     "write the input of a scoring": (write_object("scoring/probe/1/input.csv", "ScratchBucket"), ("deploy", "predict")),
     "write a chunk of a scoring": (write_object("scoring/probe/0/out/y", "ScratchBucket"), ("deploy",)),
-    "write the output of a scoring": (write_object("models/probe/1/predictions/payloads/scorings/y.jsonl"), ("deploy", "predict")),
+    "write the output of a scoring": (
+        write_object("models/probe/1/predictions/payloads/scorings/y.jsonl"),
+        ("collect", "deploy", "predict"),
+    ),
     "write an upload": (write_object("candidates/probe/y"), ("uploads",)),
     "write an outcome beside a manifest": (write_object("candidates/probe/manifest.json.status.json"), ("register", "uploads")),
     "write a data set": (write_object("datasets/probe/y"), ("prepare_stage", "register")),
