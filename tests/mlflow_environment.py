@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,31 +36,22 @@ def run(script: str, *arguments: str, given: str = "", environment: Mapping[str,
 
 
 @contextmanager
-def tracking_server(folder: Path, seconds: float = 120) -> Iterator[str]:
-    """Run MLflow's own tracking server on sqlite, which also keeps the artifacts, and yield its URL once it answers."""
+def tracking_server(folder: Path) -> Iterator[str]:
+    """Run MLflow's own tracking server on sqlite, which also keeps the artifacts, and yield its URL.
+
+    It answers some seconds later, which `client.py` waits for: it takes as long to import MLflow.
+    """
     port = free_port()
     command = [str(mlflow_python()), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--artifacts-destination", str(folder / "artifacts")]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=_variables(), stdout=log, stderr=log, start_new_session=True)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + seconds
     try:
-        while not _is_healthy(url):
-            assert process.poll() is None, (folder / "server.log").read_text()[-4000:]
-            assert time.monotonic() < deadline, "the tracking server answers"
-            time.sleep(0.2)
-        yield url
+        yield f"http://127.0.0.1:{port}"
+        assert process.poll() is None, (folder / "server.log").read_text()[-4000:]
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the workers are its children
         process.wait(30)
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _variables() -> dict[str, str]:

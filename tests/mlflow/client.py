@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import mlflow
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_iris
@@ -152,6 +153,20 @@ def free(name):
     return {"stages": stages, "latest": latest, **after, "taken": taken, "gone": refused(client.get_registered_model, f"{name}_v2")}
 
 
+def await_tracking(url):
+    """Wait until the tracking server answers."""
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            requests.get(f"{url}/health", timeout=10).raise_for_status()
+        except requests.RequestException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
 def main(words):
     """Do what is asked for, and print what was seen, by act and model."""
     acts = {act.__name__: act for act in (register, use, steal, move, retire, free)}
@@ -167,6 +182,7 @@ def main(words):
 
 
 if __name__ == "__main__":
+    await_tracking(os.environ["TRACKING"])
     mlflow.set_tracking_uri(os.environ["TRACKING"])
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
