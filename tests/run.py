@@ -53,9 +53,13 @@ def commands(options: list[str]) -> dict[str, list[str]]:
 
 
 def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a run that writes into a log; the first one that needs the template synthesises it, and the others wait for that."""
+    """Start a run that writes into a log; the first one that needs the template synthesises it, and the others wait for that.
+
+    Each run is a session of its own, as the embedded AWS is: Linux shares a processor between sessions first (autogroup of the scheduler), and
+    in one session all runs together would get as much as one embedded AWS.
+    """
     with log.open("wb") as stream:
-        return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def main() -> int:
@@ -71,7 +75,7 @@ def main() -> int:
             ends.callback(process.wait, 60)
             ends.callback(process.terminate)  # of one that has ended this does nothing
             running[name] = log, process
-        statuses = [subprocess.run(pytest(*options, *FIRST), cwd=ROOT, check=False).returncode]
+        statuses = [subprocess.run(pytest(*options, *FIRST), cwd=ROOT, check=False, start_new_session=True).returncode]
         for name, (log, process) in running.items():
             print(f"\n{name}:", flush=True)
             statuses.append(follow(log, process))
