@@ -55,8 +55,8 @@ def commands(options: list[str]) -> dict[str, list[str]]:
 def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a run that writes into a log; the first one that needs the template synthesises it, and the others wait for that.
 
-    Each run is a session of its own, as the embedded AWS is: Linux shares a processor between sessions first (autogroup of the scheduler), and
-    in one session all runs together would get as much as one embedded AWS.
+    Each run is a session of its own, as the embedded AWS is: Linux shares processors between sessions first (the scheduler's autogroups),
+    and in one session all runs together would get as much as one embedded AWS.
     """
     with log.open("wb") as stream:
         return subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
