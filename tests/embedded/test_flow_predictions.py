@@ -130,7 +130,7 @@ def exchanged(registry: Registry, crowded: Crowded, covered: Covered) -> Iterato
         set_frozen(registry, head, frozen)
         registry.forget_processes("inference")
         registry.forget_processes("predict")
-        answer = predict(registry, crowded.model)
+        answer = until(lambda: once_loaded(registry, crowded.model), "the version was loaded, or refused")
         trace = registry.client("grace").trace(prediction, deep=True)
     finally:
         set_frozen(registry, head, head.frozen)
@@ -205,6 +205,12 @@ def test_a_file_of_other_bytes_is_named_by_the_deep_trace(exchanged: Exchanged) 
 def predict(registry: Registry, model: str) -> Answer:
     """One request, without a retry."""
     return registry.call("frank-consumer", "POST", f"/v1/models/{model}/predictions", body_with())
+
+
+def once_loaded(registry: Registry, model: str) -> Answer | None:
+    """The answer to one request, None while the version loads."""
+    answer = predict(registry, model)
+    return None if answer.status == 503 else answer
 
 
 def predict_ready(registry: Registry, model: str) -> str:
