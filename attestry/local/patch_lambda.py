@@ -39,6 +39,9 @@ _LOG = logging.getLogger("attestry.local.functions")
 
 _END_OF_LOG = "\0"
 _LOG_SECONDS = 0.25
+_TENANTS_KEPT = 8
+_TENANTS_LONGER = 5
+"""So many tenants' processes are kept idle so many times as long as others."""
 
 _STREAMS = (
     """    # Redirect print() to stderr so stdout stays clean for JSON-line protocol
@@ -204,14 +207,15 @@ def _key_with_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _reap_with_tenants(runtime: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     def reap(ttl: float | None = None) -> int:
-        limit = time.time() - (runtime._LOCAL_WORKER_TTL if ttl is None else ttl)
-        doomed = []
+        kept, now = float(runtime._LOCAL_WORKER_TTL if ttl is None else ttl), time.time()
         with runtime._lock:
-            for key in [key for key in runtime._workers if _TENANT_MARK in key]:
-                workers = runtime._workers[key]
-                idle = [worker for worker in workers if not worker.in_use and worker.last_used < limit]
-                doomed += idle
-                runtime._workers[key] = [worker for worker in workers if worker not in idle]
+            keys = [key for key in runtime._workers if _TENANT_MARK in key]
+            idle = sorted((w for key in keys for w in runtime._workers[key] if not w.in_use), key=lambda w: w.last_used, reverse=True)
+            # What a tenant has loaded takes long to load again, so some of them are kept for longer than a surplus process is.
+            longer = _TENANTS_LONGER if ttl is None else 1
+            doomed = [w for rank, w in enumerate(idle) if w.last_used < now - kept * (longer if rank < _TENANTS_KEPT else 1)]
+            for key in keys:
+                runtime._workers[key] = [worker for worker in runtime._workers[key] if worker not in doomed]
         runtime.kill_workers(doomed)
         return len(doomed) + int(original(ttl))
 
