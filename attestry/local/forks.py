@@ -37,7 +37,18 @@ from typing import Any, NoReturn
 FROM_NOTHING = frozenset({"lambdas.sandbox", "lambdas.inference", "lambdas.evaluate"})
 """The functions that run, serve, or read what registered code wrote; none of them shares a beginning with others."""
 
-POSSIBLE = hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")
+
+def _is_possible() -> bool:
+    if not (hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # the kernel is older, or a container's filter lets nobody ask
+        return False
+    return True
+
+
+POSSIBLE = _is_possible()
 """Whether this system can tell the end of a process that is nobody's child here; elsewhere every process starts from nothing."""
 
 _LENGTH = struct.Struct("!I")
