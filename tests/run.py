@@ -8,6 +8,7 @@ What the later ones print is kept while the first prints, and follows it.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,8 @@ def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 def main() -> int:
     """Run all, and return a status that is zero when each passed."""
     options = sys.argv[1:]
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))  # so that no run outlives this one in a session of its own
     started = time.monotonic()
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
