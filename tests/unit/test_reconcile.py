@@ -38,6 +38,7 @@ from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
 from attestry.usecases.recorded import event_digest, event_of_transition
 from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
 from attestry.usecases.root import ROOT_KEY
+from attestry.usecases.trace import trace_prediction
 from attestry.usecases.webhooks import Wish, add_webhook, remove_webhook, rotate_webhook, webhook_key
 from lambdas import reconcile as reconcile_function
 from tests.evidence_world import ADMIN, DEPLOYER, ERIN, EvidenceWorld
@@ -164,6 +165,27 @@ def reconcile(world: EvidenceWorld, gateway: Gateway | None = None, **changes: A
 
 def found(world: EvidenceWorld) -> list[str]:
     return sorted(str(f["what"]) for f in list_findings(world.meta))
+
+
+def serve_and_prove(world: EvidenceWorld) -> dict[str, Any]:
+    """Put in place what waits for its approval, and return the deep trace of a prediction by it.
+
+    Reconciliation must find nothing, the prediction's bundle must be PROVEN, and no step of the trace may fail.
+    """
+    world.open()
+    world.approve()
+    world.swap()
+    prediction = world.predict()
+    world.seal()
+    assert reconcile(world).errors == []
+    assert found(world) == []
+    verification = world.verify(world.bundle(prediction))
+    assert verification.verdict == "PROVEN", verification.steps
+    document: dict[str, Any] = trace_prediction(
+        world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der, deep=True
+    )
+    assert {s["outcome"] for s in document["steps"]} <= {"passed", "pending"}, document["steps"]
+    return document
 
 
 def edit(world: EvidenceWorld, key: Key, **changes: Any) -> None:

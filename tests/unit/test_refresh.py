@@ -28,12 +28,11 @@ from attestry.usecases.records import OUTBOX, version_key
 from attestry.usecases.refresh import Refreshed, Trigger
 from attestry.usecases.revoke import kill_version
 from attestry.usecases.source_data import NewData, read_data
-from attestry.usecases.trace import trace_prediction
 from tests.attestations import attested
 from tests.evidence_world import ADMIN, ERIN, EvidenceWorld
 from tests.fakes import Faults
 from tests.flow import APPROVER, DATA, GOOD, Flow, Serving, example_manifest, example_source
-from tests.unit.test_reconcile import found, reconcile
+from tests.unit.test_reconcile import found, reconcile, serve_and_prove
 from tests.versions import DANA, FRANK, session
 
 MODEL = "tumour-diagnosis"
@@ -97,17 +96,7 @@ def test_a_refreshed_version_runs_on_the_new_data_and_its_evidence_is_proven_and
     for stage in (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION):
         assert world.flow.pass_stage(world.version, stage)["outcome"] == "SUCCEEDED"
     assert world.head.dataset(f"source/{SOURCE}").digest == new.sha256
-    world.open()
-    world.approve()
-    world.swap()
-    prediction = world.predict()
-    world.seal()
-    assert reconcile(world).errors == []
-    assert found(world) == []
-    verification = world.verify(world.bundle(prediction))
-    assert verification.verdict == "PROVEN", verification.steps
-    document = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der, deep=True)
-    assert {s["outcome"] for s in document["steps"]} <= {"passed", "pending"}, document["steps"]
+    document = serve_and_prove(world)
     assert document["version"]["cause"]["value"]["parent"] == 1
 
 

@@ -20,11 +20,10 @@ from attestry.usecases.records import stage_key, transition_key, version_key
 from attestry.usecases.reproduce import ask_reproduction
 from attestry.usecases.revoke import kill_version
 from attestry.usecases.stage_result import StageResult
-from attestry.usecases.trace import trace_prediction
 from tests.attestations import attested
 from tests.evidence_world import ADMIN, EvidenceWorld, rewrite
 from tests.flow import Flow, Serving
-from tests.unit.test_reconcile import found, reconcile
+from tests.unit.test_reconcile import serve_and_prove
 from tests.unit.test_refresh import GRACE, MODEL, by_hand, dropped, put, refresh
 
 BOTH = ("processing", "training")
@@ -135,17 +134,7 @@ def test_what_was_taken_over_is_proven_offline_traced_and_reconciled() -> None:
     take(world.flow, 2, Stage.PROCESSING)
     take(world.flow, 2, Stage.TRAINING)
     world.flow.pass_stage(world.version, Stage.VALIDATION)
-    world.open()
-    world.approve()
-    world.swap()
-    prediction = world.predict()
-    world.seal()
-    assert reconcile(world).errors == []
-    assert found(world) == []
-    verification = world.verify(world.bundle(prediction))
-    assert verification.verdict == "PROVEN", verification.steps
-    document = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der, deep=True)
-    assert {s["outcome"] for s in document["steps"]} <= {"passed", "pending"}, document["steps"]
+    document = serve_and_prove(world)
     taken = {run["stage"]["value"]: run.get("reused_from") for run in document["runs"]}
     assert taken["PROCESSING"]["value"]["number"] == taken["TRAINING"]["value"]["number"] == 1
     assert taken["PROCESSING"]["grade"] == "attested"
