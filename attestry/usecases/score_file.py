@@ -6,7 +6,8 @@ and beside each other, `finish` once.
 Rules:
 - One version answers all rows: the one that stood deployed when the file was planned. Before each chunk, and in the transaction that
   finishes the file, it has to stand there still, by everything that a delegation asks for: not killed, not retired, its approvals there
-  and not ended. Where it does not, the scoring fails, and nothing is signed.
+  and not ended. Where it does not, the scoring fails, and nothing is recorded or handed out. A statement that was signed just before lies
+  unnamed beside the version's others, and proves no row in the ledger.
 - What a step has read or written counts by its digest alone, which its row has: chunks of the input, answers, the plan.
 - Of the version's answers nothing is believed but their form; rows, digests, tree and statement are made here.
 - A row outside of the segment that the version is approved for fails the file. Where its approval allows a number of predictions, all rows
