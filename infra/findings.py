@@ -125,8 +125,9 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("LambdaEventSourceMappingDestination",),
-        _functions("Sequence/Outbox"),
-        "The stream only wakes the sequencer, which reads what waits from the table; a wake that got lost is made up for by the schedule.",
+        _functions("Sequence/Outbox", "Deploy/CanaryFailures"),
+        "The stream only wakes the function, which reads from the table what there is to do; a wake that got lost is made up for by the "
+        "schedule.",
     ),
     Acknowledgement(
         ("LambdaConcurrency",),
@@ -294,7 +295,7 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
-        _roles("Sequence"),
+        _roles("Deploy", "Sequence"),
         "DynamoDB names a table's stream by the time at which it was turned on.",
         "Resource::<StoresMeta*.Arn>/stream/[*]",
     ),

@@ -1,8 +1,9 @@
 """The statements that functions' rights are made of.
 
 Rows are limited by their partition keys (`dynamodb:LeadingKeys`), objects by their folders, functions and state machines by their ARNs.
-The exception is the table's stream, which carries every row and knows no such condition: the sequencer's role reads it, because Lambda
-polls with the function's role. The right to sign is not here but in the policies of the keys (`infra/keys.py`).
+The exception is the table's stream, which carries every row and knows no such condition: the roles of the sequencer and of the deploy
+function read it, because Lambda polls with the function's role; the functions themselves get what the mappings' filters let by. The right
+to sign is not here but in the policies of the keys (`infra/keys.py`).
 No statement has a `*` action. A `*` resource stands only where AWS knows no narrower one; `WITHOUT_RESOURCE` lists these actions.
 """
 

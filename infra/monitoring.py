@@ -139,16 +139,17 @@ class Triggers(Construct):
         every_minute = events.Schedule.rate(Duration.minutes(1))
         self._rule("RolloutsEveryMinute", "deploy", "Watch rollouts", schedule=every_minute, message={"action": "watch_rollouts"})
         self._rule("ShadowsEveryMinute", "predict", "Ask shadows what waits", schedule=every_minute, message={"action": "shadow"})
-        self._nudge(stores)
+        self._wake("sequence", stores, "Outbox", lambda_.FilterRule.is_equal("OUTBOX"))
+        self._wake("deploy", stores, "CanaryFailures", lambda_.FilterRule.begins_with("CANARY#"))
 
-    def _nudge(self, stores: Stores) -> None:
-        """Wake the sequencer when an event was written; what is in the records does not matter, and the schedule finds what got lost."""
-        insert = {
-            "eventName": lambda_.FilterRule.is_equal("INSERT"),
-            "dynamodb": {"Keys": {"pk": {"S": lambda_.FilterRule.is_equal("OUTBOX")}}},
-        }
-        self._functions.by_name["sequence"].add_event_source_mapping(
-            "Outbox",
+    def _wake(self, function: str, stores: Stores, construct_id: str, partition: object) -> None:
+        """Wake a function when a row was put into a partition; what is in it does not matter, and the schedule finds what got lost.
+
+        Not more than once a second and shard, whatever is written: records gather for so long, and a shard waits for the answer.
+        """
+        insert = {"eventName": lambda_.FilterRule.is_equal("INSERT"), "dynamodb": {"Keys": {"pk": {"S": partition}}}}
+        self._functions.by_name[function].add_event_source_mapping(
+            construct_id,
             event_source_arn=stores.table.table_stream_arn,
             starting_position=lambda_.StartingPosition.LATEST,
             filters=[lambda_.FilterCriteria.filter(insert)],

@@ -191,6 +191,7 @@ def _deliver(g: Grants) -> Statements:
 
 def _deploy(g: Grants) -> Statements:
     return [
+        *g.read_stream(),
         *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("CANARY#*", "KEY#*", "MODEL#*", "ROLLOUTS", "SHADOWED#*", "VERSION#*", "VOLUME#*"),
         *g.write_rows("MODEL#*", "OUTBOX", "RETIREMENTS", "VERSION#*"),

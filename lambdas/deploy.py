@@ -1,4 +1,6 @@
-"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API; every minute, watch rollouts.
+"""Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API.
+
+Watch rollouts: every minute, and within seconds of a canary's failure, whose row wakes this function.
 
 Where files are scored, do the steps of that: it is this function that has versions answer and attests what they stand for.
 """
@@ -39,7 +41,7 @@ world = World(call_seconds=120)
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Warm the version and swap the pointer; what lies in the version ends in DEPLOYMENT FAILED, what lies in AWS is tried again."""
     configure_logging(context)
-    if event == WATCH:
+    if event == WATCH or "Records" in event:  # what is in the records does not matter: the table says what failed
         return _watch()
     if event.get("action") in SCORING:
         return _score(event)
@@ -63,7 +65,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _watch() -> dict[str, Any]:
-    """Do what the plans of the rollouts say; what could not be done is tried again by the next minute's look."""
+    """Do what the plans of the rollouts say; what could not be done is tried again by the next look, after a minute at most."""
     done = watch_rollouts(
         world.meta,
         world.attestor,

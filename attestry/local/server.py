@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from attestry.local import (
     patch_access,
@@ -32,24 +30,16 @@ from attestry.local import (
     patch_quotas,
     patch_s3,
     patch_states,
+    patch_windows,
+    saving,
 )
 from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
+from attestry.local.saving import Saver, Saving
 from attestry.local.settings import HOST
 
 EXIT_IN_USE = 3
 EXIT_PATCH = 4
-QUIET_SECONDS = 2.0
-"""The state is saved once nothing changed for so long: saving stops the server for as long as it takes."""
-
-LONGEST_SECONDS = 120.0
-"""It is saved after so long even when something changes all the time."""
-
 _GRACE_SECONDS = 2.0
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOG = logging.getLogger("attestry.local.server")
-
-Message = dict[str, Any]
-Application = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
 def patch_emulator() -> None:
@@ -70,6 +60,8 @@ def patch_emulator() -> None:
         patch_states,
         patch_jobs,
         patch_quotas,
+        patch_windows,
+        saving,
     ):
         patch.apply()
 
@@ -93,50 +85,13 @@ def hold_lock(data_dir: Path, port: int) -> IO[str] | None:
     return lock
 
 
-class Saving:
-    """The emulator's application, its state saved from time to time while it changes."""
-
-    def __init__(self, application: Application, save: Callable[[], None]) -> None:
-        self._application = application
-        self._save = save
-        self._changed_at: float | None = None
-        self._saved_at = time.monotonic()
-
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
-        """Serve a request, or the life of the server."""
-        if scope["type"] == "http" and scope["method"] not in _READS:
-            self._changed_at = time.monotonic()
-        if scope["type"] != "lifespan":
-            await self._application(scope, receive, send)
-            return
-        saver = asyncio.create_task(self._save_now_and_then())
-        try:
-            await self._application(scope, receive, send)
-        finally:
-            saver.cancel()
-
-    async def _save_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(QUIET_SECONDS / 2)
-            now = time.monotonic()
-            if self._changed_at is not None and (now - self._changed_at > QUIET_SECONDS or now - self._saved_at > LONGEST_SECONDS):
-                self._save()
-                self._changed_at, self._saved_at = None, time.monotonic()
-
-
-def _save_state() -> None:
-    started = time.monotonic()
-    load("ministack.core.persistence").save_all(load("ministack.app")._build_persistence_save_dict())
-    _LOG.info("state saved in %.0f ms", 1000 * (time.monotonic() - started))
-
-
 def _serve(port: int) -> None:
     configuration = load("hypercorn.config").Config()
     configuration.bind = [f"{HOST}:{port}"]
     configuration.keep_alive_timeout = 75
     configuration.graceful_timeout = _GRACE_SECONDS
     configuration.loglevel = "WARNING"
-    application = Saving(load("ministack.app").app, _save_state)
+    application = Saving(load("ministack.app").app, Saver())
     asyncio.run(load("hypercorn.asyncio").serve(application, configuration))
 
 

@@ -1,4 +1,4 @@
-"""Watch rollouts: every minute, look at each canary and shadow and do what its plan says.
+"""Watch rollouts: every minute, and when a canary has failed, look at each canary and shadow and do what its plan says.
 
 What is decided follows from the pointer, the counts and the time (`attestry.domain.rollout.judge`). Each move names the step or the version
 that it was decided for, so that a run that is cut off, or two at once, do nothing twice.

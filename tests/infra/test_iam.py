@@ -234,10 +234,13 @@ def test_rows_are_limited_by_their_partition_keys(template: Template, name: str)
             assert "dynamodb:Scan" not in listed(statement["Action"])
 
 
-def test_the_sequencer_alone_reads_the_stream_which_carries_every_row(template: Template) -> None:
+def test_only_those_it_wakes_read_the_stream_which_carries_every_row(template: Template) -> None:
     roles = template.of_type("AWS::IAM::Role")
     for action in ("dynamodb:GetRecords", "dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
-        assert {roles[owner]["RoleName"] for owner in holders(template, action)} == {"attestry-sequence-function"}
+        assert {roles[owner]["RoleName"] for owner in holders(template, action)} == {
+            "attestry-sequence-function",
+            "attestry-deploy-function",
+        }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

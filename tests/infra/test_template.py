@@ -233,14 +233,23 @@ def test_uploads_and_console_decisions_and_the_clock_start_functions(template: T
     assert ["StartExecution"] in [r.get("EventPattern", {}).get("detail", {}).get("eventName") for r in rules]
 
 
-def test_the_sequencer_is_woken_by_new_events_alone_and_swept_for_by_the_clock(template: Template) -> None:
-    (mapping,) = [m for m in template.of_type("AWS::Lambda::EventSourceMapping").values() if "FilterCriteria" in m]
+@pytest.mark.parametrize(("function", "partition"), [("sequence", "OUTBOX"), ("deploy", {"prefix": "CANARY#"})])
+def test_a_function_is_woken_by_new_rows_of_its_partition_alone_and_by_the_clock(
+    template: Template, function: str, partition: str | dict[str, str]
+) -> None:
+    mappings = [m for m in template.of_type("AWS::Lambda::EventSourceMapping").values() if "FilterCriteria" in m]
+    assert len(mappings) == 2  # as many readers as a shard of a stream has room for
+    (mapping,) = [m for m in mappings if function in str(m["FunctionName"]).lower()]
     (pattern,) = mapping["FilterCriteria"]["Filters"]
-    assert json.loads(pattern["Pattern"]) == {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": ["OUTBOX"]}}}}
+    assert json.loads(pattern["Pattern"]) == {"eventName": ["INSERT"], "dynamodb": {"Keys": {"pk": {"S": [partition]}}}}
     assert mapping["EventSourceArn"].endswith(".StreamArn")
     assert (mapping["BisectBatchOnFunctionError"], mapping["MaximumRetryAttempts"], mapping["MaximumRecordAgeInSeconds"]) == (False, 2, 60)
+    assert mapping["MaximumBatchingWindowInSeconds"] == 1
     clocks = [r for r in template.of_type("AWS::Events::Rule").values() if r.get("ScheduleExpression") == "rate(1 minute)"]
-    assert any(":function:attestry-sequence" in target["Arn"] for rule in clocks for target in rule["Targets"])
+    assert any(f":function:attestry-{function}" in target["Arn"] for rule in clocks for target in rule["Targets"])
+
+
+def test_one_sequencer_runs_at_a_time(template: Template) -> None:
     (function,) = [f for f in template.of_type("AWS::Lambda::Function").values() if f["FunctionName"] == "attestry-sequence"]
     assert function["ReservedConcurrentExecutions"] == 1
 

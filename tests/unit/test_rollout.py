@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from attestry.aws.settings import Settings
+from attestry.aws.world import World
 from attestry.domain.errors import AttestryError, ConflictError, NotFoundError, UnavailableError
 from attestry.domain.replay import compare_pointers, compare_version, replay
 from attestry.domain.rollout import Plan
@@ -21,7 +23,8 @@ from attestry.usecases.revoke import kill_version
 from attestry.usecases.rollout import advance_rollout, begin_rollout, finish_rollout, halt_rollout, is_at_once, plan_of
 from attestry.usecases.rollout_places import PARTITION
 from attestry.usecases.rollout_watch import watch_rollouts
-from tests.fakes import Faults, Killed, LocalSigner, MemoryAlarms, MemoryMetaStore, MemoryObjectStore
+from lambdas import deploy
+from tests.fakes import Faults, FixedClock, Killed, LocalSigner, MemoryAlarms, MemoryMetaStore, MemoryObjectStore
 from tests.versions import AT, ATTESTOR, ERIN, make_approved, make_version
 
 MODEL = "credit-risk"
@@ -63,6 +66,15 @@ def assert_ledger_agrees(meta: MemoryMetaStore) -> None:
 
 def later(minutes: float) -> dict[str, Any]:
     return {**TOLD, "at": AT + timedelta(minutes=minutes)}
+
+
+def wake(monkeypatch: pytest.MonkeyPatch, meta: MemoryMetaStore, event: dict[str, Any], *, seconds: float) -> dict[str, Any]:
+    """Hand the deploy function an event, so long after the rollout began."""
+    world = World(Settings({}))
+    clock = FixedClock(AT + timedelta(seconds=seconds))
+    world.__dict__.update(meta=meta, attestor=ATTESTOR, alarms=MemoryAlarms(), clock=clock)
+    monkeypatch.setattr(deploy, "world", world)
+    return deploy.handler(event, None)
 
 
 def test_a_canary_stands_beside_the_deployed_version_with_its_first_share(meta: MemoryMetaStore) -> None:
@@ -227,6 +239,22 @@ def test_a_canary_that_fails_halts_itself_at_the_next_look(meta: MemoryMetaStore
     assert standings(meta) == ["DEPLOYED", "APPROVED", "APPROVED"]
     assert "1 of 1 requests failed" in load_version(meta, MODEL, 2).error
     assert look(meta, 2)["seen"] == 0
+
+
+def test_the_row_of_a_failure_wakes_the_look_that_halts_the_canary(meta: MemoryMetaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_rollout(meta, ATTESTOR, MODEL, 2, **TOLD)
+    fail(meta, 1, 0.2)
+    event = {"Records": [{"eventName": "INSERT", "dynamodb": {"Keys": {"pk": {"S": f"CANARY#{MODEL}#2"}}}}]}
+    assert wake(monkeypatch, meta, event, seconds=20)["halt"] == 1
+    assert standings(meta) == ["DEPLOYED", "APPROVED", "APPROVED"]
+    assert wake(monkeypatch, meta, event, seconds=21)["seen"] == 0
+
+
+def test_a_record_is_no_order_whatever_it_says(meta: MemoryMetaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_rollout(meta, ATTESTOR, MODEL, 2, **TOLD)
+    forged = {"Records": [{"model": MODEL, "version": 3}], "model": MODEL, "version": 3, "principal": ERIN.to_item()}
+    assert wake(monkeypatch, meta, forged, seconds=20)["halt"] == 0
+    assert standings(meta) == ["DEPLOYED", "CANARY", "APPROVED"]
 
 
 def test_failures_of_an_earlier_step_do_not_count_in_the_next(meta: MemoryMetaStore) -> None:
