@@ -93,6 +93,7 @@ ROUTES = (
     Route("POST", "/v1/root", "root"),
     Route("GET", "/v1/root/keys", "root"),
     Route("POST", "/v1/models/{model}/versions/{number}/decision", "decide"),
+    Route("POST", "/v1/models/{model}/versions/{number}/validations", "decide"),
     Route("POST", "/v1/models/{model}/conflicts", "decide"),
     Route("GET", "/v1/models/{model}/conflicts", "decide"),
     Route("POST", "/v1/models/{model}/versions/{number}/deployment", "operate"),

@@ -90,6 +90,7 @@ class Functions(Construct):
                 "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
                 "ATTESTRY_DELEGATOR_KEY": keys["delegate"].key_arn,
                 "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
+                "ATTESTRY_EVALUATE_FUNCTION": names.function("evaluate"),
                 "ATTESTRY_FOLDER_NAMING": self._config.folder_naming.value,
                 "ATTESTRY_GATE_FUNCTION": names.function("gate"),
                 "ATTESTRY_OPERATE_FUNCTION": names.function("operate"),

@@ -25,6 +25,7 @@ _REVIEWS = tuple(f"/v1/access/{name}" for name in ("grants", "who-can", "policie
 _NOT_FOR_ALL = ("/v1/people", "/v1/root/keys", "/v1/webhooks", *_REVIEWS)
 READS = tuple(route for route in ROUTES if route.method == "GET" and route.path not in _NOT_FOR_ALL and route.function != "mlflow")
 _DECISION = "POST /v1/models/{model}/versions/{number}/decision"
+_VALIDATION = "POST /v1/models/{model}/versions/{number}/validations"
 _CONFLICT = "POST /v1/models/{model}/conflicts"
 _KILL = "POST /v1/models/{model}/versions/{number}/kill"
 _RETIREMENT = "POST /v1/models/{model}/versions/{number}/retirement"
@@ -63,7 +64,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         _REFRESH,
         _REPRODUCTION,
     ),
-    "validator": (_REMARK, *_SEARCH, _REPRODUCTION, _DECISION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION, _LEGAL_HOLD),
+    "validator": (_REMARK, *_SEARCH, _REPRODUCTION, _DECISION, _VALIDATION, _CONFLICT, _REPLAY, *_HOLDS, _REDO, _TRANSITION, _LEGAL_HOLD),
     "approver": (*_ALIASES, _REMARK, *_SEARCH, _DECISION, _CONFLICT, _KILL, _REPLAY, *_HOLDS, _TRANSITION, _LEGAL_HOLD, _DISPOSAL),
     "deployer": (
         *_ALIASES,

@@ -24,6 +24,7 @@ RECEIPTS = "models/*/predictions/*"
 EVIDENCE = "models/*/evidence/*"
 PACKETS = "models/*/evidence/packet-*"
 SIGNATURES = "models/*/evidence/signatures/*"
+VALIDATIONS = "models/*/evidence/validations/*"
 ARTIFACT_SIGNATURE = "models/*/evidence/model.sig"
 
 DISPOSED = (
@@ -164,11 +165,12 @@ def _decide(g: Grants) -> Statements:
         *g.check_rows("PERSON#*"),
         *g.write_rows("CONFLICT#*", "LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, PACKETS),
-        *g.attest(SIGNATURES),
+        *g.attest(SIGNATURES, VALIDATIONS),
         *g.remember_answers(),
         *g.audit(),
         *g.decide_access(),
-        *g.invoke("gate"),
+        # Trials of validation records are computed where the packages for it are.
+        *g.invoke("evaluate", "gate"),
     ]
 
 

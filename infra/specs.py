@@ -235,7 +235,9 @@ def _people() -> dict[str, Spec]:
         ),
         "describe": Spec("API: its own description; no permissions", API_SECONDS, table=False),
         "custody": _attests(Spec("API: legal holds and disposals; locks and deletes objects", API_SECONDS, 1024, asynchronous=True)),
-        "decide": _attests(Spec("API: approve and reject", API_SECONDS, extra=("ATTESTRY_GATE_FUNCTION",))),
+        "decide": _attests(
+            Spec("API: approve, reject and validate", API_SECONDS, extra=("ATTESTRY_EVALUATE_FUNCTION", "ATTESTRY_GATE_FUNCTION"))
+        ),
         "mlflow": Spec(
             "API: MLflow's model registry",
             API_SECONDS,

@@ -1,4 +1,4 @@
-"""API: approve or reject a version."""
+"""API: approve or reject a version, and hand in validation records of it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from attestry.usecases.conflicts import conflicts_of, declare_conflict
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.matched import MatchedMeta
 from attestry.usecases.records import person_of, version_key
+from attestry.usecases.validate import record_validation
 
 world = World()
 
@@ -63,6 +64,37 @@ def decide(request: Request) -> dict[str, Any]:
     }
 
 
+def validate(request: Request) -> dict[str, Any]:
+    """Take the caller's validation record, with the trial computed by the function that has the packages for it."""
+    body = request.body("record", "signature")
+    record, signature = body.get("record"), read_signature(body.get("signature"))
+    if not isinstance(record, str) or not signature:
+        raise InvalidInputError.of("signature" if isinstance(record, str) else "record", "required", "a signed record is needed")
+    model, number = request.text("model"), request.number("number")
+    by = person_of(world.meta, caller(request, world.settings))
+    done = record_validation(
+        world.meta,
+        world.attestor,
+        world.store,
+        lambda trial: dict(world.functions.call(world.settings.evaluate_function, {"action": "trial", **trial})),
+        model,
+        number,
+        record=record.encode(),
+        signature=signature,
+        by=by,
+        at=world.clock.now(),
+    )
+    return {
+        "model": model,
+        "version": number,
+        "transition": done.transition,
+        "record_sha256": done.sha256,
+        "facts": dict(done.facts),
+        "missing": list(done.missing),
+        "person": by.person,
+    }
+
+
 def declare(request: Request) -> dict[str, Any]:
     """Record that the caller, or for an admin somebody else, has a conflict of interest on a model, or has it no more."""
     body = request.body("reason", "person", "withdraw")
@@ -85,6 +117,7 @@ def show_conflicts(request: Request) -> dict[str, Any]:
 
 ROUTES = {
     "POST /v1/models/{model}/versions/{number}/decision": decide,
+    "POST /v1/models/{model}/versions/{number}/validations": validate,
     "POST /v1/models/{model}/conflicts": declare,
     "GET /v1/models/{model}/conflicts": show_conflicts,
 }

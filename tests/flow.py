@@ -184,6 +184,7 @@ class Flow:
                 "feature_columns": ["a", "b"],
                 "label_column": "malignant",
                 "rows": {"train": 1, "holdout": 1},
+                "overlap_rows": 0,
                 "share": 0.5,
             }
         if stage is Stage.VALIDATION:

@@ -70,6 +70,7 @@ _ON_MODEL = {
     f"GET {_VERSION}/packet": "versions.packet",
     f"GET {_VERSION}/bundle": "versions.bundle",
     f"POST {_VERSION}/decision": "versions.decide",
+    f"POST {_VERSION}/validations": "versions.validate",
     f"POST {_VERSION}/deployment": "versions.deploy",
     f"POST {_VERSION}/promotion": "versions.promote",
     f"POST {_VERSION}/retry": "versions.retry",

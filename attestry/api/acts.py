@@ -220,6 +220,34 @@ DECISIONS = (
         errors=(404, 409),
     ),
     Operation(
+        "versions.validate",
+        "POST",
+        f"{VERSION}/validations",
+        "Hand in a validation record, signed with the caller's own key.",
+        told(
+            {
+                "model": MODEL,
+                "version": NUMBER,
+                "transition": whole("Number of the move that tells of it.", least=1),
+                "record_sha256": SHA256,
+                "facts": mapping("What the registry computed or counted of it."),
+                "missing": many(text(), "What the manifest demands and does not stand yet."),
+                "person": text("Who handed it in."),
+            }
+        ),
+        roles=("validator",),
+        body=asked(
+            {
+                "record": text("The record: canonical JSON (RFC 8785), see docs/formats.md.", least=2, most=262_144),
+                "signature": text(
+                    "The caller's own signature over its digest, as `ssh-keygen -Y sign` writes it.", pattern="^[\\x00-\\x7f]+$"
+                ),
+            },
+            {},
+        ),
+        errors=(404, 409),
+    ),
+    Operation(
         "conflicts.declare",
         "POST",
         "/v1/models/{model}/conflicts",

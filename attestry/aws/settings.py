@@ -232,6 +232,11 @@ class Settings:
             raise ConfigurationError(f"ATTESTRY_OIDC: {error}") from error
 
     @property
+    def evaluate_function(self) -> str:
+        """Return the name of the function that computes trials."""
+        return self.text("ATTESTRY_EVALUATE_FUNCTION")
+
+    @property
     def gate_function(self) -> str:
         """Return the name of the function that sends task tokens."""
         return self.text("ATTESTRY_GATE_FUNCTION")

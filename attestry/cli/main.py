@@ -38,6 +38,7 @@ def make_app() -> typer.Typer:
         rollout,
         root,
         scoring,
+        validations,
         webhooks,
     )
 
@@ -53,7 +54,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks):
+    for module in (*verbs, validations, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks):
         module.register(app)
     return app
 

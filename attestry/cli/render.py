@@ -79,6 +79,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         *_how_made(row),
         _transitions(row),
         _approvals(row),
+        *_validations(row),
         *_reproductions(row),
         *_findings(row),
     )
@@ -169,6 +170,23 @@ def _approvals(row: Mapping[str, Any]) -> Table:
             proof += f", AWS console {mfa}, CloudTrail event {console['event_id']} (SHA-256 {_short(console['event_sha256'])})"
         table.add_row(*cells, _short(decision.get("evidence")), proof)
     return table
+
+
+def _validations(row: Mapping[str, Any]) -> list[RenderableType]:
+    """Return the latest records of validators, and what the manifest demands of them and does not stand."""
+    records, policy = row.get("validations") or {}, row.get("approval_policy") or {}
+    if not records and not policy.get("records"):
+        return []
+    from attestry.cli.validations import outcome
+    from attestry.domain.approvals import ApprovalPolicy
+    from attestry.domain.validations import unmet
+
+    shown = _table("record", "what it came to", "by", "at", "transition", "SHA-256", title="validation records")
+    for place, facts in sorted(records.items()):
+        cells = (place, outcome(facts), facts["person"], facts["at"], facts["transition"])
+        shown.add_row(*map(_text, cells), _short(facts["record"]))
+    lacking = unmet(ApprovalPolicy.from_item(policy).records, records)
+    return [shown, *(Text(f"demanded: {sentence}", style="red") for sentence in lacking)]
 
 
 def _reproductions(row: Mapping[str, Any]) -> list[RenderableType]:

@@ -8,6 +8,7 @@ from rich.text import Text
 from attestry.cli.packet import summary
 from attestry.cli.render import differences, facts, table, text
 from attestry.cli.render_import import made_elsewhere
+from attestry.cli.validations import outcome
 from attestry.domain.cause import sentence_of
 from attestry.evidence.packet import Packet
 
@@ -31,6 +32,11 @@ def packet(of: Packet) -> RenderableType:
         for row in content["findings"]:
             found.add_row(*(text(row.get(k)) for k in ("what", "where", "expected", "found")))
         parts.append(found)
+    if content.get("validations"):
+        recorded = table("record", "what it came to", "by", "at", title="validation records when this was frozen")
+        for place, validated in sorted(content["validations"].items()):
+            recorded.add_row(*(text(cell) for cell in (place, outcome(validated), validated["person"], validated["at"])))
+        parts.append(recorded)
     if "import" in content:
         return Group(*parts, *made_elsewhere(content["import"]), *_differences(of))
     gates = table("gate", "rule", "threshold", "value", "outcome", "why", title="gates")

@@ -1,4 +1,4 @@
-"""Sign a decision packet with a person's own SSH key, by the `ssh-keygen` of their machine.
+"""Sign a decision packet, or a validation record, with a person's own SSH key, by the `ssh-keygen` of their machine.
 
 The private key stays where it is: a file, an agent, or whatever `ssh-keygen` can use. A passphrase is asked for by `ssh-keygen` itself.
 """
@@ -22,12 +22,13 @@ class SigningError(AttestryError):
     status = 400
 
 
-def sign_packet(packet_sha256: str, key: Path) -> str:
-    """Return the armored signature over a packet's digest.
+def sign_packet(packet_sha256: str, key: Path, *, namespace: str = NAMESPACE) -> str:
+    """Return the armored signature over a digest: of a packet, or in the namespace of records of a validation record.
 
     Args:
         packet_sha256: the digest, hex.
         key: file of the private key, or of the public one where an agent holds the private one.
+        namespace: what the signature is for.
 
     Raises:
         SigningError: `ssh-keygen` is not there, or made no signature.
@@ -37,7 +38,7 @@ def sign_packet(packet_sha256: str, key: Path) -> str:
         raise SigningError(f"there is no key file {path}; make one: {PROGRAM} -t ed25519 -f {path}")
     try:
         done = subprocess.run(  # noqa: S603 - the arguments are ours; nothing passes through a shell
-            [PROGRAM, "-Y", "sign", "-n", NAMESPACE, "-f", str(path)],
+            [PROGRAM, "-Y", "sign", "-n", namespace, "-f", str(path)],
             input=approval_message(packet_sha256),
             capture_output=True,
             check=False,

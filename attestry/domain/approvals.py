@@ -10,6 +10,7 @@ Rules:
   (`attestry.domain.conflicts`).
 - Where the policy says so, an approval counts only with the approver's own signature over the packet; a rejection needs none.
 - An approval counts as long as the policy says, and under the conditions that it was given (`attestry.domain.conditions`).
+- Where the manifest's gates demand validation records, an approval is completed only while they stand (`attestry.domain.validations`).
 - A policy that uses none of what came later is stored as it always was, and keeps its digest.
 """
 
@@ -22,7 +23,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import rfc8785
 
@@ -40,7 +41,7 @@ from attestry.domain.stages import Stage, Status
 from attestry.domain.version import Version
 
 if TYPE_CHECKING:
-    from attestry.domain.manifest_sections import Approval
+    from attestry.domain.manifest_sections import Approval, RecordGate
 
 MAX_REASON = 500
 MAX_REASON_BYTES = 1500
@@ -78,6 +79,7 @@ class ApprovalPolicy:
         until: first day (UTC, `YYYY-MM-DD`) on which no approval counts any more; empty for no end.
         on_lapse: what becomes of the version's place when its approval lapses: `vacate`, or `rollback` to what is kept for that.
         notice_days: how many days before that people are told.
+        records: validation records that must stand when the approval is completed.
     """
 
     automatic: bool
@@ -92,6 +94,7 @@ class ApprovalPolicy:
     until: str = ""
     on_lapse: str = "vacate"
     notice_days: int = NOTICE_DAYS
+    records: tuple[RecordGate, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -116,6 +119,8 @@ class ApprovalPolicy:
         later = {f.name: getattr(self, f.name) for f in fields(self)[len(item) :] if getattr(self, f.name) != f.default}
         if "require" in later:
             later["require"] = [r.to_item() for r in self.require]
+        if "records" in later:
+            later["records"] = [_demand_item(demand) for demand in self.records]
         return {**item, **later}
 
     @classmethod
@@ -123,15 +128,18 @@ class ApprovalPolicy:
         """Return the policy that `to_item` wrote."""
         later: dict[str, Any] = {f.name: item[f.name] for f in fields(cls)[5:] if f.name in item}
         later |= {name: int(later[name]) for name in ("valid_days", "notice_days") if name in later}
+        if "records" in later:
+            later["records"] = tuple(_demand_of(demand) for demand in later["records"])
         require = tuple(Requirement.from_item(r) for r in item.get("require", ()))
         return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]), bool(item.get("signed", False)), require, **later)
 
     @classmethod
-    def of_manifest(cls, approval: Approval, *, signed: bool = False) -> ApprovalPolicy:
+    def of_manifest(cls, approval: Approval, records: tuple[RecordGate, ...] | None, *, signed: bool = False) -> ApprovalPolicy:
         """Return the policy that a manifest asks for.
 
         Args:
             approval: the manifest's section.
+            records: the validation records that its gates demand.
             signed: whether the registry asks for signatures, whatever the manifest says.
         """
         people = approval.people
@@ -150,7 +158,29 @@ class ApprovalPolicy:
             until=approval.until or "",
             on_lapse=approval.on_lapse or "vacate",
             notice_days=NOTICE_DAYS if approval.notice_days is None else approval.notice_days,
+            records=records or (),
         )
+
+
+_REALS: Final = ("p_value_at_most", "effect_at_least")
+
+
+def _demand_item(demand: RecordGate) -> dict[str, Any]:
+    """Return a demand as rows hold it: they have no floats."""
+    from attestry.domain.mapping_codec import encode_dataclass
+
+    # By the field and not by the value: canonical JSON writes 0.0 as 0, and the digest is of what the manifest means.
+    return {name: repr(float(value)) if name in _REALS else value for name, value in encode_dataclass(demand).items()}
+
+
+def _demand_of(item: Mapping[str, Any]) -> RecordGate:
+    # Here alone: policies without demands are read without the records of manifests.
+    from attestry.domain.manifest_sections import RecordGate
+    from attestry.domain.mapping_codec import decode_dataclass
+
+    numbers = {name: float(item[name]) for name in _REALS if name in item}
+    counts = {name: int(item[name]) for name in ("minimum_size", "overlap_at_most", "violations_at_most") if name in item}
+    return decode_dataclass(RecordGate, {**item, **numbers, **counts})
 
 
 def read_reason(reason: object) -> str:

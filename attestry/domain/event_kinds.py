@@ -91,6 +91,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "stage.retried": _move("Somebody asked for a failed stage to be run again."),
     "stage.reopened": _move("A version went back to the stage before one that is done again."),
     "approval.given": _move("A person approved; others still have to.", person=_TEXT, decision=_TEXT),
+    "validation.recorded": _move("A validator handed in a record about a version, signed with their own key.", check=_TEXT, made=_TIME),
     "approval.lapsed": _move("The terms of an approval ended, and with them its effect."),
     "version.approved": _move("A version has the approvals that its policy asks for."),
     "version.rejected": _move("Gates or a person rejected a version."),

@@ -7,7 +7,7 @@ told that), and yields a finding for everything else that is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from attestry.domain.cause import MAX_CHANGED
@@ -192,6 +192,32 @@ def _check_gates(value: Any) -> Iterator[Finding]:
             yield ("gates", "required", i), "known_field", f"'{name}' is no field of a manifest{hint}"
 
 
+_RECORD_LIMITS: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        ("ab-test", "champion-challenger"), frozenset({"metric", "better", "p_value_at_most", "effect_at_least", "minimum_size"})
+    ),
+    "leakage-check": frozenset({"overlap_at_most"}),
+    "schema-check": frozenset({"violations_at_most"}),
+}
+"""Kind of a validation record to what can be asked of it."""
+
+
+def _check_records(value: Any) -> Iterator[Finding]:
+    demands = list(_items(value, "gates", "records"))
+    if demands and _at(value, ("approval", "automatic"), bool) is True:
+        yield ("gates", "records"), "needs_people", "needs 'approval.people': an automatic approval waits for no record"
+    for i, item in demands:
+        known = _RECORD_LIMITS.get(str(item.get("kind")))
+        if known is None:
+            continue
+        for name in sorted(item.keys() - known - {"kind"}):
+            there = ", ".join(sorted(known))
+            yield ("gates", "records", i, name), "not_with", f"is nothing that a {item['kind']} has; there are: {there}"
+        if not item.keys() & (known - {"metric", "better"}):
+            wanted = " or ".join(sorted(known - {"metric", "better"}))
+            yield ("gates", "records", i, "kind"), "required", f"asks for nothing: give {wanted}"
+
+
 def _check_approval(value: Any) -> Iterator[Finding]:
     approval = _at(value, ("approval",), dict)
     if approval is None:
@@ -310,6 +336,7 @@ _RULES = (
     _check_metrics,
     _check_metric_parameters,
     _check_gates,
+    _check_records,
     _check_approval,
     _check_people,
     _check_days,

@@ -277,12 +277,42 @@ class ComparisonGate:
 
 
 @dataclass(frozen=True)
+class RecordGate:
+    """A record that validators must have handed in before the approval can be completed (`attestry.domain.validations`).
+
+    Attributes:
+        kind: of the record.
+        metric: of a trial, what it has to be about; None for any.
+        better: of a trial, what it has to take for better; None for `higher`.
+        p_value_at_most: of a trial, one-sided.
+        effect_at_least: of a trial, in the metric's own unit, signed so that more is better.
+        minimum_size: of a trial, of its smaller arm.
+        overlap_at_most: of a leakage check, in rows.
+        violations_at_most: of a schema check: columns that differ and rows that break a rule, together.
+    """
+
+    kind: Literal["ab-test", "champion-challenger", "leakage-check", "schema-check"]
+    metric: str | None = None
+    better: Literal["higher", "lower"] | None = None
+    p_value_at_most: float | None = None
+    effect_at_least: float | None = None
+    minimum_size: int | None = None
+    overlap_at_most: int | None = None
+    violations_at_most: int | None = None
+
+
+@dataclass(frozen=True)
 class Gates:
-    """What must hold before VALIDATION is passed. `required` names fields of the manifest that must be filled in."""
+    """What must hold before VALIDATION is passed; `records` before APPROVAL is.
+
+    `required` names fields of the manifest that must be filled in. `records` is None where none is asked for, so that the manifests of
+    former times keep their digests.
+    """
 
     metrics: tuple[MetricGate, ...] = ()
     no_worse_than_deployed: tuple[ComparisonGate, ...] = ()
     required: tuple[str, ...] = ()
+    records: tuple[RecordGate, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,7 @@ def _applying(policy: Policy, manifest: Manifest, environment: str) -> Iterator[
 
 
 def _weak_approval(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
-    floor, asked, name = rule.approval, ApprovalPolicy.of_manifest(manifest.approval), f"{policy.name}/{rule.name}"
+    floor, asked, name = rule.approval, ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records), f"{policy.name}/{rule.name}"
     needed = max(floor.persons, sum(floor.roles.values()))
     if needed and asked.automatic:
         yield Objection(name, "approval.automatic", f"{name} asks for {_persons(needed)}; the manifest lets the gates decide")

@@ -13,6 +13,7 @@ from typing import Any
 from attestry.domain.custody import custody_after
 from attestry.domain.holds import held_after
 from attestry.domain.stages import LAPSED
+from attestry.domain.validations import latest_of
 
 DECISIONS = frozenset({"approval.given", "version.approved", "version.rejected"})
 ARRIVALS = frozenset({"version.deployed", "version.rolled_back"})
@@ -134,11 +135,8 @@ def compare_version(index: Index, reference: str, head: Mapping[str, Any], trans
             found.append(Difference(reference, "transition", max(events), head.get("transition")))
         moves = [{**e, "number": n, "reason": e["data"].get("reason")} for n, e in sorted(events.items())]
         custody = custody_after(moves)
-        for name, told in (("legal_hold", custody.legal_hold), ("disposal", custody.disposal)):
-            if dict(head.get(name) or {}) != told:
-                found.append(Difference(reference, name, told, head.get(name)))
-        if dict(head.get("held") or {}) != held_after(moves):
-            found.append(Difference(reference, "held", held_after(moves), head.get("held")))
+        left = {"legal_hold": custody.legal_hold, "disposal": custody.disposal, "held": held_after(moves), "validations": latest_of(moves)}
+        found += [Difference(reference, n, told, head.get(n)) for n, told in left.items() if dict(head.get(n) or {}) != told]
         if (head.get("version_digest") or "") != (last["data"].get("version_digest") or ""):
             found.append(Difference(reference, "version_digest", last["data"].get("version_digest"), head.get("version_digest")))
     return found

@@ -48,6 +48,9 @@ class Standing(StrEnum):
     REJECTED = "REJECTED"
 
 
+APPROVED = "version.approved"
+"""The move of a version that has all approvals."""
+
 LAPSED = "approval.lapsed"
 """The move of a version whose approval has ended: back to before its approval, which can be opened again."""
 

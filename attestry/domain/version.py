@@ -174,6 +174,8 @@ class Version:
         expires: when it ends by its manifest: a day (`YYYY-MM-DD`), or until it is first put in place a number of days; empty for no end.
         legal_hold: while what it left may not be touched, `by` (person), `reason` and `at`; empty else.
         disposal: how far its disposal is, see `attestry.domain.custody.Custody`; empty where none was asked for.
+        validations: place (`attestry.domain.validations.place_of`) to the facts of the latest validation record; empty where there is none.
+        unvalidated: whether its manifest demands validation records that do not stand; the table takes no approval while it is set.
         terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
 
@@ -228,6 +230,8 @@ class Version:
     indexed: bool = False
     legal_hold: Mapping[str, str] = field(default_factory=dict)
     disposal: Mapping[str, Any] = field(default_factory=dict)
+    validations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unvalidated: bool = False
 
     @property
     def decided_under(self) -> str:
@@ -364,4 +368,5 @@ _DECODERS: dict[str, Any] = {
     "traits": dict,
     "legal_hold": dict,
     "disposal": dict,
+    "validations": dict,
 }

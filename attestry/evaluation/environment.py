@@ -9,10 +9,14 @@ put first on the import path, before anything of it is imported.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from attestry.domain.errors import IntegrityError, StageFailedError, UnavailableError
+from attestry.domain.environments import environment_id
+from attestry.domain.errors import IntegrityError, NotFoundError, StageFailedError, UnavailableError
 from attestry.ports import ObjectStore
 from attestry.sandbox.errors import UnsafeArchiveError
 from attestry.sandbox.unpack import unpack_zip
@@ -20,11 +24,33 @@ from attestry.sandbox.workspace import Workspace
 
 LOCK = Path(__file__).with_name("requirements.lock")
 _CHUNK = 1 << 20
+_MAX_DESCRIPTION_BYTES = 1 << 20
 
 
 def evaluation_lock() -> bytes:
     """Return the lock file of the registry's own evaluation environment."""
     return LOCK.read_bytes()
+
+
+def own_environment(store: ObjectStore, python: str, platform: str) -> Mapping[str, Any]:
+    """Return `id` and `archive_sha256` of this environment, as its builder described it.
+
+    Args:
+        store: the model store.
+        python: version without the patch.
+        platform: what this process runs on.
+
+    Raises:
+        UnavailableError: it was not built yet.
+    """
+    identity = environment_id(hashlib.sha256(evaluation_lock()).hexdigest(), python, platform)
+    try:
+        described: dict[str, Any] = json.loads(store.read(f"environments/{identity}/environment.json", max_bytes=_MAX_DESCRIPTION_BYTES))
+    except NotFoundError as error:
+        raise UnavailableError(
+            "the environment that statistics are computed in is not built yet; it is built with the first version that is trained here"
+        ) from error
+    return {"id": identity, "archive_sha256": str(described["archive_sha256"])}
 
 
 class EvaluationEnvironment:

@@ -41,6 +41,25 @@ def evaluate(event: Mapping[str, Any], store: ObjectStore, scratch: ObjectStore)
     return {"outcome": "SUCCEEDED", "error": "", "summary_key": summary_key}
 
 
+def evaluate_record(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the trial of a validation record; the evaluation environment is active already.
+
+    Args:
+        event: `kind` and `content` of the record.
+
+    Returns:
+        `{"outcome": "SUCCEEDED", "result": {...}}` (`attestry.evaluation.trials.TrialResult.to_item`), or `{"outcome": "FAILED",
+        "error", "field", "rule"}` where nothing follows from the counts.
+    """
+    from attestry.evaluation.trials import evaluate_trial
+
+    try:
+        return {"outcome": "SUCCEEDED", "error": "", "result": evaluate_trial(event)}
+    except InvalidInputError as error:
+        problem = error.problems[0]
+        return {"outcome": "FAILED", "error": problem.message, "field": problem.field, "rule": problem.rule}
+
+
 def failed(error: str) -> dict[str, str]:
     """Return the answer that names why the outputs cannot be used."""
     return {"outcome": "FAILED", "error": error, "summary_key": ""}

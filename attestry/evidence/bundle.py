@@ -48,8 +48,8 @@ _NAMES = re.compile(
     r"|ledger/(?:checkpoint|proofs\.json|leaves/[0-9]{12}\.json|pending/[0-9a-f]{64}\.json)"
     r"|audit/batch\.jsonl"
     r"|attestations/[0-9a-f]{64}\.json"
-    r"|version/(?:artifact-manifest\.json|manifest\.json|import\.json|packet\.json|packets/[0-9]{6}\.json|model\.sig|records/[A-Z]{1,20}-[1-9][0-9]{0,5}\.json|reused/[A-Z]{1,20}\.json)"
-    rf"|signatures/{PERSON}(?:#[0-9]{{6}})?\.sig"
+    r"|version/(?:artifact-manifest\.json|manifest\.json|import\.json|packet\.json|packets/[0-9]{6}\.json|model\.sig|records/[A-Z]{1,20}-[1-9][0-9]{0,5}\.json|reused/[A-Z]{1,20}\.json|validations/[0-9a-f]{64}\.json)"
+    rf"|signatures/{PERSON}(?:#(?:[0-9]{{6}}|[0-9a-f]{{64}}))?\.sig"
     r"|root/(?:[1-9][0-9]{0,5}\.root\.json|timestamp\.json|[1-9][0-9]{0,5}\.(?:snapshot|targets)\.json|trusted_root\.json)"
 )
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")

@@ -14,6 +14,7 @@ Rules:
   the code by the person's ID or login; the registry holds the author against their name and other logins as well.
 - Under what the version may serve is computed anew from the conditions of all approvals and the policy, the strictest of each.
 - A decision from the AWS console names CloudTrail's event by ID and digest; one from elsewhere names none.
+- What completes an approval names the validation records that the manifest demands: the latest before it, and they meet the demands.
 - An approver's own signature, by a key that was theirs then, makes it `signed by person`; else it is `recorded by registry`.
   Where the policy asks for signatures, each approval needs one.
 """
@@ -32,6 +33,7 @@ from attestry.domain.conflicts import ConflictOfInterestError, check_independent
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.requirements import check_fills, missing
 from attestry.domain.stages import LAPSED
+from attestry.domain.validations import latest_of, named_records, unmet
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_import import policy_of_import
 from attestry.evidence.checks_moves import FIRST, PLACINGS
@@ -132,6 +134,7 @@ def _check_opening(case: Case, opening: _Opening, policy: ApprovalPolicy) -> lis
         raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
     for entry in approved:
         _check_terms(entry, decisions, policy)
+        _check_validated(case, entry, policy)
     deployed = [m.entry for m in opening.moves if m.entry.kind in PLACINGS]
     if deployed and (not approved or deployed[0].sequence < approved[0].sequence):
         raise IntegrityError("the version was deployed without an approval")
@@ -172,6 +175,17 @@ def _check_terms(approved: Entry, decisions: Sequence[Attested], policy: Approva
         raise IntegrityError("the version may serve under other conditions than follow from its approvals and its policy")
     if terms.until and terms.until <= str(approved.event["at"]):
         raise IntegrityError(f"the version was approved when an approval of it had ended at {terms.until}")
+
+
+def _check_validated(case: Case, approved: Entry, policy: ApprovalPolicy) -> None:
+    """Check that the validation records which the policy demands stood when the version was approved, and that the approval names them."""
+    before = [m.entry for m in case.need_moves() if m.entry.sequence < approved.sequence]
+    latest = latest_of({**e.event, "number": e.sequence} for e in before)
+    missing_records = unmet(policy.records, latest)
+    if missing_records:
+        raise IntegrityError(f"the version was approved, and what its manifest demands did not stand: {'; '.join(missing_records)}")
+    if dict(approved.data.get("validations", {})) != named_records(policy.records, latest):
+        raise IntegrityError("the approval names other validation records than the latest that its manifest demands")
 
 
 def submitters_of(case: Case) -> set[str]:
@@ -219,7 +233,8 @@ def _check_decision(case: Case, move: Attested, opening: _Opening, packet: Packe
     _, content = read_move(move.statement)
     where = f"the decision of {data.get('person')}"
     verdict = "reject" if entry.kind == "version.rejected" else "approve"
-    further = (*(("signature",) if data.get("signed_by_person") else ()), *({"console", "conditions", "terms"} & data.keys()))
+    optional = {"console", "conditions", "terms", "validations"} & data.keys()
+    further = (*(("signature",) if data.get("signed_by_person") else ()), *optional)
     facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *further}
     expected = {
         **{name: data[name] for name in facts},

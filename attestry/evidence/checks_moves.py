@@ -26,6 +26,7 @@ from typing import Any, Final
 from attestry.domain.errors import IntegrityError
 from attestry.domain.holds import HELD, RESUMED
 from attestry.domain.stages import AFTER_END, LAPSED, PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
+from attestry.domain.validations import RECORDED
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_custody import check_custody
 from attestry.evidence.checks_person_keys import person_subject
@@ -71,6 +72,7 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "submission.claimed": (_SAME, _SAME),
     "version.reproduced": (_SAME, _SAME),
     **dict.fromkeys(sorted(AFTER_END - {"version.killed"}), (_SAME, _SAME)),
+    RECORDED: (_SAME, _SAME),
     "version.held": (_SAME, _SAME),
     "version.resumed": (_SAME, _SAME),
     "stage.retried": ("FAILED", _SAME),

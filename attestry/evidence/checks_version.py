@@ -154,7 +154,7 @@ def policy_of(manifest: Manifest, *, logged: object) -> ApprovalPolicy:
         manifest: the version's manifest.
         logged: digest of the policy that was logged before the evaluation.
     """
-    asked = ApprovalPolicy.of_manifest(manifest.approval)
+    asked = ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records)
     stricter = replace(asked, signed=not asked.automatic)
     return stricter if logged == stricter.digest else asked
 

@@ -46,11 +46,12 @@ FIELDS: Final[Mapping[str, type]] = {
 }
 """Field of a packet to the type of its value; `compared_with` is empty where no version was deployed."""
 
-OPTIONAL: Final[Mapping[str, type]] = {"cause": dict, "conflicts": list, "import": dict, "reproductions": list}
+OPTIONAL: Final[Mapping[str, type]] = {"cause": dict, "conflicts": list, "import": dict, "reproductions": list, "validations": dict}
 """Fields that a packet may lack: why the version was made, what came out when its recipe was run again (former ones), who has a
-conflict of interest (where nobody has), and what is verified and what claimed of a version that was made elsewhere."""
+conflict of interest (where nobody has), what is verified and what claimed of a version that was made elsewhere, and the validation records
+that stood when it was frozen (where there was none)."""
 
-AT_OPENING: Final = ("opened", "reproductions", "compared_with", "differences", "findings", "conflicts")
+AT_OPENING: Final = ("opened", "reproductions", "compared_with", "differences", "findings", "conflicts", "validations")
 """Fields that tell of the moment; the others follow from the version and cannot differ between two tries."""
 
 

@@ -63,6 +63,7 @@ def render_page(packet: Packet) -> bytes:
         _asked(packet),
         _findings(content["findings"]),
         *(_import(content["import"]) if "import" in content else [_gates(content), _metrics(content)]),
+        *_validations(content),
         _differences(packet),
         *([] if "import" in content else [_data(content["lineage"]), _training(content["lineage"])]),
         _section("Recorded runs", _records(content["records"])),
@@ -129,6 +130,24 @@ def _asked(packet: Packet) -> str:
         "Frozen": f"{content['opened']}, by transition {content['transition']}",
     }
     return f'<div class="box"><strong>What is decided</strong><p>{_text(asked)}</p>{_facts(rows)}</div>'
+
+
+def _validations(content: Mapping[str, Any]) -> list[str]:
+    """Return the validation records that stood, and what the policy demands of them."""
+    records, demands = content.get("validations", {}), content["policy"].get("records", [])
+    parts = []
+    if records:
+        columns = ("record", "effect", "interval", "p-value", "overlap", "violations", "by", "at")
+        rows = []
+        for place, facts in sorted(records.items()):
+            interval = f"{facts['low']} to {facts['high']}" if "low" in facts else ""
+            cells = (place, facts.get("effect"), interval, facts.get("p_value"), facts.get("overlap_rows"), facts.get("violations"))
+            rows.append([_text(cell) for cell in (*cells, facts["person"], facts["at"])])
+        parts.append(_section("Validation records, signed by validators", _table(columns, rows)))
+    if demands:
+        told = [", ".join(f"{name.replace('_', ' ')} {value}" for name, value in demand.items()) for demand in demands]
+        parts.append(f'<p class="note">{_text("Before the approval can be completed, these have to stand: " + "; ".join(told))}</p>')
+    return parts
 
 
 def _findings(findings: Sequence[Mapping[str, Any]]) -> str:

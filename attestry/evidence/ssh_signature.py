@@ -1,7 +1,8 @@
-"""A person's own signature over a decision packet: OpenSSH's SSHSIG, as `ssh-keygen -Y sign -n attestry-approval` makes it.
+"""A person's own signature over a document: OpenSSH's SSHSIG, as `ssh-keygen -Y sign -n attestry-approval` makes it.
 
 Rules:
-- What is signed is the ASCII text `<packet's SHA-256 in hex>` and a line feed, in the namespace `attestry-approval`. The text names no
+- What is signed is the ASCII text `<the document's SHA-256 in hex>` and a line feed: of a decision packet in the namespace
+  `attestry-approval`, of a validation record in `attestry-validation`. A signature in the one never counts in the other. The text names no
   verdict: the namespace says "approve", so a signature never stands beside a rejection.
 - A signature counts only if its key is one of those that the registry holds for the person. The key that it carries is never trusted.
 - Ed25519 alone (`ssh-ed25519`). RSA is left out for its many encodings of one signature; ECDSA and hardware-backed `sk-` keys are left out
@@ -30,6 +31,7 @@ from sshsig.sshsig import SshsigSignature
 from attestry.domain.errors import IntegrityError, InvalidInputError
 
 NAMESPACE: Final = "attestry-approval"
+RECORD_NAMESPACE: Final = "attestry-validation"
 MAX_SIGNATURE_BYTES: Final = 1024
 
 _BEGIN, _END, _COLUMNS = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----", 70
@@ -102,7 +104,7 @@ class SshKey:
 
 
 def approval_message(packet_sha256: str) -> bytes:
-    """Return the bytes that an approver signs for a packet.
+    """Return the bytes that an approver signs for a packet, and a validator for a record: its digest.
 
     Raises:
         InvalidInputError: no SHA-256 in lower-case hex.
@@ -112,13 +114,14 @@ def approval_message(packet_sha256: str) -> bytes:
     return f"{packet_sha256}\n".encode("ascii")
 
 
-def verify_approval(armored: bytes, packet_sha256: str, keys: Iterable[str]) -> SshKey:
-    """Return the key that made an approver's signature over a packet.
+def verify_approval(armored: bytes, packet_sha256: str, keys: Iterable[str], *, namespace: str = NAMESPACE) -> SshKey:
+    """Return the key that made a person's signature over a packet, or over a validation record.
 
     Args:
         armored: the signature as `ssh-keygen -Y sign` wrote it.
-        packet_sha256: digest of the packet that was approved.
+        packet_sha256: digest of the packet that was approved, or of the record.
         keys: the person's registered keys, each `ssh-ed25519 <base64>`.
+        namespace: the one that the signature has to be of.
 
     Raises:
         InvalidInputError: no signature in the form in which `ssh-keygen` writes it, or a registered key out of form.
@@ -129,13 +132,14 @@ def verify_approval(armored: bytes, packet_sha256: str, keys: Iterable[str]) -> 
     key = SshKey.of_blob(signature.public_key)
     if key.text not in {SshKey.parse(line).text for line in keys}:
         raise IntegrityError(f"the signature is by the key {key.fingerprint}, which is not registered for this person")
-    if signature.namespace != NAMESPACE.encode():
+    if signature.namespace != namespace.encode():
         name = signature.namespace.decode("utf-8", "replace")[:80]
-        raise IntegrityError(f"the signature is of the namespace {name!r}, not {NAMESPACE!r}")
+        raise IntegrityError(f"the signature is of the namespace {name!r}, not {namespace!r}")
     try:
-        check_signature(message, armored, NAMESPACE)
+        check_signature(message, armored, namespace)
     except (InvalidSignature, NotImplementedError, ValueError) as error:
-        raise IntegrityError(f"the signature by {key.fingerprint} is not over the packet {packet_sha256}") from error
+        what = "packet" if namespace == NAMESPACE else "record"
+        raise IntegrityError(f"the signature by {key.fingerprint} is not over the {what} {packet_sha256}") from error
     return key
 
 

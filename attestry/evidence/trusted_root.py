@@ -60,6 +60,9 @@ _ROLLOUTS: Final = {"rollout.advanced": _DEPLOYMENT, "rollout.halted": _DEPLOYME
 
 _DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
 
+_VALIDATED: Final = {"validation.recorded": frozenset({"TRAINING", "VALIDATION"}) | _IMPORTED | _APPROVAL | _DEPLOYMENT}
+"""Of a version that has its digest."""
+
 _CUSTODY: Final = dict.fromkeys(sorted(AFTER_END - {"version.killed"}), _ANY)
 
 MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
@@ -75,7 +78,7 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     },
     # version.approved by a policy, without a person.
     "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL},
-    "decide": _DECISIONS,
+    "decide": {**_DECISIONS, **_VALIDATED},
     "console_decision": _DECISIONS,
     "custody": _CUSTODY,
     "deploy": {

@@ -17,6 +17,7 @@ Everything is bytes in and a `Verification` out: no I/O, no clock, no network, n
 | artifact | version digest, manifest, signature over the files |
 | provenance | how the data and the model were made |
 | gates | the rules were fixed before the evaluation, and met |
+| validations | what validators recorded, signed with keys of their own |
 | approvals | who approved, on which packet, under which policy |
 | acts | of a batch of audited acts: that they are those which its event names; the steps of a version fall away |
 | delegation, standing, receipt, seal, payload | of a prediction: which version made it, and that it is sealed |
@@ -37,6 +38,7 @@ from attestry.evidence.checks_approval import check_approvals
 from attestry.evidence.checks_ledger import check_checkpoint, check_leaves, check_root, check_validity
 from attestry.evidence.checks_moves import check_moves
 from attestry.evidence.checks_prediction import check_delegation, check_payload, check_receipt, check_seal, check_standing
+from attestry.evidence.checks_validation import check_validations
 from attestry.evidence.checks_version import check_artifact, check_gates, check_provenance
 from attestry.evidence.delegation import read_unverified_delegation
 from attestry.evidence.digests import sha256_hex
@@ -135,6 +137,7 @@ def _version_checks(case: Case) -> list[tuple[str, Check]]:
         ("artifact", lambda: _check_artifact(case)),
         ("provenance", lambda: check_provenance(case)),
         ("gates", lambda: check_gates(case)),
+        ("validations", lambda: check_validations(case)),
         ("approvals", lambda: check_approvals(case)),
     ]
 

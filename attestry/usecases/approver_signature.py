@@ -1,4 +1,4 @@
-"""An approver's own signature: checked against the person's registered keys, and kept beside the packet."""
+"""A person's own signature: checked against the keys that are registered for them, and kept beside what they signed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from attestry.domain.approvals import Verdict
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.version import Version
 from attestry.evidence.packet import signature_key
-from attestry.evidence.ssh_signature import NAMESPACE, signing_key, verify_approval
+from attestry.evidence.ssh_signature import NAMESPACE, RECORD_NAMESPACE, signing_key, verify_approval
 from attestry.ports import Check, MetaStore, ObjectStore, When, Write
 from attestry.usecases.records import person_key
 
 
 @dataclass(frozen=True)
 class OwnSignature:
-    """A person's signature over a packet.
+    """A person's signature over a packet, or over a validation record.
 
     Attributes:
         sha256: digest of the signature's file, hex.
@@ -73,6 +73,19 @@ def take_signature(
         InvalidInputError, IntegrityError: see `verify_approval`.
         ConflictError: another signature of the person over this packet is kept already.
     """
+    return _take(meta, store, version, person, packet_sha256, armored, f"{person}{version.decided_under}", NAMESPACE)
+
+
+def take_record_signature(
+    meta: MetaStore, store: ObjectStore, version: Version, person: str, record_sha256: str, armored: bytes
+) -> tuple[OwnSignature, tuple[Write, ...]]:
+    """Verify a validator's signature over a record about the version, and keep it like one over the packet; see `take_signature`."""
+    return _take(meta, store, version, person, record_sha256, armored, f"{person}#{record_sha256}", RECORD_NAMESPACE)
+
+
+def _take(
+    meta: MetaStore, store: ObjectStore, version: Version, person: str, sha256: str, armored: bytes, name: str, namespace: str
+) -> tuple[OwnSignature, tuple[Write, ...]]:
     row = meta.get(person_key(person)) or {}
     keys: Mapping[str, Any] = row.get("ssh_keys_added") or {}
     if not row.get("ssh_keys"):
@@ -80,17 +93,18 @@ def take_signature(
             f"no SSH key is registered for {person}; an admin adds it: attestry people add {person} --ssh-key ~/.ssh/id_ed25519.pub"
         )
     _refuse_withdrawn(person, row, armored)
-    signer = verify_approval(armored, packet_sha256, row["ssh_keys"])
+    signer = verify_approval(armored, sha256, row["ssh_keys"], namespace=namespace)
+    what = "packet" if namespace == NAMESPACE else "record"
     try:
         kept = store.put_new(
-            signature_key(version.folder, f"{person}{version.decided_under}"),
+            signature_key(version.folder, name),
             armored,
             content_type="text/plain; charset=us-ascii",
             retain=True,
         )
     except IntegrityError as error:
         raise ConflictError(
-            f"another signature of {person} over the packet of {version.reference} is kept already; sign with the key of the first try"
+            f"another signature of {person} over the {what} of {version.reference} is kept already; sign with the key of the first try"
         ) from error
     own = OwnSignature(kept.sha256, kept.key, kept.version_id, signer.fingerprint, str(keys.get(signer.fingerprint, "")), int(row["rev"]))
     return own, (Check(person_key(person), When(exists=True, equals={"rev": row["rev"]})),)

@@ -27,6 +27,7 @@ from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundEr
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage
+from attestry.domain.validations import RECORDED
 from attestry.domain.version import Version
 from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
 from attestry.evidence.delegation import key_id, read_unverified_delegation
@@ -37,6 +38,7 @@ from attestry.evidence.prediction_id import PredictionId
 from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
 from attestry.evidence.seal import CLOSED, SEALED, parse_batch, prove_receipt
+from attestry.evidence.validation_record import kept_of
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.bundle_events import Collected, EventCollector, Sought
 from attestry.usecases.collect import MAX_READ_BYTES, BatchPlace, find_batches, find_collected
@@ -99,6 +101,7 @@ class BundleMaker:
         rows = self._add_version(collected, version)
         self._events.add(collected, [*self._events.moves_of(version, rows), *self._events.changes_of_signers(rows)])
         self._add_attestations(collected, version)
+        self._add_validations(collected, version)
         index = BundleIndex("version", version.reference, model, number, version.version_digest, timestamp(at))
         return self._close(index, collected)
 
@@ -137,6 +140,7 @@ class BundleMaker:
         for sealed in batches.keys() & collected.events.keys():
             self._add_sealed(collected, batches[sealed], prediction, str(collected.events[sealed]["data"]["object_sha256"]))
         self._add_attestations(collected, version)
+        self._add_validations(collected, version)
         shown = payload and self._add_payload(collected, found)
         digest = read_unverified_delegation(token).grant.version.digest
         index = BundleIndex("prediction", prediction_id, version.model, version.number, digest, timestamp(at))
@@ -172,14 +176,23 @@ class BundleMaker:
 
     def _add_attestations(self, collected: Collected, version: Version) -> None:
         """Add the attestations that events name and no row led to, from where they are kept; leave out those that no event names."""
-        waiting = [json.loads(body) for name, body in collected.files.items() if name.startswith("ledger/pending/")]
-        moves = [e for e in (*collected.events.values(), *waiting) if e["subject"] == version.reference]
+        moves = _moves_in(collected, version)
         named = {f"attestations/{move['data']['attestation']}.json": str(move["data"]["attestation"]) for move in moves}
         for name, sha256 in named.items():
             if sha256_hex(collected.files.get(name, b"")) != sha256:
                 self._add(collected, name, f"{version.folder}/evidence/{name}", None)
         for name in [n for n in collected.files if n.startswith("attestations/") and n not in named]:
             del collected.files[name]
+
+    def _add_validations(self, collected: Collected, version: Version) -> None:
+        """Add the validation records that events name, with the validators' signatures."""
+        for move in _moves_in(collected, version):
+            if move["kind"] == RECORDED:
+                sha256, person = str(move["data"]["evidence"]), str(move["principal"]["person"])
+                kept = kept_of(version.folder, sha256, move["data"], person)
+                names = (f"version/validations/{sha256}.json", f"signatures/{person}#{sha256}.sig")
+                for name, (key, version_id) in zip(names, kept.items(), strict=True):
+                    self._add(collected, name, key, version_id)
 
     def _add_version(self, collected: Collected, version: Version) -> list[Item]:
         """Add what a version consists of, and return its rows."""
@@ -259,6 +272,12 @@ class BundleMaker:
         files = collected.files
         documents = {REPORT: render_report(index, files).encode(), README: render_readme(index, files).encode()}
         return MadeBundle(write_bundle(index, {**files, **documents}), index.subject, index.model, payload, collected.pending)
+
+
+def _moves_in(collected: Collected, version: Version) -> list[Mapping[str, Any]]:
+    """Return the events of a version's moves, those that still wait for the ledger included."""
+    waiting = [json.loads(body) for name, body in collected.files.items() if name.startswith("ledger/pending/")]
+    return [e for e in (*collected.events.values(), *waiting) if e["subject"] == version.reference]
 
 
 def may_have_payload(by: Principal) -> bool:

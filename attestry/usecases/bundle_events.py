@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from attestry.domain.errors import InvalidInputError, NotFoundError
+from attestry.domain.validations import RECORDED
 from attestry.domain.version import Version
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.checks_moves import MOVES
@@ -132,11 +133,21 @@ class EventCollector:
         """Return the events of the persons who signed with keys of their own: they show whose the keys were, and until when."""
         sought: list[Sought] = []
         for row in rows:
-            if not str(row["sk"]).startswith("APPROVAL#") or not row.get("signature"):
+            signature = _own_signature(row)
+            if signature is None:
                 continue
-            person = str(row["person"])
+            person, revision = signature
             there = self._meta.get(person_key(person)) or {}
             times = dict(enumerate(there.get("changed") or (), start=1))
-            last = max(int(there.get("rev") or 1), int(row["signature"].get("person_rev") or 1))
+            last = max(int(there.get("rev") or 1), revision)
             sought += [Sought(event_id(CHANGED, person_subject(person), n), str(times.get(n, ""))) for n in range(1, last + 1)]
         return sought
+
+
+def _own_signature(row: Item) -> tuple[str, int] | None:
+    """Return who signed what a row tells of with a key of their own, and at which revision of their row; None where nobody did."""
+    if str(row["sk"]).startswith("APPROVAL#") and row.get("signature"):
+        return str(row["person"]), int(row["signature"].get("person_rev") or 1)
+    if str(row["sk"]).startswith("TRANSITION#") and row.get("kind") == RECORDED:
+        return str(row["principal"]["person"]), int(row["data"]["signature"].get("person_rev") or 1)
+    return None

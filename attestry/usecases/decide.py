@@ -5,6 +5,9 @@ the pipeline reads the decision from the table again. A lost answer, a second ca
 
 Every decision names the packet that was frozen when the approval opened, by its digest. An approver's own signature over that digest is
 kept before the decision is written, so that a decision never names a signature that is not there.
+
+What completes an approval names the validation records that the manifest demands; while they do not stand it is refused, here and by the
+table itself.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from attestry.domain.errors import (
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.requirements import Approving, missing
-from attestry.domain.stages import Stage, Standing, Status
+from attestry.domain.stages import APPROVED, Stage, Standing, Status
+from attestry.domain.validations import ValidationMissingError, named_records, unmet
 from attestry.domain.version import Version
 from attestry.evidence.packet import Packet
 from attestry.evidence.predicates import APPROVAL, Predicate
@@ -71,7 +75,8 @@ class Decision:
 class _Act:
     """A decision as it is written: who decides what, on which packet, under which policy and conditions.
 
-    `terms` are those of the version, where the decision completes its approval.
+    Where the decision completes the approval, `terms` are those of the version, and `validations` the records that it rests on, place to
+    digest.
     """
 
     verdict: Verdict
@@ -86,6 +91,7 @@ class _Act:
     console: Mapping[str, Any] | None = None
     conditions: Conditions = field(default_factory=Conditions)
     terms: Terms | None = None
+    validations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,7 +103,8 @@ class _Act:
             "opened": self.packet.content["transition"],
             "signed_by_person": self.signature is not None,
         }
-        more = {"conditions": self.conditions.to_item(), "terms": self.terms.to_item() if self.terms else {}}
+        terms = self.terms.to_item() if self.terms else {}
+        more = {"conditions": self.conditions.to_item(), "terms": terms, "validations": dict(self.validations)}
         facts |= {name: value for name, value in more.items() if value}
         if self.signature:
             facts["signature"] = self.signature.facts
@@ -145,6 +152,7 @@ def decide_approval(
         ApprovalOrderError: others have to approve first.
         HeldError: the version is held; it can be rejected, but not approved.
         SelfApprovalError, UnprovenIdentityError, ForbiddenError: see `check_may_decide`.
+        ValidationMissingError: the approval would be complete, and validation records that the manifest demands do not stand.
         ConflictOfInterestError: the person has declared one, wrote the code, or approved the version before, where the policy minds.
         UnsignedApprovalError: the policy asks for the person's own signature.
         InvalidInputError, IntegrityError: see `attestry.evidence.ssh_signature.verify_approval`.
@@ -182,7 +190,8 @@ def decide_approval(
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
         if verdict is Verdict.APPROVE:
             if complete:
-                act = replace(act, further=(*act.further, *_require_no_conflicts(meta, version, set(approving) - {person})))
+                further = (*act.further, *_require_no_conflicts(meta, version, set(approving) - {person}))
+                act = replace(act, further=further, validations=_require_validated(version, policy))
             terms = _terms(version, act, counted)
             act = replace(act, terms=terms) if complete else act
         if _commit(meta, attestor, version, act, counted, complete=complete):
@@ -216,6 +225,22 @@ def _require_no_conflicts(meta: MetaStore, version: Version, persons: set[str]) 
     for person in persons:
         check_no_conflict([vars(d) for d in conflicts_of(meta, version.model) if d.active], person)
     return require_none(version.model, persons)
+
+
+def _require_validated(version: Version, policy: ApprovalPolicy) -> dict[str, str]:
+    """Return the validation records that the manifest demands, place to digest.
+
+    Raises:
+        ValidationMissingError: one of them does not stand.
+    """
+    missing_records = unmet(policy.records, version.validations)
+    if missing_records:
+        raise ValidationMissingError(
+            f"{version.reference} cannot be approved yet: {'; '.join(missing_records)}; a validator hands it in: "
+            f"attestry validate {version.reference} --record FILE --sign-with ~/.ssh/id_ed25519",
+            details={"missing": missing_records},
+        )
+    return named_records(policy.records, version.validations)
 
 
 def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, version: Version, *, at: datetime) -> Version:
@@ -337,7 +362,7 @@ def _move(version: Version, act: _Act, *, rejected: bool, complete: bool) -> Mov
     if rejected:
         status, standing, kind = Status.REJECTED, Standing.REJECTED, "version.rejected"
     elif complete:
-        status, standing, kind = Status.SUCCEEDED, Standing.APPROVED, "version.approved"
+        status, standing, kind = Status.SUCCEEDED, Standing.APPROVED, APPROVED
     content = {
         **act.facts,
         "stage": Stage.APPROVAL.value,

@@ -58,7 +58,9 @@ def freeze_packet(meta: MetaStore, store: ObjectStore, version: Version, at: dat
     transition = version.transition + 1
     collected = _collect(meta, store, version, transition, at)
     conflicts = conflicts_at_opening(meta, version, fresh_eyes=ApprovalPolicy.from_item(version.approval_policy).fresh_eyes)
-    packet = Packet.make({**collected, **({"conflicts": conflicts} if conflicts else {})})
+    validations = {place: dict(facts) for place, facts in version.validations.items()}
+    further = {"conflicts": conflicts, "validations": validations}
+    packet = Packet.make({**collected, **{name: value for name, value in further.items() if value}})
     key = packet_key(version.folder, transition)
     there = store.stat(key)
     if there is not None:

@@ -81,7 +81,8 @@ def first_head(
     """
     manifest, files = candidate.manifest, candidate.files
     execution = name_execution(manifest.model.name, number, 1, candidate.digest)
-    policy = ApprovalPolicy.of_manifest(manifest.approval, signed=manifest.model.risk_tier in defaults.signed_tiers)
+    signed = manifest.model.risk_tier in defaults.signed_tiers
+    policy = ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records, signed=signed)
     python, platform = defaults.platform
     folder = name_version_folder(
         manifest.model.name, number, manifest.source.revision, execution, naming=defaults.naming, day=at.date()
@@ -115,6 +116,7 @@ def first_head(
         inputs=inputs,
         barred=cause.barred,
         traits=traits_of(manifest, inputs),
+        unvalidated=bool(policy.records),
     )
 
 

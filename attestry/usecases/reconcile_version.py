@@ -16,16 +16,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.custody import custody_after
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.holds import held_after
 from attestry.domain.replay import PLACINGS
 from attestry.domain.stages import LAPSED
+from attestry.domain.validations import RECORDED as VALIDATED
+from attestry.domain.validations import latest_of, unmet
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex, tree_digest
 from attestry.evidence.leaf import event_id
 from attestry.evidence.trusted_root import MAY_SIGN
+from attestry.evidence.validation_record import kept_of
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.artifact_copy import MAX_COPY_BYTES, SORT, copy_among, load_artifact
 from attestry.usecases.disposed import read_disposals
@@ -159,6 +163,9 @@ class VersionExaminer:
         if frozen:
             yield from compare_objects(self._store, f"{version.folder}/frozen/", frozen, closed=True, gone=rows.gone)
         named = {str(t["attestation"]["key"]): str(t["attestation"]["version_id"]) for t in rows.holding}
+        for moved in rows.holding:
+            if moved["kind"] == VALIDATED:
+                named |= kept_of(version.folder, moved["evidence"], moved["data"], str(moved["principal"]["person"]))
         if version.packet:
             named[str(version.packet["key"])] = str(version.packet["version_id"])
         for folder in sorted({key.partition("/evidence/")[0] for key in named}):
@@ -252,6 +259,8 @@ def _head(version: Version, rows: _Rows) -> Iterable[Observed]:
     """Compare the head with what the transitions make of it, field by field."""
     where, head = rows.where("HEAD"), rows.head or {}
     expected = {**_from_transitions(rows.holding), **_from_records(rows)}
+    demands = ApprovalPolicy.from_item(version.approval_policy).records
+    expected["unvalidated"] = bool(unmet(demands, expected["validations"]))
     for name, value in expected.items():
         given = head.get(name)
         if _comparable(given) != _comparable(value):
@@ -295,6 +304,7 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
     terms = approvals[-1].get("terms", {}) if expected["approved"] else {}
     custody = custody_after(transitions)
     kept = {"legal_hold": custody.legal_hold, "disposal": custody.disposal, "held": held_after(transitions)}
+    kept["validations"] = latest_of(transitions)
     return {**expected, **kept, "retirement": retirement, "retires_on": retires_on, "terms": terms}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attestry.domain.errors import ConflictError, NotFoundError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import AFTER_END, Stage, Standing, Status, is_stopped_by_hold
+from attestry.domain.stages import AFTER_END, APPROVED, Stage, Standing, Status, is_stopped_by_hold
 from attestry.domain.version import Version, encode
 from attestry.ports import ABSENT, Key, MetaStore, Put, Update, When, Write
 
@@ -211,6 +211,9 @@ def move_writes(
         data=encode(move.data or {}),
     )
     _event(facts, move.principal, move.at, "0" * 64).canonical_bytes()  # Nothing is signed for a move that cannot be told.
+    if move.kind == APPROVED:
+        # Whoever approves, and whatever was looked at before: the table itself refuses while demanded validation records do not stand.
+        differs = {**(differs or {}), "unvalidated": True}
     after = Version.from_item({**version.to_item(), **encode(head)})
     return [
         Update(

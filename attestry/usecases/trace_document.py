@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from attestry.domain.manifest import Manifest
 from attestry.domain.replay import PLACINGS
+from attestry.domain.validations import RECORDED
 from attestry.domain.version import DataSet, FileRef
 from attestry.usecases.import_facts import record_among
 
@@ -62,6 +63,7 @@ class _Description:
             "approvals": self._approvals(),
             "transitions": self._transitions(),
             "reproductions": self._reproductions(),
+            "validations": self._validations(),
             "people": self._people(manifest),
         }
 
@@ -314,6 +316,18 @@ class _Description:
         told = [t for t in self._evidence.of_kind("TRANSITION#") if t["kind"] == "version.reproduced"]
         return [
             {name: {"value": value, "grade": grade} for name, value in {"at": t["at"], **t["data"], "evidence": t["evidence"]}.items()}
+            for t in told
+        ]
+
+    def _validations(self) -> list[dict[str, Any]]:
+        """Return what validators recorded of the version, as its moves tell it."""
+        grade = "attested" if "transitions" in self._passed else "claimed"
+        told = [t for t in self._evidence.of_kind("TRANSITION#") if t["kind"] == RECORDED]
+        return [
+            {
+                name: {"value": value, "grade": grade}
+                for name, value in {"person": t["principal"].get("person"), "at": t["at"], **t["data"]}.items()
+            }
             for t in told
         ]
 

@@ -172,7 +172,8 @@ def read_statement(envelope: bytes) -> Statement:
 @cache
 def policy_in(manifest: bytes) -> ApprovalPolicy:
     """The approval policy that a manifest asks for."""
-    return ApprovalPolicy.of_manifest(read_manifest(manifest).manifest.approval)
+    asked = read_manifest(manifest).manifest
+    return ApprovalPolicy.of_manifest(asked.approval, asked.gates.records)
 
 
 class Root:

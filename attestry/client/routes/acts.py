@@ -60,6 +60,17 @@ class ActsRoutes(Connection):
         seen = {name: value for name, value in given if value}
         return self.post(f"{version_path(model, number)}/decision", {"decision": decision, "reason": reason, **seen})
 
+    def validate(self, model: str, number: int, record: str, signature: str) -> Any:
+        """Hand in a validation record of a version.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            record: the record's text, see `attestry.client.validate`.
+            signature: the caller's own signature over its digest, armored.
+        """
+        return self.post(f"{version_path(model, number)}/validations", {"record": record, "signature": signature})
+
     def claim(self, model: str, number: int) -> Any:
         """Make the caller the submitter of a version that was uploaded by hand under the caller's own prefix."""
         return self.post(f"{version_path(model, number)}/claim", {})
