@@ -75,6 +75,7 @@ ROUTES: Mapping[str, str] = {route: name for name, module in MODULES.items() for
 SETTINGS = {
     "ATTESTRY_ACCOUNT": ACCOUNT,
     "ATTESTRY_DEPLOY_FUNCTION": "deploy",
+    "ATTESTRY_EVALUATE_FUNCTION": "evaluate",
     "ATTESTRY_GATE_FUNCTION": "gate",
     "ATTESTRY_DECISION_ARN": "arn:aws:states:eu-central-1:123456789012:stateMachine:RegistryDecision",
     "ATTESTRY_RECORD_FUNCTION": "record",

@@ -413,6 +413,7 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("GET /v1/models/{model}/versions/{number}/files", set(ROLES) - {"consumer"}),
         ("POST /v1/models/{model}/versions/{number}/claim", {"scientist"}),
         ("POST /v1/models/{model}/versions/{number}/decision", {"approver", "validator"}),
+        ("POST /v1/models/{model}/versions/{number}/validations", {"validator"}),
         ("POST /v1/models/{model}/versions/{number}/deployment", {"deployer"}),
         ("POST /v1/models/{model}/versions/{number}/retry", {"deployer", "scientist"}),
         ("POST /v1/models/{model}/rollback", {"deployer"}),

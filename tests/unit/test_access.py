@@ -59,6 +59,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "versions.import": ("scientist",),
     "versions.claim": ("scientist",),
     "versions.decide": ("validator", "approver"),
+    "versions.validate": ("validator",),
     "versions.deploy": ("deployer",),
     "versions.promote": ("deployer",),
     "versions.retry": ("scientist", "deployer"),

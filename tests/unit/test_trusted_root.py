@@ -256,14 +256,16 @@ def kinds_in(path: Path) -> set[str]:
     return {
         t
         for t in texts
-        if re.fullmatch(r"(candidate|stage|version|approval|submission|retirement|rollout|legal_hold|disposal|file)\.[a-z_]+", t)
+        if re.fullmatch(r"(candidate|stage|version|approval|validation|submission|retirement|rollout|legal_hold|disposal|file)\.[a-z_]+", t)
     }
 
 
 def test_every_kind_of_move_in_the_use_cases_may_be_signed_by_somebody_and_the_table_names_no_other() -> None:
     # Reconciliation moves nothing; its texts are names of findings.
     movers = [p for p in (ROOT / "attestry" / "usecases").glob("*.py") if not p.name.startswith("reconcile")]
-    written = set().union(*(kinds_in(p) for p in (*movers, *(ROOT / "attestry" / "domain" / f"{name}.py" for name in ("holds", "stages")))))
+    written = set().union(
+        *(kinds_in(p) for p in (*movers, *(ROOT / "attestry" / "domain" / f"{name}.py" for name in ("holds", "stages", "validations"))))
+    )
     signed = set().union(*MAY_SIGN.values())
     # A field of the manifest; and events of the catalogue, which move no version and are not attested.
     assert written - signed - {"approval.automatic", "version.annotated", "version.deleted", "version.labelled"} == set()

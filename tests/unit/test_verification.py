@@ -21,7 +21,7 @@ from tests.evidence_world import GRACE, REQUEST, EvidenceWorld, rewrite
 from tests.flow import GOOD
 
 STEPS = [
-    *("bundle", "root", "checkpoint", "leaves", "validity", "transitions", "artifact", "provenance", "gates", "approvals"),
+    *("bundle", "root", "checkpoint", "leaves", "validity", "transitions", "artifact", "provenance", "gates", "validations", "approvals"),
     *("delegation", "standing", "receipt", "seal", "payload", "documents"),
 ]
 ALONE = [s for s in STEPS if s not in ("delegation", "standing", "receipt", "seal", "payload")]
