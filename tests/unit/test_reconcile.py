@@ -288,6 +288,12 @@ def plant_policy(world: EvidenceWorld) -> None:
 EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("standing", lambda w: edit(w, HEAD, standing="APPROVED"), ["head.standing", "pointer.moved"]),
     ("status", lambda w: edit(w, HEAD, status="RUNNING"), ["head.status"]),
+    (
+        "validations",
+        lambda w: edit(w, HEAD, validations={"leakage-check": {"check": "leakage-check", "overlap_rows": 0}}),
+        ["head.validations"],
+    ),
+    ("what is demanded", lambda w: edit(w, HEAD, unvalidated=True), ["head.unvalidated"]),
     ("traits", lambda w: edit_data(w, HEAD, "traits", owner="mallory"), ["head.traits"]),
     ("tag by hand", lambda w: edit(w, catalogue_key(MODEL), tags={"tier": "none"}), ["catalogue.changed"]),
     ("tag set back", set_tags_back, ["catalogue.set_back"]),
