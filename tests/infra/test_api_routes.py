@@ -46,7 +46,7 @@ def test_where_tokens_are_taken_every_route_is_there_twice_and_by_nobody_s_leave
             by_token = routes.pop(f"{route.method} /oidc{route.path}")
             assert (by_token["AuthorizationType"], by_token["Target"]) == ("CUSTOM", signed["Target"])
     assert not routes
-    assert len(with_tokens.raw["Resources"]) < 500
+    assert len(with_tokens.raw["Resources"]) <= 500  # what CloudFormation takes
 
 
 def test_the_pool_lets_nobody_sign_up_and_asks_for_a_second_factor(with_tokens: Template) -> None:
