@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from attestry.domain.audit import AuditedAct
+    from attestry.domain.endpoints import EndpointState
     from attestry.domain.telling import Told
 
 Item = dict[str, Any]
@@ -334,6 +335,80 @@ class Functions(Protocol):
 
     def send(self, name: str, payload: Mapping[str, Any]) -> None:
         """Invoke without waiting."""
+
+
+@dataclass(frozen=True)
+class EndpointAnswer:
+    """What an endpoint answered: the variant that did, as SageMaker says, and the bytes."""
+
+    variant: str
+    body: bytes
+
+
+class EndpointRuntime(Protocol):
+    """Calls of SageMaker's endpoints."""
+
+    def invoke(self, endpoint: str, variant: str, body: bytes) -> EndpointAnswer:
+        """Have a production variant answer a JSON document, once.
+
+        Raises:
+            NotReadyError: the variant's container is not ready yet.
+            PredictionFailedError: the container failed, or did not answer in time.
+            UnavailableError: there is no such endpoint or variant, or no answer came.
+        """
+
+
+class Endpoints(Protocol):
+    """SageMaker's endpoints, their configurations and models. A request has the form of the API's.
+
+    What is made has a name that the caller chose. Making it again changes nothing: whoever wants to know what lies under the name reads it.
+    """
+
+    def state(self, name: str) -> EndpointState | None:
+        """Return how an endpoint is, or None where there is none."""
+
+    def model(self, name: str) -> Mapping[str, Any] | None:
+        """Return a model's description, or None where there is none."""
+
+    def config(self, name: str) -> Mapping[str, Any] | None:
+        """Return the description of an endpoint's configuration, or None where there is none."""
+
+    def make_model(self, request: Mapping[str, Any]) -> None:
+        """Make a model, if there is none of that name.
+
+        Raises:
+            StageFailedError: SageMaker does not take the request.
+        """
+
+    def make_config(self, request: Mapping[str, Any]) -> None:
+        """Make a configuration, if there is none of that name.
+
+        Raises:
+            StageFailedError: SageMaker does not take the request.
+        """
+
+    def make_endpoint(self, name: str, config: str, tags: Sequence[Mapping[str, str]]) -> bool:
+        """Make an endpoint; False where there is one of that name.
+
+        Raises:
+            StageFailedError: SageMaker does not take the request.
+        """
+
+    def update_endpoint(self, name: str, config: str) -> bool:
+        """Have an endpoint run another configuration; False, and it is left alone, where it is being changed.
+
+        Raises:
+            StageFailedError: SageMaker does not take the request.
+        """
+
+    def remove_endpoint(self, name: str) -> None:
+        """Remove an endpoint; one that is being changed, or that is not there, is left alone."""
+
+    def remove_config(self, name: str) -> None:
+        """Remove a configuration, if it is there."""
+
+    def remove_model(self, name: str) -> None:
+        """Remove a model, if it is there."""
 
 
 class Pipeline(Protocol):

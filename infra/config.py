@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from infra import endpoint_config
 from infra.executor_config import broken_rule
 from infra.witness_config import ED25519, LogConfig, WitnessConfig, vkey_name
 
@@ -140,6 +141,9 @@ class Config:
         emr_applications: by image, the ID of an EMR Serverless application of the account's own; for `emr_images` one is made.
         emr_release: EMR release of those made here.
         emr_max_vcpus: vCPUs that each of them may use at once.
+        deployment_targets: what may serve versions: `function` always, and `sagemaker` where it is named.
+        endpoint_models: models that SageMaker may serve; each gets a role for its containers. Images, subnets and volumes follow the
+            settings of jobs.
     """
 
     stack: StackKind = StackKind.REGISTRY
@@ -195,6 +199,8 @@ class Config:
     emr_applications: tuple[tuple[str, str], ...] = ()
     emr_release: str = "emr-7.9.0"
     emr_max_vcpus: int = 400
+    deployment_targets: tuple[str, ...] = ("function",)
+    endpoint_models: tuple[str, ...] = ()
 
     @property
     def with_tokens(self) -> bool:
@@ -241,7 +247,7 @@ class Config:
             raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs are at most five, each named once")
         if self.stack is StackKind.WITNESS and not self.witness_logs:
             raise ConfigError(f"{CONTEXT_PREFIX}witnessLogs must name a ledger where {CONTEXT_PREFIX}stack is {self.stack}")
-        if broken := broken_rule(self):
+        if broken := broken_rule(self) or endpoint_config.broken_rule(self):
             raise ConfigError(f"{CONTEXT_PREFIX}{_camel(broken[0])} {broken[1]}")
 
     @classmethod

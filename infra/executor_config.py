@@ -54,7 +54,8 @@ def broken_rule(config: Any) -> tuple[str, str] | None:
 
 def jobs_of(config: Any) -> Jobs:
     """Return what the pipeline's definition needs to know of the executors."""
-    return Jobs(config.executors, config.job_limit_hours * 3600, config.job_wait_hours * 3600)
+    endpoints = "sagemaker" in config.deployment_targets
+    return Jobs(config.executors, config.job_limit_hours * 3600, config.job_wait_hours * 3600, endpoints=endpoints)
 
 
 def _broken_form(config: Any) -> tuple[str, str] | None:
@@ -108,7 +109,7 @@ def _broken_whole(config: Any) -> tuple[str, str] | None:
     if "batch" in elsewhere and not (config.batch_images or config.batch_definitions):
         return "batch_images", "must name the images that Batch may run; it takes none with a job"
     days = config.approval_timeout_days
-    if elsewhere and execution_seconds(days * 86_400, jobs_of(config)) > EXECUTION_SECONDS:
+    if (elsewhere or config.endpoint_models) and execution_seconds(days * 86_400, jobs_of(config)) > EXECUTION_SECONDS:
         return "approval_timeout_days", "and the longest jobs together are longer than the year that an execution lives"
     if "emr-serverless" in elsewhere and not (config.emr_images or config.emr_applications):
         return "emr_images", "must name the images that EMR Serverless may run; it takes none with a job"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -17,6 +18,14 @@ from infra.specs import SANDBOX_DISK_MIB, Spec, specs
 from infra.witness import Witness
 
 
+@dataclass(frozen=True)
+class Told:
+    """What functions are told about services that the registry may use, each as JSON."""
+
+    jobs: str
+    endpoints: str
+
+
 class Functions(Construct):
     """The functions with their roles, log groups and dead-letter queues, and the keys that they sign with.
 
@@ -27,10 +36,10 @@ class Functions(Construct):
         witness: the built-in witness of the ledger.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, grants: Grants, keys: Keys, isolation: Isolation | None, jobs: str) -> None:
+    def __init__(self, scope: Construct, construct_id: str, grants: Grants, keys: Keys, isolation: Isolation | None, told: Told) -> None:
         super().__init__(scope, construct_id)
         self._config = grants.config
-        self._jobs = jobs
+        self._told = told
         self._grants = grants
         maker = FunctionMaker(self, self._config, keys.data, isolation)
         self.witness = Witness(self, "Witness", self._config, keys.data)
@@ -90,12 +99,13 @@ class Functions(Construct):
                 "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
                 "ATTESTRY_DELEGATOR_KEY": keys["delegate"].key_arn,
                 "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
+                "ATTESTRY_ENDPOINTS": self._told.endpoints,
                 "ATTESTRY_EVALUATE_FUNCTION": names.function("evaluate"),
                 "ATTESTRY_FOLDER_NAMING": self._config.folder_naming.value,
                 "ATTESTRY_GATE_FUNCTION": names.function("gate"),
                 "ATTESTRY_OPERATE_FUNCTION": names.function("operate"),
                 "ATTESTRY_INFERENCE_FUNCTION": names.function("inference"),
-                "ATTESTRY_JOBS": self._jobs,
+                "ATTESTRY_JOBS": self._told.jobs,
                 "ATTESTRY_KEYS": json.dumps({function: key.key_arn for function, key in sorted(keys.items())}),
                 "ATTESTRY_LEDGER_FORMER_KEYS": json.dumps(self._config.ledger_former_keys),
                 "ATTESTRY_LEDGER_KEY": keys["sequence"].key_arn,

@@ -97,7 +97,7 @@ def job_statements(config: Config, model: str, *, scratch: str, key: str, subnet
     if "sagemaker" in enabled:
         read.append(checkpoints)
         write.append(checkpoints)
-        statements += [*_log_to_sagemaker(config), *_use_volumes(config.job_volume_key), *pull_images(config)]
+        statements += [*_log_to_sagemaker(config), *use_volumes(config.job_volume_key), *pull_images(config)]
         statements += [iam.PolicyStatement(actions=list(SAGEMAKER_NETWORK), resources=["*"])] if subnets else []
     return [
         iam.PolicyStatement(actions=["s3:GetObject"], resources=read),
@@ -167,7 +167,7 @@ def _log_to_sagemaker(config: Config) -> Statements:
     ]
 
 
-def _use_volumes(key: str) -> Statements:
+def use_volumes(key: str) -> Statements:
     """Let SageMaker attach encrypted volumes: it does so by a grant, which services of AWS alone can use."""
     if not key:
         return []

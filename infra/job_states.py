@@ -106,11 +106,13 @@ class Jobs:
         executors: enabled executors; `lambda` among them says nothing here.
         limit_seconds: the longest that a script may run.
         wait_seconds: the longest that a job may wait for machines, start and end around its script.
+        endpoints: whether versions may be served by SageMaker, which takes its time as well.
     """
 
     executors: tuple[str, ...] = ()
     limit_seconds: int = 432_000
     wait_seconds: int = 86_400
+    endpoints: bool = False
 
     @property
     def stage_seconds(self) -> int:

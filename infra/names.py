@@ -54,6 +54,23 @@ class Names:
         return f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:role/{name}"
 
     @property
+    def serve_role_prefix(self) -> str:
+        """Return what the names of the roles of endpoints' containers begin with."""
+        return f"{self.prefix}-serve-"
+
+    def serve_role(self, model: str) -> str:
+        """Return the name of the role that the containers of a model's endpoints run with; shortened as a job's is."""
+        name = f"{self.serve_role_prefix}{model}"
+        if len(name) <= MAX_ROLE_NAME:
+            return name
+        return f"{name[: MAX_ROLE_NAME - 11]}-{hashlib.sha256(model.encode()).hexdigest()[:10]}"
+
+    @property
+    def endpoints(self) -> str:
+        """Pattern of the names of endpoints, of their configurations and their models."""
+        return f"{self.prefix}-*"
+
+    @property
     def jobs(self) -> str:
         """Pattern of the names of jobs and job definitions."""
         return f"{self.prefix}-*"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 
+from infra.endpoint_config import with_endpoints
+from infra.endpoints import call_endpoints, keep_endpoints
 from infra.grants import Grants, Statements
 
 FROZEN = "models/*/frozen/*"
@@ -205,6 +207,7 @@ def _deploy(g: Grants) -> Statements:
         *g.attest(),
         *g.list_versions(g.stores.store),
         *g.invoke("inference"),
+        *keep_endpoints(g),
         *(_score(g) if g.config.batch_scoring else []),
     ]
 
@@ -289,6 +292,8 @@ def _operate(g: Grants) -> Statements:
         *g.audit(),
         *g.decide_access(),
         *g.invoke("deploy", "gate", "register"),
+        # A version comes back only while its variant is there.
+        *([*g.read_rows("ENDPOINTS"), *g.check_rows("ENDPOINTS")] if with_endpoints(g.config) else []),
         *g.start_pipeline(),
         *g.notify(),
     ]
@@ -315,6 +320,7 @@ def _predict(g: Grants) -> Statements:
         *g.presign_objects("environments/*", FROZEN, "models/*/predictions/payloads/*"),
         *g.write_objects(g.stores.store, "models/*/predictions/payloads/*"),
         *g.invoke("delegate", "inference"),
+        *call_endpoints(g),
         *(_ask_scoring(g) if g.config.batch_scoring else []),
     ]
 

@@ -33,6 +33,11 @@ _SECONDS_OF_FUNCTION = 930
 STAGES_SECONDS = 86_400
 """What all states but APPROVAL and jobs may take together, each at its limit and each tried as often as it is; a test adds it up."""
 
+ENDPOINT_SECONDS = 4 * 3600
+"""How long SageMaker may take to bring an endpoint up: an hour to read the files, one to load them, the rest for machines."""
+
+_ENDPOINT_PAUSE_SECONDS = 30
+
 _OTHER_ENDS = {"$outcome.outcome = 'REJECTED'": "Rejected", "$outcome.outcome = 'HELD'": "Held"}
 
 SUBSTITUTIONS = {
@@ -56,7 +61,8 @@ def execution_seconds(approval_seconds: int, jobs: Jobs) -> int:
         approval_seconds: how long a version waits for its decision.
         jobs: limits of the stages that run elsewhere than on Lambda.
     """
-    return approval_seconds + STAGES_SECONDS + len(SCRIPT_STAGES) * jobs.stage_seconds
+    endpoints = ENDPOINT_SECONDS if jobs.endpoints else 0
+    return approval_seconds + STAGES_SECONDS + len(SCRIPT_STAGES) * jobs.stage_seconds + endpoints
 
 
 def pipeline_definition(*, approval_seconds: int, jobs: Jobs | None = None) -> State:
@@ -76,7 +82,7 @@ def pipeline_definition(*, approval_seconds: int, jobs: Jobs | None = None) -> S
     states: States = {"Read input": _read_input(), "Plan": _plan(), "Prepare environment": _prepare_environments()}
     for stage, following in zip(SCRIPT_STAGES, (*SCRIPT_STAGES[1:], None), strict=True):
         states |= _script_stage(stage, jobs, then=f"Prepare {following}" if following else "APPROVAL")
-    states |= _approval(approval_seconds) | _deployment() | _ends()
+    states |= _approval(approval_seconds) | _deployment(jobs) | _ends()
     return {
         "Comment": "Attestry: one execution makes one model version",
         "QueryLanguage": "JSONata",
@@ -243,11 +249,21 @@ def _approval(seconds: int) -> States:
     return {"APPROVAL": wait} | _record("APPROVAL", facts, then="DEPLOYMENT")
 
 
-def _deployment() -> States:
+def _deployment(jobs: Jobs) -> States:
+    """Return the states that put a version in place; where SageMaker may serve it, those that wait for its endpoint."""
     payload = "{% $merge([$of, {'reason': 'approved'}]) %}"
     deploy = _task("deploy", payload, then="DEPLOYMENT passed?", assign={"outcome": "{% $states.result.Payload %}"})
-    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": "Done", **_OTHER_ENDS}, otherwise="Failed")
-    return {"DEPLOYMENT": deploy | _own("'DEPLOYMENT'"), "DEPLOYMENT passed?": passed}
+    waiting = {"$outcome.outcome = 'WAITING'": "Wait for the endpoint"} if jobs.endpoints else {}
+    passed = _choice({"$outcome.outcome = 'SUCCEEDED'": "Done", **waiting, **_OTHER_ENDS}, otherwise="Failed")
+    states: States = {"DEPLOYMENT": deploy | _own("'DEPLOYMENT'"), "DEPLOYMENT passed?": passed}
+    if waiting:
+        again = "{% $merge([$of, {'reason': 'approved', 'waited': true}]) %}"
+        go_on = _task("deploy", again, then="DEPLOYMENT passed?", assign={"outcome": "{% $states.result.Payload %}"})
+        states |= {
+            "Wait for the endpoint": {"Type": "Wait", "Seconds": _ENDPOINT_PAUSE_SECONDS, "Output": {}, "Next": "Go on with DEPLOYMENT"},
+            "Go on with DEPLOYMENT": go_on | _own("'DEPLOYMENT'"),
+        }
+    return states
 
 
 def _ends() -> States:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from infra.bundling import REGISTRY, SANDBOX, SIGNING
 from infra.config import CONTEXT_PREFIX, Config, ConfigError
+from infra.endpoint_config import with_endpoints
 from infra.events_out import DELIVER_SECONDS
 
 SANDBOX_DISK_MIB = 10240
@@ -17,6 +18,9 @@ API_SECONDS = 29
 
 WEBHOOK_FUNCTIONS = ("deliver", "webhooks")
 """What there is for webhooks alone."""
+
+ENDPOINT_FUNCTIONS = ("deploy", "predict", "register")
+"""What is told about endpoints of SageMaker."""
 
 _LEDGER = ("ATTESTRY_LEDGER_FORMER_KEYS", "ATTESTRY_LEDGER_KEY", "ATTESTRY_LEDGER_ORIGIN")
 """What it takes to check the ledger's checkpoints."""
@@ -72,6 +76,9 @@ def specs(config: Config) -> Mapping[str, Spec]:
     if config.batch_scoring:
         table["deploy"] = replace(table["deploy"], scratch=True)
         table["predict"] = replace(table["predict"], scratch=True, extra=(*table["predict"].extra, "ATTESTRY_SCORING_ARN"))
+    if with_endpoints(config):
+        for name in ENDPOINT_FUNCTIONS:
+            table[name] = replace(table[name], extra=(*table[name].extra, "ATTESTRY_ENDPOINTS"))
     for name in given:
         if name not in table or table[name].untrusted:
             settable = ", ".join(sorted(known for known, spec in table.items() if not spec.untrusted))

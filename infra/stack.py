@@ -13,9 +13,10 @@ from constructs import Construct
 from infra.api import Api
 from infra.bundling import remove_other_bundles
 from infra.config import Config, StackKind
+from infra.endpoints import EndpointRoles
 from infra.events_out import Outlets
 from infra.executors import Executors
-from infra.functions import Functions
+from infra.functions import Functions, Told
 from infra.grants import Grants
 from infra.identity import Identity
 from infra.keys import Keys
@@ -51,7 +52,8 @@ class AttestryStack(Stack):
         isolation = Isolation(self, "Isolation", config, stores) if config.vpc_isolation else None
         grants = Grants(config, Names(config.prefix), stores, keys.data, topics, outlets)
         executors = Executors(self, "Executors", grants, isolation)
-        functions = Functions(self, "Functions", grants, keys, isolation, executors.setting())
+        endpoints = EndpointRoles(self, "Endpoints", grants)
+        functions = Functions(self, "Functions", grants, keys, isolation, Told(executors.setting(), endpoints.setting()))
         pipeline = Pipeline(self, "Pipeline", config, functions, keys.data, executors.pipeline_statements())
         api = Api(self, "Api", config, functions, keys.data)
         Identity(self, "Identity", config, api, pipeline, stores)

@@ -1,6 +1,7 @@
 """Put an approved version in place: from the pipeline's DEPLOYMENT state, or asked for through the API.
 
-Watch rollouts: every minute, and within seconds of a canary's failure, whose row wakes this function.
+Watch rollouts: every minute, and within seconds of a canary's failure, whose row wakes this function. Every minute, bring endpoints of
+SageMaker on, with the deployments that wait for them.
 
 Where files are scored, do the steps of that: it is this function that has versions answer and attests what they stand for.
 """
@@ -25,6 +26,8 @@ from attestry.usecases.rollout import begin_rollout, is_at_once, plan_of
 from attestry.usecases.rollout_watch import watch_rollouts
 
 if TYPE_CHECKING:
+    from attestry.domain.version import Version
+    from attestry.usecases.endpoints import EndpointKeeper
     from attestry.usecases.score_file import Scorer
 
 WARM_SECONDS = 480
@@ -42,13 +45,25 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Warm the version and swap the pointer; what lies in the version ends in DEPLOYMENT FAILED, what lies in AWS is tried again."""
     configure_logging(context)
     if event == WATCH or "Records" in event:  # what is in the records does not matter: the table says what failed
-        return _watch()
+        done = _watch()
+        return done | ({"endpoints": _watch_endpoints()} if event == WATCH and world.settings.has_endpoints else {})
     if event.get("action") in SCORING:
         return _score(event)
     model, number, reason = str(event["model"]), int(event["version"]), str(event.get("reason") or "approved")
     by = Principal.from_item(event["principal"]) if event.get("principal") else registry_principal("pipeline")
+    if event.get("waited"):
+        version = load_version(world.meta, model, number)
+        if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.FAILED):
+            # The minute's look has told why; asked again it would begin anew.
+            return {"outcome": "FAILED", "error": version.error}
+    return _place(model, number, by, reason, event.get("strategy"), event.get("environment"))
+
+
+def _place(model: str, number: int, by: Principal, reason: str, strategy: str | None, environment: str | None) -> dict[str, Any]:
+    """Put a version in place, or go on with that, and say how it ended; WAITING while SageMaker is not there yet."""
     try:
-        _deploy(model, number, by, reason, event.get("strategy"), event.get("environment"))
+        if not _deploy(model, number, by, reason, strategy, environment):
+            return {"outcome": "WAITING", "error": ""}
     except UnavailableError:
         raise
     except HeldError as error:
@@ -60,13 +75,16 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         answer = {"outcome": "FAILED", "error": error.message}
     else:
         answer = {"outcome": "SUCCEEDED", "error": ""}
+    if world.settings.has_endpoints:
+        version = load_version(world.meta, model, number)
+        keeper().let_go(model, environment or version.deployment_environment, number)
     count({Count.STAGES_ENDED: 1}, deployment=world.settings.prefix, stage=Stage.DEPLOYMENT.value, outcome=answer["outcome"])
     return answer
 
 
 def _watch() -> dict[str, Any]:
     """Do what the plans of the rollouts say; what could not be done is tried again by the next look, after a minute at most."""
-    done = watch_rollouts(
+    done: dict[str, Any] = watch_rollouts(
         world.meta,
         world.attestor,
         world.alarms,
@@ -78,12 +96,39 @@ def _watch() -> dict[str, Any]:
 
 
 @cache
+def keeper() -> EndpointKeeper:
+    """Return what keeps SageMaker's endpoints in this process."""
+    from attestry.usecases.endpoints import EndpointKeeper
+
+    return EndpointKeeper(world.meta, world.store, world.endpoints, world.settings.endpoints, world.settings.prefix)
+
+
+def _watch_endpoints() -> dict[str, int]:
+    """Go on with the deployments that wait for SageMaker, then look at every endpoint."""
+
+    def trouble(where: str, why: str) -> None:
+        logger.error("an endpoint could not be brought on", extra={"where": where, "why": why})
+
+    for model, coming in keeper().coming():
+        try:
+            version = load_version(world.meta, model, coming.number)
+            if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.RUNNING):
+                _place(model, coming.number, coming.by, coming.reason, coming.strategy, coming.environment)
+            else:
+                keeper().let_go(model, coming.environment, coming.number)
+        except AttestryError as error:
+            trouble(f"{model}@{coming.number}", error.message)
+    return keeper().watch(trouble)
+
+
+@cache
 def scorer() -> Scorer:
     """Return what scores files in this process."""
-    from attestry.usecases.ask import Versions
+    from attestry.usecases.ask import EndpointCalls, Versions
     from attestry.usecases.score_file import Scorer
 
-    versions = Versions(world.meta, world.store, world.functions, inference=world.settings.inference_function)
+    calls = EndpointCalls(world.settings.prefix, lambda: world.endpoint_runtime) if world.settings.has_endpoints else None
+    versions = Versions(world.meta, world.store, world.functions, inference=world.settings.inference_function, endpoints=calls)
     ports: Any = {"meta": world.meta, "store": world.store, "scratch": world.scratch, "attestor": world.attestor, "clock": world.clock}
     return Scorer(**ports, versions=versions)
 
@@ -101,21 +146,34 @@ def _score(event: dict[str, Any]) -> dict[str, Any]:
     return {"state": "FAILED"}
 
 
-def _deploy(model: str, number: int, by: Principal, reason: str, strategy: str | None, wanted: str | None) -> None:
+def _deploy(model: str, number: int, by: Principal, reason: str, strategy: str | None, wanted: str | None) -> bool:
+    """Put a version in place; False while what serves it is not there yet."""
     version = load_version(world.meta, model, number)
     if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
         # An earlier try was cut off behind its swap. Who asks for another deployment has begun it before this function is called.
-        return
+        return True
     if by == registry_principal("pipeline") and waits_for_deployer(version.cause):
         # The manifest asks that a person puts refreshed versions in place; until then it stands approved.
-        return
+        return True
     environment, plan = wanted or version.deployment_environment, plan_of(version, strategy)
     version = begin_deployment(world.meta, world.attestor, version, by=by, reason=reason, at=world.clock.now())
     check_frozen_files(world.store, version)
-    warm(world.functions, world.store, version, inference=world.settings.inference_function, seconds=WARM_SECONDS)
+    if not _get_ready(version, environment, by, reason, strategy):
+        return False
     told: Any = {"environment": environment, "by": by, "reason": reason, "at": world.clock.now()}
     if is_at_once(world.meta, version, plan, environment):
         swap_pointer(world.meta, world.attestor, model, number, capture_rate=version.capture_rate, **told)
     else:
         check_alarms(world.alarms, plan)
         begin_rollout(world.meta, world.attestor, model, number, **told)
+    return True
+
+
+def _get_ready(version: Version, environment: str, by: Principal, reason: str, strategy: str | None) -> bool:
+    """Have the version ready to answer; False where SageMaker takes longer than a function can wait."""
+    if not version.target:
+        warm(world.functions, world.store, version, inference=world.settings.inference_function, seconds=WARM_SECONDS)
+        return True
+    from attestry.usecases.endpoints import Coming
+
+    return keeper().bring(version, Coming(version.number, environment, by, reason, strategy))

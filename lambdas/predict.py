@@ -9,6 +9,7 @@ from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import InvalidInputError
+from attestry.usecases.ask import EndpointCalls
 from attestry.usecases.predict import CALL_SECONDS, Predictor
 from attestry.usecases.sign import FunctionDelegator, SigningKeys
 
@@ -30,7 +31,13 @@ def predictor() -> Predictor:
         functions=world.functions,
         keys=SigningKeys(delegator, world.clock),
         inference=world.settings.inference_function,
+        endpoints=endpoint_calls(),
     )
+
+
+def endpoint_calls() -> EndpointCalls | None:
+    """Return how versions that SageMaker serves are asked, where this registry has any; nothing of it is loaded before one is asked."""
+    return EndpointCalls(world.settings.prefix, lambda: world.endpoint_runtime) if world.settings.has_endpoints else None
 
 
 def shadow() -> dict[str, Any]:
@@ -38,7 +45,7 @@ def shadow() -> dict[str, Any]:
     from attestry.usecases.shadow import ShadowRunner
 
     ports: Any = {"meta": world.meta, "store": world.store, "functions": world.functions, "keys": predictor().keys}
-    return vars(ShadowRunner(**ports, inference=world.settings.inference_function).run())
+    return vars(ShadowRunner(**ports, inference=world.settings.inference_function, endpoints=endpoint_calls()).run())
 
 
 def predict(request: Request) -> Answer:

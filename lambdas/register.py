@@ -122,6 +122,7 @@ def _registrar() -> Registrar:
         signed_tiers=world.settings.signed_approval_tiers,
         sandbox_memory_mib=world.settings.number("ATTESTRY_SANDBOX_MEMORY_MIB", 0) or None,
         jobs=world.settings.jobs,
+        endpoints=world.settings.endpoints,
     )
 
 

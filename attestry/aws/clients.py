@@ -118,9 +118,19 @@ class Clients:
         """Return the client of CloudTrail."""
         return self._session.client("cloudtrail", config=_config())
 
-    def _own(self, name: str) -> Any:
+    @cached_property
+    def sagemaker(self) -> Any:
+        """Return the client of SageMaker."""
+        return self._own("sagemaker")
+
+    @cached_property
+    def sagemaker_runtime(self) -> Any:
+        """Return the client of SageMaker's endpoints; one try, because a call that timed out may still be running."""
+        return self._own("sagemaker-runtime", read_timeout=self._call_seconds, retries={"mode": "standard", "total_max_attempts": 1})
+
+    def _own(self, name: str, **changes: Any) -> Any:
         """Return the client of a service for which there are no stubs here."""
-        return cast("_OwnSession", self._session).client(name, config=_config())
+        return cast("_OwnSession", self._session).client(name, config=_config(**changes))
 
 
 class _OwnSession:

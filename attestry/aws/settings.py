@@ -17,6 +17,7 @@ from attestry.domain.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from attestry.access.issuers import Issuer
+    from attestry.domain.endpoints import EndpointSettings
     from attestry.domain.jobs import JobSettings
 
 
@@ -219,6 +220,24 @@ class Settings:
             raise ConfigurationError("ATTESTRY_JOBS is a JSON object") from error
         except InvalidInputError as error:
             raise ConfigurationError(f"ATTESTRY_JOBS: {error.message}") from error
+
+    @property
+    def endpoints(self) -> EndpointSettings:
+        """Return what the deployment says about SageMaker's endpoints: ATTESTRY_ENDPOINTS, a JSON object; without it, there are none."""
+        # Here alone, as above.
+        from attestry.domain.endpoints import EndpointSettings
+
+        try:
+            return EndpointSettings.from_item(json.loads(self.environment.get("ATTESTRY_ENDPOINTS") or "{}"))
+        except (ValueError, AttributeError) as error:
+            raise ConfigurationError("ATTESTRY_ENDPOINTS is a JSON object") from error
+        except InvalidInputError as error:
+            raise ConfigurationError(f"ATTESTRY_ENDPOINTS: {error.message}") from error
+
+    @property
+    def has_endpoints(self) -> bool:
+        """Return whether versions may be served by SageMaker."""
+        return bool(self.environment.get("ATTESTRY_ENDPOINTS"))
 
     @property
     def issuers(self) -> tuple[Issuer, ...]:

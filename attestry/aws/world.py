@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attestry.aws.audit import AuditNotes
     from attestry.aws.automations import SsmAutomations
     from attestry.aws.deliveries import SqsDeliveries
+    from attestry.aws.endpoints import SageMakerEndpoints, SageMakerRuntime
     from attestry.aws.event_bus import EventBridgeBus
     from attestry.aws.executions import StepFunctionsExecutions
     from attestry.aws.guard import Guard
@@ -96,6 +97,20 @@ class World:
     def functions(self) -> LambdaFunctions:
         """Return the other functions."""
         return LambdaFunctions(self.clients.functions, tenant_isolation=self.settings.tenant_isolation)
+
+    @cached_property
+    def endpoints(self) -> SageMakerEndpoints:
+        """Return SageMaker's endpoints, to make and to remove them."""
+        from attestry.aws.endpoints import SageMakerEndpoints
+
+        return SageMakerEndpoints(self.clients.sagemaker)
+
+    @cached_property
+    def endpoint_runtime(self) -> SageMakerRuntime:
+        """Return SageMaker's endpoints, to call them."""
+        from attestry.aws.endpoints import SageMakerRuntime
+
+        return SageMakerRuntime(self.clients.sagemaker_runtime)
 
     @cached_property
     def pipeline(self) -> StepFunctionsPipeline:

@@ -203,6 +203,13 @@ class NotReadyError(AttestryError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class PredictionFailedError(AttestryError):
+    """The version's own code failed on the request, or answered what is no prediction."""
+
+    code = "prediction_failed"
+    status = 502
+
+
 class StageFailedError(AttestryError):
     """A stage of the pipeline failed for a reason that lies in the candidate."""
 

@@ -16,6 +16,7 @@ from attestry.domain.errors import InvalidInputError, Problem
 from attestry.domain.manifest_executors import STAGES, Finding, check_environments, check_executors, check_resources
 from attestry.domain.manifest_schema import describe_field, field_names, find_schema_problems, suggest
 from attestry.domain.manifest_source import Path, SourceText, join_path
+from attestry.domain.manifest_target import check_target
 from attestry.domain.metric_parameters import parameters_of
 from attestry.domain.metrics import METRIC_FUNCTIONS
 from attestry.domain.names import find_broken_path_rule, fold_path
@@ -341,6 +342,7 @@ _RULES = (
     _check_people,
     _check_days,
     _check_deployment,
+    check_target,
     _check_reproduction,
     _check_refresh,
 )

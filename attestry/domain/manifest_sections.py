@@ -396,11 +396,32 @@ class Shadow:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """What serves the version on SageMaker.
+
+    Attributes:
+        container: image with digest; it starts `attestry.sandbox.endpoint`.
+        instance: instance type.
+        instance_count: number of machines.
+        startup_seconds: how long reading the model's files, and then loading them, may take each.
+        data_capture: percent of the calls that SageMaker's own data capture keeps.
+    """
+
+    container: str
+    instance: str
+    instance_count: int = 1
+    startup_seconds: int = 600
+    data_capture: int = 0
+
+
+@dataclass(frozen=True)
 class Deployment:
     """Where and how the version serves.
 
     Attributes:
         environment: where the pipeline puts it.
+        target: what serves it: the inference function, or an endpoint of SageMaker.
+        endpoint: the machines and the image of that endpoint; None with `function`.
         memory_mib: memory of the serving function.
         capture_rate: the share of predictions that is kept, 0 to 1.
         strategy: how it comes into place where another version is deployed.
@@ -411,6 +432,8 @@ class Deployment:
     """
 
     environment: str = "production"
+    target: Literal["function", "sagemaker"] = "function"
+    endpoint: Endpoint | None = None
     memory_mib: int = 2048
     capture_rate: float = 1
     expires: str | int | None = None

@@ -158,6 +158,7 @@ class Version:
         inference_script: path of the script with `model_fn` and `predict_fn` in the source archive.
         capture_rate: share of predictions that is captured once deployed, as text.
         deployment_environment: name of the environment that the pipeline deploys to.
+        target: what serves it: `sagemaker` for an endpoint, empty for the inference function.
         strategy: how it comes into place (`attestry.domain.rollout.Plan`); empty for all at once.
         promotes_to: further environments that it may be promoted to, in order.
         retires_on: first day (UTC, `YYYY-MM-DD`) on which it may not be used any more; empty where none is set.
@@ -216,6 +217,7 @@ class Version:
     capture_rate: str = "0"
     deployment_environment: str = "production"
     packet: Mapping[str, Any] = field(default_factory=dict)
+    target: str = ""
     strategy: Mapping[str, Any] = field(default_factory=dict)
     promotes_to: tuple[str, ...] = ()
     retires_on: str = ""

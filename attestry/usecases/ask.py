@@ -1,4 +1,4 @@
-"""Ask: have a version answer, through the inference function, of which nothing is believed but the form of the answer."""
+"""Ask: have a version answer, through the inference function or SageMaker, of which nothing is believed but the form of the answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotReadyError
+from attestry.domain.errors import IntegrityError, InvalidInputError, NotReadyError, PredictionFailedError, UnavailableError
 from attestry.domain.version import Version
 from attestry.evidence.canonical import parse_strict
-from attestry.ports import Functions, MetaStore, ObjectStore
+from attestry.ports import EndpointRuntime, Functions, MetaStore, ObjectStore
 from attestry.usecases.records import load_version
 from attestry.usecases.serving import load_request
 
@@ -21,11 +22,12 @@ MAX_OUTPUT_BYTES = 4 << 20
 CACHED_VERSIONS = 64
 
 
-class PredictionFailedError(AttestryError):
-    """The version's own code failed on the request, or answered what is no prediction."""
+@dataclass(frozen=True)
+class EndpointCalls:
+    """How versions that SageMaker serves are asked: `runtime` is made when one is, since most processes ask none."""
 
-    code = "prediction_failed"
-    status = 502
+    prefix: str
+    runtime: Callable[[], EndpointRuntime]
 
 
 class Versions:
@@ -38,6 +40,7 @@ class Versions:
         functions: Functions,
         *,
         inference: str,
+        endpoints: EndpointCalls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -47,12 +50,14 @@ class Versions:
             store: the model store.
             functions: calls the inference function.
             inference: name of the inference function.
+            endpoints: how versions that SageMaker serves are asked; None where none is.
             clock: monotonic seconds.
         """
         self._meta = meta
         self._store = store
         self._functions = functions
         self._inference = inference
+        self._endpoints = endpoints
         self._clock = clock
         self._versions: OrderedDict[str, Version] = OrderedDict()
 
@@ -74,25 +79,28 @@ class Versions:
                 self._versions.popitem(last=False)
         return version
 
-    def ask(self, version: Version, instances: Sequence[Mapping[str, Any]], deadline: float) -> str:
+    def ask(self, version: Version, instances: Sequence[Mapping[str, Any]], deadline: float, *, environment: str) -> str:
         """Return the JSON text of a version's output for instances in the order of its columns; load it where that is needed.
 
         Args:
             version: the version.
             instances: the instances.
             deadline: by the clock, beyond which no load is begun.
+            environment: where the version stands.
 
         Raises:
             NotReadyError: the version is still loading.
-            IntegrityError: a file of the version is not as recorded.
+            IntegrityError: a file of the version is not as recorded, or something else answered in its place.
             PredictionFailedError: the version's own code failed.
-            UnavailableError: the inference function did not answer.
+            UnavailableError: the inference function, or SageMaker, did not answer.
         """
         payload: dict[str, Any] = {
             "version_digest": version.version_digest,
             "instances": list(instances),
             "columns": [str(column["name"]) for column in version.schema],
         }
+        if version.target:
+            return _output_of(self._call_endpoint(version, payload, environment), version, len(instances))
         answer = self._call(version, payload)
         if answer.get("status") == "NOT_LOADED":
             seconds = min(LOAD_SECONDS, int(deadline - self._clock()) - 2)
@@ -103,10 +111,21 @@ class Versions:
         return _output_of(answer, version, len(instances))
 
     def _call(self, version: Version, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = self._functions.call(self._inference, payload, tenant=version.execution_id)
-        if not isinstance(answer, Mapping):
-            raise PredictionFailedError(f"{version.reference} gave no answer that is understood")
-        return answer
+        return _understood(version, self._functions.call(self._inference, payload, tenant=version.execution_id))
+
+    def _call_endpoint(self, version: Version, payload: Mapping[str, Any], environment: str) -> Mapping[str, Any]:
+        # Here alone: a process that serves by the function does not load what endpoints need.
+        from attestry.usecases.ask_endpoint import ask_endpoint
+
+        if self._endpoints is None:
+            raise UnavailableError(f"{version.reference} is served by {version.target}, which this registry has no endpoints on")
+        return _understood(version, ask_endpoint(self._endpoints.runtime(), self._endpoints.prefix, environment, version, payload))
+
+
+def _understood(version: Version, answer: Any) -> Mapping[str, Any]:
+    if not isinstance(answer, Mapping):
+        raise PredictionFailedError(f"{version.reference} gave no answer that is understood")
+    return answer
 
 
 def _output_of(answer: Mapping[str, Any], version: Version, count: int) -> str:

@@ -8,6 +8,7 @@ Rules:
   stood there was killed or retired, which leaves a vacant pointer (`attestry.usecases.pointer`).
 - A version whose day of retirement has come is not put in place.
 - A swap ends what is rolled out beside it: its own rollout by success, any other by halting it.
+- A version that SageMaker serves is put in place only while its variant is there; so is a rollback, which makes none.
 - A version stands in one environment at a time: what comes into place in one leaves the others in the same transaction.
 """
 
@@ -28,6 +29,7 @@ from attestry.evidence.predicates import DEPLOYMENT, Predicate
 from attestry.ports import ABSENT, Item, MetaStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
+from attestry.usecases.endpoint_rows import served_writes
 from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, named_in, number_in, rollout_in, vacate
 from attestry.usecases.records import Move, approval_key, load_version, model_key, move_writes, pointer_key, transition_key
@@ -222,7 +224,7 @@ def _swap(
     predicate = deployment_predicate(meta, version, pointer)
     arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts, predicate=predicate)
     changes = {"deployed_at": timestamp(at), "deployment_environment": environment, "error": "", **dated}
-    writes: list[Write] = [*move_writes(version, arrive, attestor, changes), *retirement]
+    writes: list[Write] = [*move_writes(version, arrive, attestor, changes), *retirement, *served_writes(meta, version, environment)]
     row = {
         "kind": kind,
         "model": version.model,

@@ -109,6 +109,7 @@ def first_head(
         inference_script=manifest.validation.script,
         capture_rate=str(manifest.deployment.capture_rate),
         deployment_environment=manifest.deployment.environment,
+        target="" if manifest.deployment.target == "function" else manifest.deployment.target,
         expires="" if manifest.deployment.expires is None else str(manifest.deployment.expires),
         strategy=Plan.of(manifest.deployment, column=manifest.validation.columns.prediction).to_item(),
         promotes_to=manifest.deployment.promotes_to,
@@ -174,7 +175,8 @@ def _registration(
     manifest: Manifest, version: Version, by: Principal, reason: str, at: datetime, policies: Sequence[Mapping[str, Any]]
 ) -> MoveFacts:
     """Return the first move of a version."""
-    governed = {"policies": list(policies)} if policies else {}
+    governed: dict[str, Any] = {"policies": list(policies)} if policies else {}
+    governed |= {"target": version.target} if version.target else {}
     return MoveFacts(
         model=version.model,
         number=version.number,

@@ -6,7 +6,7 @@ Rules:
 - Where the pointer names a canary, that answers its share of the requests (`attestry.domain.rollout`). What it fails, the deployed version
   answers: the caller sees no failure of a canary, and it is counted together with the receipt of the answer.
 - Where the pointer names a shadow, the request is left for it together with the receipt (`attestry.usecases.shadow`); nobody waits for it.
-- On the warm path there are three round trips: pointer, inference, receipt. A request that takes longer than 3 seconds reads the
+- On the warm path there are three round trips: pointer, function or endpoint, receipt. A request that takes longer than 3 seconds reads the
   pointer again, before the receipt and before the answer (`attestry.usecases.freshness`): a killed version answers nothing any more.
 - A version that is not loaded is loaded while the caller waits; where that takes too long the caller is told when to
   come back.
@@ -26,7 +26,14 @@ from datetime import datetime
 from typing import Any
 
 from attestry.domain.conditions import check_segments
-from attestry.domain.errors import ApprovalLapsedError, AttestryError, ConflictError, NotReadyError, OutsideConditionsError
+from attestry.domain.errors import (
+    ApprovalLapsedError,
+    AttestryError,
+    ConflictError,
+    NotReadyError,
+    OutsideConditionsError,
+    PredictionFailedError,
+)
 from attestry.domain.names import ModelName
 from attestry.domain.principal import Principal
 from attestry.domain.rollout import is_taken
@@ -34,7 +41,7 @@ from attestry.domain.stages import Standing
 from attestry.domain.version import Version
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Functions, Item, MetaStore, ObjectStore, Put, Write
-from attestry.usecases.ask import PredictionFailedError, Versions
+from attestry.usecases.ask import EndpointCalls, Versions
 from attestry.usecases.canary_counts import failure_put
 from attestry.usecases.freshness import PointerMovedError, PointerWatch
 from attestry.usecases.pointer import place_in
@@ -121,6 +128,7 @@ class Predictor:
         functions: Functions,
         keys: SigningKeys,
         inference: str,
+        endpoints: EndpointCalls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read yet.
@@ -131,13 +139,14 @@ class Predictor:
             functions: calls the inference function, `CALL_SECONDS` at most.
             keys: the signing keys of this process.
             inference: name of the inference function.
+            endpoints: how versions that SageMaker serves are asked; None where none is.
             clock: monotonic seconds.
         """
         self._meta = meta
         self._store = store
         self.keys = keys
         self._clock = clock
-        self._versions = Versions(meta, store, functions, inference=inference, clock=clock)
+        self._versions = Versions(meta, store, functions, inference=inference, endpoints=endpoints, clock=clock)
 
     def predict(self, model: str, environment: str, body: bytes, by: Principal, *, routing_key: str = "") -> Prediction:
         """Answer one request.
@@ -189,7 +198,7 @@ class Predictor:
             return None
         began = self._clock()
         try:
-            output = self._versions.ask(version, ordered, request.deadline)
+            output = self._versions.ask(version, ordered, request.deadline, environment=request.environment)
         except AttestryError as error:
             if standing != Standing.CANARY:
                 raise

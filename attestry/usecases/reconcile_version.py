@@ -296,6 +296,7 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
             told = moved["data"].get("cause") or {}
             expected["submitter_person"] = told["submitter"] if "submitter" in told else moved["principal"].get("person")
     if first["kind"] in FIRST:
+        expected["target"] = first["data"].get("target", "")
         cause = first["data"].get("cause")
         expected |= {"candidate": first["data"]["candidate"], "execution_id": first["data"]["execution"]}
         if cause:

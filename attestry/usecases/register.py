@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from attestry.domain.cause import REGISTRATION, Cause, CauseKind
+from attestry.domain.endpoints import EndpointSettings
 from attestry.domain.errors import (
     AttestryError,
     ConditionFailedError,
@@ -42,6 +43,7 @@ from attestry.usecases.refresh import version_in_force
 from attestry.usecases.refresh_watch import alarm_puts, schedule_attributes
 from attestry.usecases.search import earlier_like, tell_alike
 from attestry.usecases.sources import DIFF_NAME, SourceFiles, check_source, read_diff
+from attestry.usecases.targets import check_target
 from attestry.usecases.upload import MANIFEST_NAMES, MAX_MANIFEST_BYTES, STATUS_SUFFIX
 
 TRIES = 24
@@ -128,6 +130,7 @@ class Registrar:
         signed_tiers: frozenset[str] = frozenset(),
         sandbox_memory_mib: int | None = None,
         jobs: JobSettings | None = None,
+        endpoints: EndpointSettings | None = None,
     ) -> None:
         """Take the ports.
 
@@ -142,7 +145,9 @@ class Registrar:
             signed_tiers: risk tiers whose approvals need the approvers' own signatures, whatever the manifest says.
             sandbox_memory_mib: memory that a script has here on `lambda`, in MiB; None where the registrar is not told.
             jobs: what the deployment says about jobs of other services; without it, there are none.
+            endpoints: what it says about SageMaker's endpoints; without it, there are none.
         """
+        self._endpoints = endpoints or EndpointSettings()
         self._sandbox_memory_mib = sandbox_memory_mib
         self._jobs = jobs or JobSettings()
         self._signed_tiers = signed_tiers
@@ -198,6 +203,7 @@ class Registrar:
         """Check what the manifest names, and copy it to where nobody can change it."""
         manifest = document.manifest
         check_executors(document, self._jobs)
+        check_target(document, self._endpoints)
         _check_memory(document, self._sandbox_memory_mib)
         _check_signed(manifest, self._signed_tiers)
         source = check_source(self._store, upload.folder, manifest)

@@ -28,6 +28,7 @@ from attestry.ports import Item, MetaStore, Update, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import check_conditions
 from attestry.usecases.deploy import Deployment, approvers_of, deployment_predicate, leave_elsewhere, require_deployable, swap_pointer
+from attestry.usecases.endpoint_rows import served_writes
 from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, number_in, rollout_in, vacancy
 from attestry.usecases.records import Move, load_version, move_writes, pointer_key
@@ -133,7 +134,7 @@ def begin_rollout(
         predicate = deployment_predicate(meta, version, pointer)
         move = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, standing, BEGINNINGS[standing], by, reason, at, data=facts, predicate=predicate)
         writes = move_writes(version, move, attestor, {"deployment_environment": environment, "error": "", **dated})
-        writes += retirement
+        writes += [*retirement, *served_writes(meta, version, environment)]
         writes += leave_elsewhere(meta, version, environment, by=by, reason=reason, at=at)
         writes += [_point(pointer, standing, place), keep_rollout(model, environment)]
         if _commit(meta, writes):

@@ -205,7 +205,7 @@ class Scorer:
             raise IntegrityError(f"chunk {number} of the input has {len(lines)} rows, not {count}")
         instances = read_rows(Chunk(first, lines), str(row["input"]["format"]), plan["header"].encode(), version.schema)
         _check_terms(version, instances, first)
-        values = parse_strict(self._ask(version, instances))
+        values = parse_strict(self._ask(version, instances, str(row["environment"])))
         secret = bytes(row["secret"])
         rows = [make_row(secret, first + place, line, value) for place, (line, value) in enumerate(zip(lines, values, strict=True))]
         body = b"".join(one.to_bytes() + b"\n" for one in rows)
@@ -290,11 +290,11 @@ class Scorer:
             stream.write(body)
         return tree_root(hashes)
 
-    def _ask(self, version: Version, instances: Sequence[Mapping[str, Any]]) -> str:
+    def _ask(self, version: Version, instances: Sequence[Mapping[str, Any]], environment: str) -> str:
         deadline = self._monotonic() + LOAD_SECONDS
         while True:
             try:
-                return self._versions.ask(version, instances, deadline)
+                return self._versions.ask(version, instances, deadline, environment=environment)
             except NotReadyError as error:
                 if self._monotonic() >= deadline:
                     raise UnavailableError(f"{version.reference} was not loaded within {LOAD_SECONDS} s") from error

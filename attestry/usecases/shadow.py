@@ -26,7 +26,7 @@ from attestry.domain.version import Version
 from attestry.evidence.canonical import parse_strict
 from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import ABSENT, Delete, Functions, Item, Key, MetaStore, ObjectStore, Put, Update, When, Write
-from attestry.usecases.ask import Versions
+from attestry.usecases.ask import EndpointCalls, Versions
 from attestry.usecases.freshness import PointerWatch
 from attestry.usecases.pointer import place_in
 from attestry.usecases.prediction_request import order_by_schema, parse_prediction_request
@@ -71,6 +71,7 @@ class ShadowRunner:
         functions: Functions,
         keys: SigningKeys,
         inference: str,
+        endpoints: EndpointCalls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; see `attestry.usecases.predict.Predictor`."""
@@ -78,7 +79,7 @@ class ShadowRunner:
         self._store = store
         self._keys = keys
         self._clock = clock
-        self._versions = Versions(meta, store, functions, inference=inference, clock=clock)
+        self._versions = Versions(meta, store, functions, inference=inference, endpoints=endpoints, clock=clock)
 
     def run(self, seconds: float = 20.0) -> ShadowRun:
         """Ask every shadow what waits for it, for about that long."""
@@ -124,7 +125,7 @@ class ShadowRunner:
         try:
             ordered = order_by_schema(parse_prediction_request(request), version.schema)
             check_segments(key.segments, ordered, version.reference)
-            output = self._versions.ask(version, ordered, self._clock() + CALL_SECONDS)
+            output = self._versions.ask(version, ordered, self._clock() + CALL_SECONDS, environment=environment)
             told = compare_outputs(_rows(row["output"]), _rows(output.encode()), str(place["plan"].get("column", "")))
         except (NotReadyError, UnavailableError):
             raise
