@@ -6,12 +6,13 @@ import json
 import os
 import select
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attestry.sandbox.child import Child, drain, start
+from attestry.sandbox.child import drain
 from attestry.sandbox.errors import ServingError
 from attestry.sandbox.log import BoundedLog
 from attestry.sandbox.processes import descendants, private_memory, send
@@ -25,11 +26,12 @@ class ModelProcess:
     """A model in a process of its own, for one thread at a time.
 
     Args:
-        make: gets the descriptors of requests and answers and returns the child that uses them.
+        begin: gets the descriptors of requests and answers, starts the process that uses them, and returns it with the descriptor that its
+            output arrives on.
         memory_bytes: private memory that the process and all it starts may use.
     """
 
-    def __init__(self, make: Callable[[int, int], Child], *, memory_bytes: int) -> None:
+    def __init__(self, begin: Callable[[int, int], tuple[subprocess.Popen[bytes], int]], *, memory_bytes: int) -> None:
         self.log = BoundedLog(_LOG_BYTES)
         self._buffer = bytearray()
         self._sent = 0
@@ -39,17 +41,20 @@ class ModelProcess:
         self._pid: int | None = None
         self._error = ""
         started = threading.Event()
-        ends = (request_reader, answer_writer)
-        self._thread = threading.Thread(target=self._live, args=(make(*ends), ends, started), name="model", daemon=True)
+        self._thread = threading.Thread(
+            target=self._live, args=(begin, (request_reader, answer_writer), started), name="model", daemon=True
+        )
         self._thread.start()
         started.wait()
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
 
-    def _live(self, child: Child, ends: tuple[int, int], started: threading.Event) -> None:
+    def _live(
+        self, begin: Callable[[int, int], tuple[subprocess.Popen[bytes], int]], ends: tuple[int, int], started: threading.Event
+    ) -> None:
         """Start the process and watch it; this thread lives as long, because the kernel ends a child with the thread that started it."""
         try:
-            process, reader = start(child)
+            process, reader = begin(*ends)
             self._pid = process.pid
         except OSError as error:
             self._error = f"the model's process cannot be started: {error}"

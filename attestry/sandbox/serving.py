@@ -23,7 +23,7 @@ from typing import Any
 
 from attestry.sandbox import confine
 from attestry.sandbox.artifact import MANIFEST, MAX_MANIFEST_BYTES, MODEL, SOURCE, Frozen, check_entry_point, read_artifact_manifest
-from attestry.sandbox.child import Child
+from attestry.sandbox.child import Child, start
 from attestry.sandbox.contract import Folders, base_environment
 from attestry.sandbox.environments import EnvironmentCache
 from attestry.sandbox.errors import BadJobError, FetchError, SandboxError, ServingError, TamperedFileError
@@ -170,7 +170,8 @@ class ModelServer:
             folders = Folders(self._workspace.folder(model.folder))
             entry_point, packages = self._fetch(model, load, folders)
             model.process = ModelProcess(
-                lambda requests, answers: self._child(folders, entry_point, packages, requests, answers), memory_bytes=self._memory_bytes
+                lambda requests, answers: start(self._child(folders, entry_point, packages, requests, answers)),
+                memory_bytes=self._memory_bytes,
             )
             if not model.process.wait_ready(deadline):
                 raise ServingError(f"model_fn took longer than {LOAD_SECONDS:.0f} s")
