@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import botocore.session
+from botocore import xform_name
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
@@ -128,7 +129,7 @@ class SageMaker:
 
         def act() -> Any:
             try:
-                return getattr(self, f"_{operation}")(request)
+                return getattr(self, f"_{xform_name(operation)}")(request)
             except RefusedError as refused:
                 return refused
 
@@ -137,25 +138,25 @@ class SageMaker:
         except RefusedError as planned:
             return planned
 
-    def _CreateModel(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _create_model(self, request: Mapping[str, Any]) -> dict[str, Any]:
         arn = f"{ARN}:model/{request['ModelName']}"
         if request["ModelName"] in self.models:
             raise RefusedError(f'Cannot create already existing model "{arn}".')
         self.models[request["ModelName"]] = json.loads(json.dumps(request))
         return {"ModelArn": arn}
 
-    def _DescribeModel(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _describe_model(self, request: Mapping[str, Any]) -> dict[str, Any]:
         made = self.models.get(request["ModelName"])
         if made is None:
             raise RefusedError(f'Could not find model "{ARN}:model/{request["ModelName"]}".')
         return {**{k: v for k, v in made.items() if k != "Tags"}, "CreationTime": _at(), "ModelArn": f"{ARN}:model/{request['ModelName']}"}
 
-    def _DeleteModel(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _delete_model(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if self.models.pop(request["ModelName"], None) is None:
             raise RefusedError(f'Could not find model "{ARN}:model/{request["ModelName"]}".')
         return {}
 
-    def _CreateEndpointConfig(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _create_endpoint_config(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request["EndpointConfigName"]
         arn = f"{ARN}:endpoint-config/{name}"
         if name in self.configs:
@@ -166,37 +167,37 @@ class SageMaker:
         self.configs[name] = json.loads(json.dumps(request))
         return {"EndpointConfigArn": arn}
 
-    def _DescribeEndpointConfig(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _describe_endpoint_config(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request["EndpointConfigName"]
         if name not in self.configs:
             raise RefusedError(f'Could not find endpoint configuration "{ARN}:endpoint-config/{name}".')
         told = {k: v for k, v in self.configs[name].items() if k != "Tags"}
         return {**told, "CreationTime": _at(), "EndpointConfigArn": f"{ARN}:endpoint-config/{name}"}
 
-    def _DeleteEndpointConfig(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _delete_endpoint_config(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request["EndpointConfigName"]
         assert not [e for e in self.endpoints.values() if name in (e.config, e.on_its_way_to)], "an endpoint runs this configuration"
         if self.configs.pop(name, None) is None:
             raise RefusedError(f'Could not find endpoint configuration "{ARN}:endpoint-config/{name}".')
         return {}
 
-    def _CreateEndpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _create_endpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name, config = request["EndpointName"], self._known_config(request)
         if name in self.endpoints:
             raise RefusedError(f'Cannot create already existing endpoint "{ARN}:endpoint/{name}".')
         self.endpoints[name] = Endpoint(config, "Creating", config)
         return {"EndpointArn": f"{ARN}:endpoint/{name}"}
 
-    def _UpdateEndpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _update_endpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
         endpoint, config = self._at_rest(request, "update"), self._known_config(request)
         endpoint.status, endpoint.on_its_way_to = "Updating", config
         return {"EndpointArn": f"{ARN}:endpoint/{request['EndpointName']}"}
 
-    def _DeleteEndpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _delete_endpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._at_rest(request, "delete").status = "Deleting"
         return {}
 
-    def _DescribeEndpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _describe_endpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name = request["EndpointName"]
         endpoint = self._known(name)
         variants = self.configs.get(endpoint.config, {}).get("ProductionVariants", [])
@@ -211,7 +212,7 @@ class SageMaker:
         }
         return {**told, **({"FailureReason": endpoint.reason} if endpoint.reason else {})}
 
-    def _InvokeEndpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _invoke_endpoint(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name, asked = request["EndpointName"], request["TargetVariant"]
         endpoint = self.endpoints.get(name)
         if endpoint is None or endpoint.status not in ("InService", "Updating"):

@@ -101,12 +101,14 @@ ALL_EXECUTORS = {
     "attestry:jobRepositories": "arn:aws:ecr:eu-west-1:123456789012:repository/models",
     "attestry:batchImages": IMAGE,
     "attestry:emrImages": SPARK_IMAGE,
+    "attestry:deploymentTargets": "function,sagemaker",
+    "attestry:endpointModels": "tumour-diagnosis",
 }
 
 
 @pytest.fixture(scope="session")
 def all_executors(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """The configuration in which stages may run on every executor, all on what the stack makes itself, with all nag packs."""
+    """Stages may run on every executor, all on what the stack makes itself, and SageMaker may serve; with all nag packs."""
     outdir = tmp_path_factory.mktemp("executors")
     app = build_app({**SOURCE_ONLY, **ALL_EXECUTORS}, str(outdir))
     synthesise_with_packs(app)

@@ -1,4 +1,4 @@
-"""Deployment to SageMaker: a variant for each version that stands, made before the swap, removed after it; cut off anywhere, gone on with."""
+"""Deployment to SageMaker: a variant for each version that stands, made before the swap, removed behind it, gone on with after a crash."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_two_versions_on_their_way_at_once_both_come_and_the_later_stands(scene:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 11])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 19])
 def test_cut_off_at_any_call_a_deployment_goes_on(monkeypatch: pytest.MonkeyPatch, every: int, *, after: bool) -> None:
     points = 0
     while True:
