@@ -2,8 +2,8 @@
 
 The lock file is that of the examples, so that who begins with one of them waits for one environment to be built and not for two.
 
-They are too large for a function's own archive. The archive is checked against its recorded digest, unpacked once for each process, and
-put first on the import path, before anything of it is imported.
+They are too large for a function's own archive. The archive is checked against its recorded digest, unpacked once for each process (or
+shared with others of this machine: `attestry.sandbox.shelf`), and put first on the import path, before anything of it is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from attestry.domain.environments import environment_id
 from attestry.domain.errors import IntegrityError, NotFoundError, StageFailedError, UnavailableError
 from attestry.ports import ObjectStore
 from attestry.sandbox.errors import UnsafeArchiveError
-from attestry.sandbox.unpack import unpack_zip
+from attestry.sandbox.shelf import Shelf, is_possible
+from attestry.sandbox.unpack import Inventory, unpack_zip
 from attestry.sandbox.workspace import Workspace
 
 LOCK = Path(__file__).with_name("requirements.lock")
@@ -77,22 +78,31 @@ class EvaluationEnvironment:
         if self._active is not None:
             raise UnavailableError("this process evaluates with another environment; it has to be started anew")
         self._workspace = self._workspace or Workspace()
-        archive = self._workspace.root / "evaluation.zip"
-        folder = self._workspace.folder("evaluation")
+
+        def unpack(folder: Path) -> Inventory:
+            return _fetch_and_unpack(store, identity, archive_sha256, folder)
+
         try:
-            digest = hashlib.sha256()
-            with store.open(f"environments/{identity}/environment.zip") as source, archive.open("wb") as target:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    target.write(chunk)
-            if digest.hexdigest() != archive_sha256:
-                raise IntegrityError(
-                    f"environments/{identity}/environment.zip has SHA-256 {digest.hexdigest()}, recorded was {archive_sha256}"
-                )
-            unpack_zip(archive, folder)
+            shared = Shelf(self._workspace.shared("environments")).take(archive_sha256, unpack) if is_possible() else None
+            folder = shared.folder if shared else self._workspace.folder("evaluation")
+            if shared is None:
+                unpack(folder)
         except UnsafeArchiveError as error:
             raise StageFailedError(f"the evaluation environment cannot be unpacked: {error}") from error
-        finally:
-            archive.unlink(missing_ok=True)
         sys.path.insert(0, str(folder))
         self._active = archive_sha256
+
+
+def _fetch_and_unpack(store: ObjectStore, identity: str, archive_sha256: str, folder: Path) -> Inventory:
+    archive = folder.with_name(f"{folder.name}.zip")
+    try:
+        digest = hashlib.sha256()
+        with store.open(f"environments/{identity}/environment.zip") as source, archive.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
+        if digest.hexdigest() != archive_sha256:
+            raise IntegrityError(f"environments/{identity}/environment.zip has SHA-256 {digest.hexdigest()}, recorded was {archive_sha256}")
+        return unpack_zip(archive, folder)
+    finally:
+        archive.unlink(missing_ok=True)

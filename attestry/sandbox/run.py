@@ -52,9 +52,9 @@ class Sandbox:
     def __init__(self, workspace: Workspace | None = None, *, memory_mib: int | None = None, own_machine: bool | None = None) -> None:
         confine.shield_worker()
         self._workspace = workspace or Workspace()
-        self._environments = EnvironmentCache(self._workspace)
         self._memory_mib = memory_mib or total_memory_mib()
         self._own_machine = has_machine_of_its_own() if own_machine is None else own_machine
+        self._environments = EnvironmentCache(self._workspace, alone=self._own_machine)
 
     def run(self, document: Mapping[str, Any], deadline: float) -> Answer:
         """Run a job.

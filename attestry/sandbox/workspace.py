@@ -36,8 +36,12 @@ class Workspace:
         remove_tree(path)
         return path
 
+    def shared(self, name: str) -> Path:
+        """Return the path of a folder beside the workers' own, which all of them use."""
+        return self._parent / name
+
     def close(self) -> None:
-        """Remove everything."""
+        """Remove everything of this process's own."""
         remove_tree(self.root)
         os.close(self._lock)
 

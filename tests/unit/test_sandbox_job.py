@@ -344,9 +344,37 @@ def test_nothing_of_a_job_is_left_for_the_next_one(worker: Worker) -> None:
     assert not list(worker.folder.glob("worker-*/job"))
 
 
-def test_an_environment_that_a_script_changed_is_unpacked_anew(worker: Worker) -> None:
+@needs_landlock
+def test_a_script_cannot_change_what_other_workers_share(worker: Worker) -> None:
     worker.run(worker.job(WRITE_MODEL))
-    module = next(worker.folder.glob("worker-*/environment-*/tinypkg/__init__.py"))
+    (described,) = worker.folder.glob("environments/*.json")
+    before = described.read_bytes()
+    packages = described.with_name(f"environment-{described.stem}")
+    for attack in (
+        f"open({str(packages / 'evil.py')!r}, 'w')",
+        f"import os; os.truncate({str(packages / 'tinypkg/__init__.py')!r}, 0)",
+        f"import os; os.rename({str(packages)!r}, {str(packages)!r} + '-gone')",
+        f"import os; os.unlink({str(described)!r})",
+        f"open({str(described)!r}, 'w')",
+        f"print(open({str(described)!r}).read())",
+    ):
+        assert "Permission denied" in worker.run(worker.job(attack))["error"], attack
+    assert described.read_bytes() == before
+    assert worker.run(worker.job(WRITE_MODEL))["outcome"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("own_machine", [False, True])
+def test_an_environment_that_a_script_changed_is_unpacked_anew(store: Store, tmp_path: Path, own_machine: bool) -> None:
+    worker = Worker(store, tmp_path / "worker", own_machine=own_machine, environment=os.environ | {"TMPDIR": str(tmp_path)})
+    try:
+        _change_environment(worker)
+    finally:
+        worker.close()
+
+
+def _change_environment(worker: Worker) -> None:
+    worker.run(worker.job(WRITE_MODEL))
+    module = next(worker.folder.rglob("environment-*/tinypkg/__init__.py"))
     module.write_text("VALUE = 'poisoned'\n")
     worker.run(worker.job("import tinypkg\nprint(tinypkg.VALUE)"))
     assert worker.log().startswith("42\n")
