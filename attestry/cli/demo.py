@@ -31,6 +31,7 @@ from attestry.local.stack import LocalStack, down, up
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "manifests" / "tumour-diagnosis"
 PREDICTIONS = 25
+SHADOWED = 3
 LABEL = "malignant"
 STEP_SECONDS = 300
 
@@ -183,8 +184,11 @@ class Demo:
         self._await(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "RegistryDecision has not ended")
         described = states.describe_execution(executionArn=execution)
         expect(described["status"] == "SUCCEEDED", f"RegistryDecision ended {described['status']}: {described.get('cause')}")
-        self._await_standing(3, "CANARY")
         self._await_standing(2, "SHADOW")
+        # It is asked once a minute what callers have asked since, so they ask while the canary is still being put in place.
+        for row in self._rows[:SHADOWED]:
+            self._client("frank-consumer").predict(MODEL, [row])
+        self._await_standing(3, "CANARY")
         approval = self._client("grace").version(MODEL, 2)["approvals"][0]
         expect(
             approval["person"] == "erin" and "CloudTrail" in approval["principal"]["method"], f"the approval names {approval['principal']}"
