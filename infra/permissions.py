@@ -249,7 +249,9 @@ def _gate(g: Grants) -> Statements:
     answer = iam.PolicyStatement(actions=["states:SendTaskSuccess", "states:SendTaskFailure"], resources=["*"])
     return [
         *g.write_rows("INDEX#*", delete=True),
-        *g.read_rows("CONFLICT#*", "FINDINGS#*", "MODEL#*", "VERSION#*"),
+        # Keys: how many predictions a version made where it stands, for the packet of its promotion.
+        *g.read_rows("CONFLICT#*", "FINDINGS#*", "KEY#*", "MODEL#*", "VERSION#*"),
+        *g.read_index("VERSION_KEYS#*"),
         *g.write_rows("LAPSES", "OUTBOX", "VERSION#*", "VOLUME#*"),
         *g.read_objects(g.stores.store, "registered/*", FROZEN),
         *g.attest(PACKETS),

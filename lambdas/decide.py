@@ -8,12 +8,15 @@ from attestry.aws.http import Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.preconditions import expected_rev
 from attestry.aws.world import World
-from attestry.domain.approvals import read_packet_sha256, read_reason, read_signature, read_verdict
+from attestry.domain.approvals import Verdict, read_packet_sha256, read_reason, read_signature, read_verdict
 from attestry.domain.conditions import read_conditions
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.operations import Operation, require_role
+from attestry.domain.principal import Principal
+from attestry.ports import MetaStore
 from attestry.usecases.conflicts import conflicts_of, declare_conflict
-from attestry.usecases.decide import decide_approval
+from attestry.usecases.decide import NONE, Decision, decide_approval
+from attestry.usecases.decide_promotion import decide_promotion
 from attestry.usecases.matched import MatchedMeta
 from attestry.usecases.records import person_of, version_key
 from attestry.usecases.validate import record_validation
@@ -23,32 +26,39 @@ world = World()
 
 def decide(request: Request) -> dict[str, Any]:
     """Record the caller's decision; the gate sends the pipeline on."""
-    body = request.body("decision", "reason", "packet_sha256", "signature", "conditions")
+    body = request.body("decision", "reason", "packet_sha256", "signature", "conditions", "promotion")
     verdict, reason = read_verdict(body.get("decision")), read_reason(body.get("reason"))
     model, number = request.text("model"), request.number("number")
     by = person_of(world.meta, caller(request, world.settings))
     require_role(Operation(verdict.value), by, f"{model}@{number}")
-    rev = expected_rev(request.headers)
-    decision = decide_approval(
-        world.meta if rev is None else MatchedMeta(world.meta, version_key(model, number), rev),
-        world.attestor,
-        world.store,
-        model,
-        number,
-        verdict,
-        reason=reason,
-        by=by,
-        at=world.clock.now(),
-        packet_sha256=read_packet_sha256(body.get("packet_sha256")),
-        signature=read_signature(body.get("signature")),
-        conditions=read_conditions(body.get("conditions")),
-    )
+    rev, at = expected_rev(request.headers), world.clock.now()
+    meta: MetaStore = world.meta if rev is None else MatchedMeta(world.meta, version_key(model, number), rev)
+    seen, signature = read_packet_sha256(body.get("packet_sha256")), read_signature(body.get("signature"))
+    told: Any = {"reason": reason, "by": by, "at": at, "packet_sha256": seen, "signature": signature}
+    environment, conditions = _environment(body.get("promotion")), read_conditions(body.get("conditions"))
+    if environment:
+        if conditions != NONE:
+            raise InvalidInputError.of("conditions", "not_with", "a promotion has no conditions; the version's own hold there")
+        decision = decide_promotion(meta, world.attestor, world.store, model, number, verdict, environment=environment, **told)
+        promotion = dict(decision.version.promotions[environment])
+        return {**_told(decision, verdict, by, promotion["packet"]), "promotion": {"environment": environment, **promotion}}
+    decision = decide_approval(meta, world.attestor, world.store, model, number, verdict, conditions=conditions, **told)
     if decision.complete:
         world.functions.send(world.settings.gate_function, {"action": "decided", "model": model, "version": number})
+    return _told(decision, verdict, by, decision.version.packet["sha256"])
+
+
+def _environment(value: object) -> str:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 63):
+        raise InvalidInputError.of("promotion", "type", "promotion is the name of an environment")
+    return str(value or "")
+
+
+def _told(decision: Decision, verdict: Verdict, by: Principal, packet_sha256: str) -> dict[str, Any]:
     version = decision.version
     return {
-        "model": model,
-        "version": number,
+        "model": version.model,
+        "version": version.number,
         "decision": verdict.value,
         "complete": decision.complete,
         "approvals": list(decision.approvals),
@@ -57,7 +67,7 @@ def decide(request: Request) -> dict[str, Any]:
         "status": version.status.value,
         "standing": version.standing.value,
         "person": by.person,
-        "packet_sha256": version.packet["sha256"],
+        "packet_sha256": packet_sha256,
         "signed_by_person": decision.signed_by_person,
         "missing": decision.missing,
         "terms": dict(version.terms),

@@ -6,14 +6,17 @@ from typing import Any
 
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
+from attestry.domain.errors import AttestryError, UnavailableError
+from attestry.domain.principal import Principal
 from attestry.usecases.approval_notice import SSM, ConsoleWays
 from attestry.usecases.gate import open_approval, open_import, send_on
+from attestry.usecases.open_promotion import open_promotion
 
 world = World()
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Wait for a decision (from the pipeline), open the approval of an imported version, or send on (after a decision)."""
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Wait for a decision (from the pipeline), open the approval of an import or a promotion, or send on (after a decision)."""
     configure_logging(context)
     model, number = str(event["model"]), int(event["version"])
     if event["action"] == "wait":
@@ -33,7 +36,21 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
         return {"outcome": "waiting"}
     if event["action"] == "open_import":
         return {"outcome": _open_import(model, number)}
+    if event["action"] == "open_promotion":
+        return _open_promotion(event, model, number)
     return {"outcome": _send(model, number)}
+
+
+def _open_promotion(event: dict[str, Any], model: str, number: int) -> dict[str, Any]:
+    """Ask for a promotion for a person whom the function that serves the API has authenticated."""
+    told: Any = {"environment": str(event["environment"]), "by": Principal.from_item(event["principal"]), "reason": str(event["reason"])}
+    try:
+        version = open_promotion(world.meta, world.attestor, world.store, world.notifier, model, number, at=world.clock.now(), **told)
+    except UnavailableError:
+        raise
+    except AttestryError as error:
+        return {"status": error.status, "body": {"error": error.to_dict()}}
+    return {"status": 202, "body": {"model": model, "version": number, "promotions": dict(version.promotions)}}
 
 
 def _open_import(model: str, number: int) -> str:

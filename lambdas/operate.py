@@ -29,7 +29,7 @@ from attestry.usecases.lapse import lapse_due
 from attestry.usecases.manual import Acted, Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.matched import MatchedMeta
 from attestry.usecases.operate import claim_submission, request_deployment
-from attestry.usecases.promotion import check_promotion
+from attestry.usecases.promotion import check_promotion, has_to_be_asked, is_waiting, withdraw_promotion
 from attestry.usecases.records import load_version, person_of, pointer_key, version_key
 from attestry.usecases.request_transition import read_wanted, request_transition
 from attestry.usecases.revoke import Revocation, kill_version, retire_due, retire_version
@@ -53,11 +53,24 @@ def deploy(request: Request) -> Answer:
 
 
 def promote(request: Request) -> Answer:
-    """Begin to put a version in place in the environment after the one where it stands deployed."""
-    body = request.body("reason", "to")
-    to, reason = _text("to", body.get("to")) or "", read_reason(body.get("reason"))
-    check_promotion(load_version(_meta(request), request.text("model"), request.number("number")), to)
-    return _deploy(request, reason, environment=to)
+    """Begin to put a version in place in the environment after the one where it stands deployed, or ask for its approval there."""
+    body = request.body("reason", "to", "withdraw")
+    to, reason, withdraw = (
+        _text("to", body.get("to")) or "",
+        read_reason(body.get("reason")),
+        _flag("withdraw", body.get("withdraw", False)),
+    )
+    model, number, at = request.text("model"), request.number("number"), world.clock.now()
+    if withdraw:
+        told: dict[str, Any] = {"environment": to, "by": _caller(request, Operation.DEPLOY), "reason": reason, "at": at}
+        return Answer(_promoted(withdraw_promotion(_meta(request), world.attestor, model, number, **told), to), 202)
+    version = load_version(_meta(request), model, number)
+    if not is_waiting(version, to):
+        check_promotion(version, to, at)
+    if not has_to_be_asked(version, to, at):
+        return _deploy(request, reason, environment=to)
+    _ask_for_promotion(model, number, to, _caller(request, Operation.DEPLOY), reason)
+    return Answer(_promoted(load_version(world.meta, model, number), to), 202)
 
 
 def rollout(request: Request) -> dict[str, Any]:
@@ -187,6 +200,14 @@ def reproduce(request: Request) -> Answer:
     return _have_made("reproduce", request, {**request.body("reason", "request"), "version": request.number("number")})
 
 
+def _ask_for_promotion(model: str, number: int, to: str, by: Principal, reason: str) -> None:
+    """Have the gate open the promotion, for the caller that the gateway authenticated: what is decided on, the gate alone writes."""
+    asked = {"action": "open_promotion", "model": model, "version": number, "environment": to, "reason": reason}
+    answer = world.functions.call(world.settings.gate_function, {**asked, "principal": by.to_item()})
+    if int(answer["status"]) >= 400:
+        raise relayed(answer["body"]["error"], int(answer["status"]))
+
+
 def _have_made(action: str, request: Request, body: dict[str, Any]) -> Answer:
     """Ask the function that makes versions, for the caller that the gateway authenticated."""
     asked = {"action": action, "model": request.text("model"), "body": body, "request": request.request_id}
@@ -267,6 +288,10 @@ def _deploy(request: Request, reason: str, *, strategy: str | None = None, envir
         environment=environment,
     )
     return Answer(_shown(version), 202)
+
+
+def _promoted(version: Version, environment: str) -> dict[str, Any]:
+    return {**_shown(version), "promotion": {"environment": environment, **version.promotions[environment]}}
 
 
 def _text(field: str, value: Any) -> str | None:

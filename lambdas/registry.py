@@ -17,7 +17,7 @@ from attestry.usecases.catalogue import list_aliases, read_labels
 from attestry.usecases.findings import list_findings, place_of
 from attestry.usecases.ledger import read_file
 from attestry.usecases.lineage import MAX_DEPTH, LineageWalker
-from attestry.usecases.packet import show_packet
+from attestry.usecases.packet import show_packet, show_promotion_packet
 from attestry.usecases.policies import edition_place, list_editions, number_in_force, policies_in_force
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
@@ -104,8 +104,12 @@ def version(request: Request) -> Answer:
 
 
 def packet(request: Request) -> dict[str, Any]:
-    """Show the packet that a decision on a version rests on."""
-    shown = show_packet(world.meta, world.store, request.text("model"), request.number("number"))
+    """Show the packet that a decision on a version, or with `promotion` on its promotion to an environment, rests on."""
+    model, number, environment = request.text("model"), request.number("number"), request.query_text("promotion", "")
+    if environment:
+        shown = show_promotion_packet(world.meta, world.store, model, number, environment)
+    else:
+        shown = show_packet(world.meta, world.store, model, number)
     world.audit.allowed(request, "packet.read", _reference(request))
     return shown
 

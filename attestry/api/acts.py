@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attestry.api.components import STATE
+from attestry.api.components import PROMOTION, STATE
 from attestry.api.operation import PAGE, Operation, Parameter, listed
 from attestry.api.reads import VERSION
 from attestry.api.schema import (
@@ -182,7 +182,7 @@ DECISIONS = (
         "versions.decide",
         "POST",
         f"{VERSION}/decision",
-        "Approve or reject a version that waits for it.",
+        "Approve or reject a version that waits for it, or its promotion to an environment.",
         told(
             {
                 **{name: STATE["properties"][name] for name in ("model", "version", "stage", "status", "standing")},
@@ -195,7 +195,8 @@ DECISIONS = (
                 "signed_by_person": flag(),
                 "missing": text("What the policy asks for yet; empty where nothing."),
                 "terms": mapping("Under what it may serve by its approvals."),
-            }
+            },
+            {"promotion": PROMOTION},
         ),
         roles=_APPROVERS,
         body=asked(
@@ -205,6 +206,7 @@ DECISIONS = (
                 "signature": maybe(
                     text("The caller's own signature over it, as `ssh-keygen -Y sign` writes it.", pattern="^[\\x00-\\x7f]*$")
                 ),
+                "promotion": maybe(text("The environment, to decide on the promotion there; then there are no conditions.", most=63)),
                 "conditions": maybe(
                     asked(
                         {},
@@ -289,9 +291,13 @@ MOVES = (
         "promotion",
         "Begin to put a version in place in the environment after the one where it stands deployed.",
         ("deployer",),
-        answer=ref("State"),
-        body=asked({"reason": REASON, "to": ENVIRONMENT}),
+        answer=told(dict(STATE["properties"]), {"promotion": PROMOTION}),
+        body=asked(
+            {"reason": REASON, "to": ENVIRONMENT}, {"withdraw": flag("Take back a promotion that waits for its approval, or has it alone.")}
+        ),
         status=(202,),
+        note="Where the environment has an approval of its own, the first call asks for it and answers `promotion`; once it is given, the "
+        "next one puts the version in place.",
     ),
     _act("versions.retry", "retry", "Start the next attempt of a failed version.", ("scientist", "deployer"), status=(202,)),
     _act("versions.hold", "hold", "Hold a version: it begins nothing until it is released.", _GUARDS),

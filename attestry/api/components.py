@@ -34,6 +34,21 @@ _STATE: Mapping[str, Schema] = {
 }
 
 STATE = told({**_STATE, "attempt": whole("Counts the executions of the pipeline for this version.")})
+PROMOTION = told(
+    {
+        "state": one_of("OPEN", "APPROVED", "REJECTED", "WITHDRAWN", "LAPSED"),
+        "origin": text("Where the version stood when it was asked for."),
+        "opened": whole("The transition that opened it.", least=1),
+        "asked_by": text("The person who asked for it, and never decides on it."),
+        "since": text("When the version had been put in place there."),
+        "approval": whole("The transition that had opened the version's own approval."),
+        "packet": SHA256,
+        "policy_sha256": SHA256,
+        "until": text("The moment at which its approval ends; empty for none."),
+    },
+    {"environment": text("Where to.")},
+    description="The latest promotion of a version to an environment that has an approval of its own.",
+)
 ACTED = told({**STATE["properties"], "held": mapping("Who holds the version, since when and why; empty else."), "changed": flag()})
 REVOKED = told(
     {
@@ -160,6 +175,10 @@ VERSION = told(
         "reproductions": many(mapping()),
         "validations": mapping("The latest validation record of each kind, and of a trial of each metric."),
         "findings": many(ref("Finding")),
+    },
+    {
+        "promotions": mapping("Environment to the latest promotion there that people decide on.", PROMOTION),
+        "promotion_decisions": many(mapping(), "Decisions of people on promotions."),
     },
     description="All that is recorded of a version.",
 )

@@ -9,12 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from attestry.cli.context import Cli, read_reference, verb
+from attestry.cli.decide_promotion import decide_promotion
 from attestry.cli.exit_codes import ExitCode
 from attestry.cli.read import ModelArgument, VersionArgument
 
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stays on the record.")]
 PacketOption = Annotated[
     str, typer.Option("--packet", metavar="SHA256", help="The packet that you have read; by default, the one that is shown now.")
+]
+PromotionOption = Annotated[
+    str, typer.Option("--promotion", metavar="ENVIRONMENT", help="Not the version, but its promotion to this environment.")
 ]
 LOADING_SECONDS = 180.0
 
@@ -46,13 +50,25 @@ def _register_decisions(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option("--segment", metavar="NAME=VALUE", help="It allows requests in which this feature has this value; repeatable."),
         ] = None,
+        promotion: PromotionOption = "",
     ) -> None:
-        """Approve a version that waits for it, with conditions where you set any."""
-        _decide(cli, version, "approve", reason, packet, sign_with, read_condition_options(until, max_predictions, segment or []))
+        """Approve a version that waits for it, with conditions where you set any; or its promotion to an environment."""
+        conditions = read_condition_options(until, max_predictions, segment or [])
+        if promotion:
+            if conditions:
+                raise typer.BadParameter("a promotion has no conditions; those of the version's approval hold there too")
+            decide_promotion(cli, version, "approve", reason, packet, promotion, sign_with)
+            return
+        _decide(cli, version, "approve", reason, packet, sign_with, conditions)
 
     @verb(app, roles=("approver", "validator"))
-    def reject(cli: Cli, version: VersionArgument, reason: ReasonOption, packet: PacketOption = "") -> None:
-        """Reject a version that waits for approval; that is final."""
+    def reject(
+        cli: Cli, version: VersionArgument, reason: ReasonOption, packet: PacketOption = "", promotion: PromotionOption = ""
+    ) -> None:
+        """Reject a version that waits for approval, which is final; or its promotion, and the version stays where it stands."""
+        if promotion:
+            decide_promotion(cli, version, "reject", reason, packet, promotion, None)
+            return
         _decide(cli, version, "reject", reason, packet, None)
 
     @verb(app, roles=("approver", "validator", "admin"))

@@ -23,11 +23,17 @@ def register(app: typer.Typer) -> None:
         version: VersionArgument,
         html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, to read or print.")] = None,
         save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write exactly the bytes that are digested.")] = None,
+        promotion: Annotated[str, typer.Option("--promotion", metavar="ENVIRONMENT", help="That of the promotion there; no page.")] = "",
     ) -> None:
-        """Show what a decision on a version rests on, as it was frozen when its approval opened."""
+        """Show what a decision on a version, or on its promotion, rests on, as it was frozen when that was opened."""
         from attestry.cli import render_packet
 
         reference = read_reference(version)
+        if promotion:
+            if html is not None:
+                raise typer.BadParameter("a promotion's packet has no page; --save writes its text")
+            _show_promotion(cli, reference.model, reference.number, promotion, save)
+            return
         found = cli.client.packet(reference.model, reference.number)
         if html is not None:
             from attestry.evidence.packet_page import render_page
@@ -39,6 +45,17 @@ def register(app: typer.Typer) -> None:
             cli.say(f"packet in {save}")
         told = {"model": reference.model, "version": reference.number, "sha256": found.sha256, "packet": dict(found.content)}
         cli.show(told, lambda _: render_packet.packet(found))
+
+
+def _show_promotion(cli: Cli, model: str, number: int, environment: str, save: Path | None) -> None:
+    from attestry.cli import decide_promotion, render
+
+    found = cli.client.promotion_packet(model, number, environment)
+    if save is not None:
+        write(save, found.raw)
+        cli.say(f"packet in {save}")
+    told = {"model": model, "version": number, "sha256": found.sha256, "packet": dict(found.content)}
+    cli.show(told, lambda _: "\n".join(render.text(line).plain for line in decide_promotion.summary(found)))
 
 
 def write(file: Path, data: bytes) -> None:

@@ -80,6 +80,7 @@ def version(row: Mapping[str, Any]) -> RenderableType:
         _transitions(row),
         _approvals(row),
         *_validations(row),
+        *_promotions(row),
         *_reproductions(row),
         *_findings(row),
     )
@@ -160,9 +161,25 @@ def _transitions(row: Mapping[str, Any]) -> Table:
     return table
 
 
+def _promotions(row: Mapping[str, Any]) -> list[RenderableType]:
+    """Return who asked for promotions that people decide on, how far they are, and who decided."""
+    if not row.get("promotions"):
+        return []
+    table = _table("to", "state", "asked for by", "from", "on packet", "until", title="promotions")
+    for environment, told in sorted(row["promotions"].items()):
+        cells = (_text(told.get(k)) for k in ("state", "asked_by", "origin"))
+        table.add_row(_text(environment), *cells, _short(told.get("packet")), _text(told.get("until")))
+    decided = _decisions(row.get("promotion_decisions", []), "decisions on promotions")
+    return [table, decided]
+
+
 def _approvals(row: Mapping[str, Any]) -> Table:
-    table = _table("person", "decision", "at", "reason", "on packet", "proof", title="decisions")
-    for decision in row.get("approvals", []):
+    return _decisions(row.get("approvals", []), "decisions")
+
+
+def _decisions(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    table = _table("person", "decision", "at", "reason", "on packet", "proof", title=title)
+    for decision in rows:
         cells = (_text(decision.get(k)) for k in ("person", "decision", "at", "reason"))
         proof = "signed by person" if decision.get("signed_by_person") else "recorded by registry"
         if console := decision.get("console"):

@@ -40,10 +40,14 @@ def register(app: typer.Typer) -> None:
         version: VersionArgument,
         reason: ReasonOption,
         to: Annotated[str, typer.Option("--to", metavar="ENVIRONMENT", help="The environment after the one where it stands deployed.")],
+        withdraw: Annotated[bool, typer.Option("--withdraw", help="Take back what was asked for and not made yet.")] = False,
     ) -> None:
-        """Put a version in place in the next environment, by its manifest's strategy; it leaves the one before."""
+        """Put a version in place in the next environment, by its manifest's strategy; where that has an approval of its own, ask for it."""
+        from attestry.cli.decide_promotion import asked
+
         reference = read_reference(version)
-        cli.show(cli.client.promote(reference.model, reference.number, to, reason), lambda _: f"{reference} is being promoted to {to}")
+        answer = cli.client.promote(reference.model, reference.number, to, reason, withdraw=withdraw)
+        cli.show(answer, lambda a: asked(str(reference), to, a))
 
 
 def _told(answer: Mapping[str, Any]) -> Iterator[str]:

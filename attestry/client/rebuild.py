@@ -51,7 +51,7 @@ def compare_with_table(
             advance(reference)
             shown = api.version(model, int(listed["number"]))
             found += compare_version(index, reference, shown, shown["transitions"])
-            found += compare_approvals(index, reference, shown["approvals"])
+            found += compare_approvals(index, reference, [*shown["approvals"], *shown.get("promotion_decisions", [])])
             compared.add(reference)
     found += [Difference(reference, "version", "there", None) for reference in sorted(index.transitions.keys() - compared)]
     if people is not None:

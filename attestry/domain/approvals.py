@@ -11,6 +11,8 @@ Rules:
 - Where the policy says so, an approval counts only with the approver's own signature over the packet; a rejection needs none.
 - An approval counts as long as the policy says, and under the conditions that it was given (`attestry.domain.conditions`).
 - Where the manifest's gates demand validation records, an approval is completed only while they stand (`attestry.domain.validations`).
+- An environment may have an approval of its own: its policy is part of the version's, so that its digest covers both
+  (`attestry.domain.promotion`).
 - A policy that uses none of what came later is stored as it always was, and keeps its digest.
 """
 
@@ -20,8 +22,8 @@ import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +43,7 @@ from attestry.domain.stages import Stage, Status
 from attestry.domain.version import Version
 
 if TYPE_CHECKING:
-    from attestry.domain.manifest_sections import Approval, RecordGate
+    from attestry.domain.manifest_sections import Approval, EnvironmentApproval, RecordGate
 
 MAX_REASON = 500
 MAX_REASON_BYTES = 1500
@@ -80,6 +82,7 @@ class ApprovalPolicy:
         on_lapse: what becomes of the version's place when its approval lapses: `vacate`, or `rollback` to what is kept for that.
         notice_days: how many days before that people are told.
         records: validation records that must stand when the approval is completed.
+        promotion: environment to the policy of a promotion there, by name; what is not named needs none.
     """
 
     automatic: bool
@@ -95,6 +98,7 @@ class ApprovalPolicy:
     on_lapse: str = "vacate"
     notice_days: int = NOTICE_DAYS
     records: tuple[RecordGate, ...] = ()
+    promotion: tuple[tuple[str, ApprovalPolicy], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -121,6 +125,8 @@ class ApprovalPolicy:
             later["require"] = [r.to_item() for r in self.require]
         if "records" in later:
             later["records"] = [_demand_item(demand) for demand in self.records]
+        if "promotion" in later:
+            later["promotion"] = {name: policy.to_item() for name, policy in self.promotion}
         return {**item, **later}
 
     @classmethod
@@ -130,23 +136,46 @@ class ApprovalPolicy:
         later |= {name: int(later[name]) for name in ("valid_days", "notice_days") if name in later}
         if "records" in later:
             later["records"] = tuple(_demand_of(demand) for demand in later["records"])
+        if "promotion" in later:
+            later["promotion"] = tuple((name, cls.from_item(later["promotion"][name])) for name in sorted(later["promotion"]))
         require = tuple(Requirement.from_item(r) for r in item.get("require", ()))
         return cls(bool(item["automatic"]), tuple(item["roles"]), int(item["count"]), bool(item.get("signed", False)), require, **later)
 
+    def for_promotion(self, environment: str) -> ApprovalPolicy | None:
+        """Return the policy of a promotion to an environment; None where it has no approval of its own."""
+        return dict(self.promotion).get(environment)
+
     @classmethod
-    def of_manifest(cls, approval: Approval, records: tuple[RecordGate, ...] | None, *, signed: bool = False) -> ApprovalPolicy:
+    def of_manifest(
+        cls,
+        approval: Approval,
+        records: tuple[RecordGate, ...] | None,
+        *,
+        signed: bool = False,
+        promotion: Sequence[EnvironmentApproval] | None = None,
+    ) -> ApprovalPolicy:
         """Return the policy that a manifest asks for.
 
         Args:
             approval: the manifest's section.
             records: the validation records that its gates demand.
             signed: whether the registry asks for signatures, whatever the manifest says.
+            promotion: the manifest's `deployment.promotion`.
         """
+        own = {p.to: cls._of_section(p, automatic=False, signed=signed) for p in promotion or ()}
+        return replace(
+            cls._of_section(approval, automatic=approval.automatic, signed=signed),
+            records=records or (),
+            promotion=tuple((name, own[name]) for name in sorted(own)),
+        )
+
+    @classmethod
+    def _of_section(cls, approval: Approval | EnvironmentApproval, *, automatic: bool, signed: bool) -> ApprovalPolicy:
         people = approval.people
         require = tuple(Requirement((r.role,), r.count) for r in (people.require or ())) if people else ()
         roles = tuple(r.roles[0] for r in require) if require else (people.roles or ()) if people else ()
         return cls(
-            automatic=approval.automatic,
+            automatic=automatic,
             roles=roles,
             count=total(require) if require else (people.count or 1) if people else 0,
             signed=approval.signed or signed,
@@ -158,7 +187,6 @@ class ApprovalPolicy:
             until=approval.until or "",
             on_lapse=approval.on_lapse or "vacate",
             notice_days=NOTICE_DAYS if approval.notice_days is None else approval.notice_days,
-            records=records or (),
         )
 
 
@@ -247,6 +275,21 @@ def check_may_decide(version: Version, approver: Principal) -> str:
     """
     if version.stage is not Stage.APPROVAL or version.status is not Status.RUNNING:
         raise ConflictError(f"{version.reference} does not wait for a decision: it is in {version.stage} {version.status}")
+    person = check_may_judge(version, approver)
+    policy = ApprovalPolicy.from_item(version.approval_policy)
+    if policy.automatic:
+        raise ConflictError(f"nobody decides on {version.reference}: its policy approves by itself what has passed the gates")
+    check_role(policy, version.reference, approver)
+    return person
+
+
+def check_may_judge(version: Version, approver: Principal) -> str:
+    """Return the person behind who decides, who does not stand behind the version.
+
+    Raises:
+        UnprovenIdentityError: the approver's login, or the submitter's, maps to no person.
+        SelfApprovalError: the approver submitted the candidate, or stands behind its data.
+    """
     person = approver.require_person("decide")
     if version.submitter_person is None:
         raise UnprovenIdentityError(
@@ -258,27 +301,41 @@ def check_may_decide(version: Version, approver: Principal) -> str:
         raise SelfApprovalError(
             f"{person} stands behind {version.reference}, by its candidate or its data, and cannot decide on it; another person has to"
         )
-    policy = ApprovalPolicy.from_item(version.approval_policy)
-    if policy.automatic:
-        raise ConflictError(f"nobody decides on {version.reference}: its policy approves by itself what has passed the gates")
-    if not set(approver.roles) & set(policy.roles):
-        acts = f"acts as {' and '.join(approver.roles)}" if approver.roles else "acts in no role of the registry"
-        raise ForbiddenError(
-            f"{version.reference} needs a decision in the role {' or '.join(policy.roles)}; {approver.login} {acts}: "
-            f"use an AWS profile that assumes the role",
-            details={"roles": list(policy.roles), "login": approver.login, "acts_as": list(approver.roles)},
-        )
     return person
 
 
-def check_signed(version: Version, person: str, *, reason: str, signed: bool) -> None:
+def check_role(policy: ApprovalPolicy, reference: str, approver: Principal) -> None:
+    """Check that an approver acts in one of the roles that a policy names.
+
+    Raises:
+        ForbiddenError: they do not.
+    """
+    if not set(approver.roles) & set(policy.roles):
+        acts = f"acts as {' and '.join(approver.roles)}" if approver.roles else "acts in no role of the registry"
+        raise ForbiddenError(
+            f"{reference} needs a decision in the role {' or '.join(policy.roles)}; {approver.login} {acts}: "
+            f"use an AWS profile that assumes the role",
+            details={"roles": list(policy.roles), "login": approver.login, "acts_as": list(approver.roles)},
+        )
+
+
+def check_signed(policy: ApprovalPolicy, version: Version, person: str, *, reason: str, signed: bool, promotion: str = "") -> None:
     """Check that an approval carries the person's own signature where the policy asks for one.
+
+    Args:
+        policy: what is asked for.
+        version: the version.
+        person: who approves.
+        reason: why, for the command.
+        signed: whether there is a signature.
+        promotion: the environment, where a promotion is approved.
 
     Raises:
         UnsignedApprovalError: it does not; the sentence gives the command that makes it.
     """
-    if ApprovalPolicy.from_item(version.approval_policy).signed and not signed:
-        command = f"attestry approve {version.reference} --reason {shlex.quote(reason)} --sign-with ~/.ssh/id_ed25519"
+    if policy.signed and not signed:
+        about = f" --promotion {promotion}" if promotion else ""
+        command = f"attestry approve {version.reference}{about} --reason {shlex.quote(reason)} --sign-with ~/.ssh/id_ed25519"
         raise UnsignedApprovalError(
             f"the policy of {version.reference} asks for the own signature of who approves, by an SSH key that is registered for {person}: "
             f"{command}",

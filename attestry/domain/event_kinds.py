@@ -78,6 +78,7 @@ _WEBHOOK = {
 }
 _FINDING = {"what": _TEXT, "where": _TEXT, "model": _TEXT}
 _CONFLICT = {"model": _TEXT, "person": _TEXT, "reason": _TEXT}
+_PROMOTION = {"environment": _TEXT, "opened": _NUMBER}
 _PLACED = {"environment": _TEXT, "capture_rate": _TEXT}
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -95,6 +96,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "approval.lapsed": _move("The terms of an approval ended, and with them its effect."),
     "version.approved": _move("A version has the approvals that its policy asks for."),
     "version.rejected": _move("Gates or a person rejected a version."),
+    "promotion.opened": _move(
+        "Somebody asked for a promotion that people approve.", environment=_TEXT, origin=_TEXT, asked_by=_TEXT, packet_sha256=_SHA256
+    ),
+    "promotion.given": _move("A person approved a promotion; others still have to.", **_PROMOTION, person=_TEXT, decision=_TEXT),
+    "promotion.approved": _move("A promotion has the approvals that its environment asks for.", **_PROMOTION),
+    "promotion.rejected": _move("A person rejected a promotion; the version stays where it stands.", **_PROMOTION),
+    "promotion.withdrawn": _move("A promotion was withdrawn before it was made.", **_PROMOTION),
+    "promotion.lapsed": _move("The approval of a promotion ended, and with it the version's place there.", **_PROMOTION),
     "version.deployed": _move("A version stands deployed in an environment.", **_PLACED),
     "version.rolled_back": _move("The version before is back in place.", **_PLACED),
     "version.canaried": _move("A version answers a share of requests.", **_PLACED),

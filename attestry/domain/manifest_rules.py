@@ -237,8 +237,14 @@ def _check_approval(value: Any) -> Iterator[Finding]:
 
 
 def _check_people(value: Any) -> Iterator[Finding]:
+    """People of the approval, and of each promotion that has one."""
+    yield from _check_people_at(value, ("approval", "people"))
+    for i, _ in _items(value, "deployment", "promotion"):
+        yield from _check_people_at(value, ("deployment", "promotion", i, "people"))
+
+
+def _check_people_at(value: Any, at: Path) -> Iterator[Finding]:
     """Either `roles` with a count, or `require` with a count for each role."""
-    at: Path = ("approval", "people")
     people = _at(value, at, dict)
     if people is None:
         return
@@ -250,7 +256,7 @@ def _check_people(value: Any) -> Iterator[Finding]:
         yield (*at, "in_order"), "not_with", "has no meaning without 'require': there is one requirement alone"
     named: set[str] = set()
     asked = 0.0
-    for i, item in _items(value, *map(str, at), "require"):
+    for i, item in _items(people, "require"):
         role = item.get("role")
         if isinstance(role, str) and role in named:
             yield (*at, "require", i, "role"), "unique", f"'{role}' is named twice; give it one count"
@@ -262,7 +268,8 @@ def _check_people(value: Any) -> Iterator[Finding]:
 
 def _check_days(value: Any) -> Iterator[Finding]:
     """A day is one of the calendar."""
-    for path in (("approval", "until"), ("deployment", "expires")):
+    promotions = [("deployment", "promotion", i, "until") for i, _ in _items(value, "deployment", "promotion")]
+    for path in (("approval", "until"), ("deployment", "expires"), *promotions):
         text = _at(value, path, str)
         if text is not None and not is_day(text):
             yield path, "date", f"'{text:.20}' is no day of the calendar in the form YYYY-MM-DD"
@@ -286,6 +293,23 @@ def _check_deployment(value: Any) -> Iterator[Finding]:
     for i, name in enumerate(_at(value, ("deployment", "promotes_to"), list) or []):
         if name == first:
             yield ("deployment", "promotes_to", i), "unique", f"'{name}' is the environment that the pipeline deploys to"
+    yield from _check_promotion(value)
+
+
+def _check_promotion(value: Any) -> Iterator[Finding]:
+    """Each environment with an approval of its own is one that the version may be promoted to, and named once."""
+    order = [name for name in _at(value, ("deployment", "promotes_to"), list) or [] if isinstance(name, str)]
+    named: dict[str, int] = {}
+    for i, item in _items(value, "deployment", "promotion"):
+        to, at = item.get("to"), ("deployment", "promotion", i, "to")
+        if not isinstance(to, str):
+            continue
+        if to not in order:
+            hint = suggest(to, order)
+            there = f"; there are: {', '.join(order)}" if order else "; there is none"
+            yield at, "declared", f"'{to}' is not in deployment.promotes_to{hint or there}"
+        elif named.setdefault(to, i) != i:
+            yield at, "unique", f"'{to}' is the environment of deployment.promotion[{named[to]}] too"
 
 
 def _check_reproduction(value: Any) -> Iterator[Finding]:

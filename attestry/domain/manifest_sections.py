@@ -368,6 +368,25 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class EnvironmentApproval:
+    """What it takes to promote a version to an environment: people, and how long their approval counts, as in `Approval`.
+
+    Attributes:
+        to: the environment.
+        people: who must approve.
+        signed, valid_days, until, on_lapse, notice_days: as in `Approval`.
+    """
+
+    to: str
+    people: People
+    signed: bool = False
+    valid_days: int | None = None
+    until: str | None = None
+    on_lapse: Literal["vacate", "rollback"] | None = None
+    notice_days: int | None = None
+
+
+@dataclass(frozen=True)
 class CanaryAlarm:
     """What halts a canary: a share of failures, a latency, or alarms of CloudWatch."""
 
@@ -429,6 +448,7 @@ class Deployment:
         shadow: the length of that strategy; None for its defaults.
         promotes_to: further environments, in the order in which the version may be promoted to them.
         expires: the first day (UTC, `YYYY-MM-DD`) on which the version may not be used, or how many days after it was first put in place.
+        promotion: environments of `promotes_to` that have an approval of their own; None where none has.
     """
 
     environment: str = "production"
@@ -441,6 +461,7 @@ class Deployment:
     canary: Canary | None = None
     shadow: Shadow | None = None
     promotes_to: tuple[str, ...] = ()
+    promotion: tuple[EnvironmentApproval, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from typing import Any
 
 from attestry.domain.custody import custody_after
 from attestry.domain.holds import held_after
-from attestry.domain.stages import LAPSED
+from attestry.domain.promotion import DECIDED, REJECTED, promotions_after
+from attestry.domain.stages import LAPSED, PROMOTION_LAPSED
 from attestry.domain.validations import latest_of
 
 DECISIONS = frozenset({"approval.given", "version.approved", "version.rejected"})
+PROMOTION_DECISIONS = frozenset(DECIDED)
 ARRIVALS = frozenset({"version.deployed", "version.rolled_back"})
-DEPARTURES = frozenset({"version.killed", "version.retired", LAPSED})
+DEPARTURES = frozenset({"version.killed", "version.retired", LAPSED, PROMOTION_LAPSED})
 BEGINNINGS = {"version.canaried": "canary", "version.shadowed": "shadow"}
 PLACINGS = ARRIVALS | BEGINNINGS.keys()
 """Moves that put a version somewhere: after them it may be delegated to."""
@@ -136,25 +138,27 @@ def compare_version(index: Index, reference: str, head: Mapping[str, Any], trans
         moves = [{**e, "number": n, "reason": e["data"].get("reason")} for n, e in sorted(events.items())]
         custody = custody_after(moves)
         left = {"legal_hold": custody.legal_hold, "disposal": custody.disposal, "held": held_after(moves), "validations": latest_of(moves)}
-        found += [Difference(reference, n, told, head.get(n)) for n, told in left.items() if dict(head.get(n) or {}) != told]
+        for name, told in {**left, "promotions": promotions_after(moves)}.items():
+            if dict(head.get(name) or {}) != told:
+                found.append(Difference(reference, name, told, head.get(name)))
         if (head.get("version_digest") or "") != (last["data"].get("version_digest") or ""):
             found.append(Difference(reference, "version_digest", last["data"].get("version_digest"), head.get("version_digest")))
     return found
 
 
 def compare_approvals(index: Index, reference: str, approvals: Iterable[Mapping[str, Any]]) -> list[Difference]:
-    """Return where the decisions on a version differ from those that the ledger tells of."""
+    """Return where the decisions on a version, and on its promotions, differ from those that the ledger tells of."""
     told = {
         int(number): (str(event["principal"].get("person") or event["principal"]["login"]), str(event["kind"]))
         for number, event in index.transitions.get(reference, {}).items()
-        if event["kind"] in DECISIONS and event["data"]["to"]["stage"] == "APPROVAL"
+        if event["kind"] in PROMOTION_DECISIONS or (event["kind"] in DECISIONS and event["data"]["to"]["stage"] == "APPROVAL")
     }
     rows = {int(a["transition"]): (str(a["person"]), str(a["decision"])) for a in approvals}
     found: list[Difference] = []
     for number in sorted(told.keys() | rows.keys()):
         person, kind = told.get(number, (None, None))
         by, decision = rows.get(number, (None, None))
-        expected = None if kind is None else "reject" if kind == "version.rejected" else "approve"
+        expected = None if kind is None else "reject" if kind in ("version.rejected", REJECTED) else "approve"
         if (person, expected) != (by, decision):
             found.append(Difference(reference, f"decision {number}", _said(person, expected), _said(by, decision)))
     return found

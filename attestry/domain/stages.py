@@ -54,6 +54,12 @@ APPROVED = "version.approved"
 LAPSED = "approval.lapsed"
 """The move of a version whose approval has ended: back to before its approval, which can be opened again."""
 
+PROMOTION_OPENED = "promotion.opened"
+"""The move by which somebody asks for a promotion that people approve (`attestry.domain.promotion`)."""
+
+PROMOTION_LAPSED = "promotion.lapsed"
+"""The move of a version whose approval for an environment has ended: out of its place there."""
+
 AFTER_END = frozenset(
     {
         "version.killed",
@@ -97,7 +103,7 @@ def is_stopped_by_hold(kind: str, origin: str, to: str) -> bool:
         origin: the standing before it.
         to: the standing after it.
     """
-    if kind in ("stage.started", "approval.given"):
+    if kind in ("stage.started", "approval.given", PROMOTION_OPENED, "promotion.given", "promotion.approved"):
         return True
     # Not judged by kind, so that a further way into use is stopped as well; what goes out of use may.
     return to != origin and (to in _IN_USE or (to == Standing.APPROVED and origin == Standing.CANDIDATE))

@@ -177,6 +177,7 @@ class Version:
         disposal: how far its disposal is, see `attestry.domain.custody.Custody`; empty where none was asked for.
         validations: place (`attestry.domain.validations.place_of`) to the facts of the latest validation record; empty where there is none.
         unvalidated: whether its manifest demands validation records that do not stand; the table takes no approval while it is set.
+        promotions: environment to its latest promotion there that people approve, see `attestry.domain.promotion.Promotion`.
         terms: under what it may serve by its approvals, see `attestry.domain.conditions.Terms`; empty for no conditions.
     """
 
@@ -234,6 +235,7 @@ class Version:
     disposal: Mapping[str, Any] = field(default_factory=dict)
     validations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unvalidated: bool = False
+    promotions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def decided_under(self) -> str:
@@ -371,4 +373,5 @@ _DECODERS: dict[str, Any] = {
     "legal_hold": dict,
     "disposal": dict,
     "validations": dict,
+    "promotions": dict,
 }

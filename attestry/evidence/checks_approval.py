@@ -31,6 +31,7 @@ from attestry.domain.cause import is_reproduction
 from attestry.domain.conditions import Conditions, strictest
 from attestry.domain.conflicts import ConflictOfInterestError, check_independent, check_no_conflict
 from attestry.domain.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError
+from attestry.domain.promotion import REJECTED
 from attestry.domain.requirements import check_fills, missing
 from attestry.domain.stages import LAPSED
 from attestry.domain.validations import latest_of, named_records, unmet
@@ -42,6 +43,7 @@ from attestry.evidence.checks_version import policy_of
 from attestry.evidence.digests import is_sha256, sha256_hex
 from attestry.evidence.packet import Packet
 from attestry.evidence.predicates import read_move
+from attestry.evidence.promotion_packet import PromotionPacket
 
 _PEOPLE: Final = frozenset({"decide", "console_decision"})
 _BY_POLICY: Final = "gate"
@@ -62,7 +64,7 @@ def check_approvals(case: Case) -> str:
         if decisions or any(case.moved(kind) for kind in PLACINGS):
             raise IntegrityError("the version was decided on, or deployed, although its approval was never opened")
         return "the approval has not been opened"
-    policy = _policy(case)
+    policy = policy_under(case)
     if any(m.entry.sequence < opened[0].entry.sequence for m in decisions):
         raise IntegrityError("the version was decided on before its approval was opened, or before it was judged again")
     told: list[dict[str, Any]] = []
@@ -73,7 +75,6 @@ def check_approvals(case: Case) -> str:
         raise IntegrityError("the version was made to reproduce another one, and was approved all the same")
     if any(case.moved(kind) for kind in PLACINGS) and not approved:
         raise IntegrityError("the version was deployed without an approval")
-    _refuse_strange_signatures(case)
     case.facts |= {"approvals": told, "submitted_by": sorted(submitters_of(case))}
     names = [f"{t['person']} ({t['grade']})" for t in told if t["decision"] == "approve"]
     packet = opened[-1].entry.data["evidence"]
@@ -82,7 +83,7 @@ def check_approvals(case: Case) -> str:
     return f"approved by {', '.join(names)} on packet {packet[:16]}{ended}" if approved else "not approved"
 
 
-def _policy(case: Case) -> ApprovalPolicy:
+def policy_under(case: Case) -> ApprovalPolicy:
     """Return the policy that the version stands under: by its manifest, or by its import document."""
     if case.was_imported():
         return policy_of_import(case)
@@ -91,25 +92,27 @@ def _policy(case: Case) -> ApprovalPolicy:
 
 
 @dataclass(frozen=True)
-class _Opening:
-    """One time that the approval was opened.
+class Opening:
+    """One time that an approval was opened, of the version or of a promotion.
 
     Attributes:
         entry: the move that opened it.
         moves: the moves from there to the next opening.
         packet: name of its packet in the bundle.
         suffix: what the names of its signatures end in.
+        stage: what its decisions say that they are about.
     """
 
     entry: Entry
     moves: tuple[Attested, ...]
     packet: str
     suffix: str
+    stage: str = "APPROVAL"
 
 
-def _openings(case: Case, opened: Sequence[Entry]) -> list[_Opening]:
+def _openings(case: Case, opened: Sequence[Entry]) -> list[Opening]:
     """Return the openings of the approval; each but the first follows the lapse or the failure of the one before."""
-    openings: list[_Opening] = []
+    openings: list[Opening] = []
     for index, entry in enumerate(opened):
         last = index == len(opened) - 1
         if index and entry.data["from"] != {"stage": "APPROVAL", "status": "FAILED", "standing": "CANDIDATE"}:
@@ -117,23 +120,23 @@ def _openings(case: Case, opened: Sequence[Entry]) -> list[_Opening]:
         end = opened[index + 1].sequence if not last else None
         moves = tuple(m for m in case.need_moves() if m.entry.sequence > entry.sequence and (end is None or m.entry.sequence < end))
         packet = "version/packet.json" if last else f"version/packets/{entry.sequence:06d}.json"
-        openings.append(_Opening(entry, moves, packet, f"#{entry.sequence:06d}" if index else ""))
+        openings.append(Opening(entry, moves, packet, f"#{entry.sequence:06d}" if index else ""))
     return openings
 
 
-def _check_opening(case: Case, opening: _Opening, policy: ApprovalPolicy) -> list[dict[str, Any]]:
+def _check_opening(case: Case, opening: Opening, policy: ApprovalPolicy) -> list[dict[str, Any]]:
     """Verify packet and decisions of one opening, and return what is told of these."""
     packet = _check_packet(case, opening, policy)
     case.packet = packet.content
     decisions = [m for m in opening.moves if m.entry.kind in _DECISIONS and m.entry.stage == "APPROVAL"]
-    told = [_check_decision(case, move, opening, packet, policy) for move in decisions]
-    approving = _check_turns(decisions, policy)
+    told = [check_decision(case, move, opening, packet, policy) for move in decisions]
+    approving = check_turns(decisions, policy)
     approved = [m.entry for m in opening.moves if m.entry.kind == "version.approved"]
     if approved and not is_met(policy, approving):
         wanted = " and ".join(map(str, missing(policy.requirements, approving)))
         raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(approving)}, and {wanted} are missing")
     for entry in approved:
-        _check_terms(entry, decisions, policy)
+        check_terms(entry, decisions, policy)
         _check_validated(case, entry, policy)
     deployed = [m.entry for m in opening.moves if m.entry.kind in PLACINGS]
     if deployed and (not approved or deployed[0].sequence < approved[0].sequence):
@@ -144,7 +147,7 @@ def _check_opening(case: Case, opening: _Opening, policy: ApprovalPolicy) -> lis
     return told
 
 
-def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[str, tuple[str, ...]]:
+def check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[str, tuple[str, ...]]:
     """Return who approved in which roles; each filled a place that the policy had open at the time."""
     approving: dict[str, tuple[str, ...]] = {}
     for entry in (m.entry for m in decisions if m.entry.data["decision"] == "approve"):
@@ -160,7 +163,7 @@ def _check_turns(decisions: Sequence[Attested], policy: ApprovalPolicy) -> dict[
     return approving
 
 
-def _check_terms(approved: Entry, decisions: Sequence[Attested], policy: ApprovalPolicy) -> None:
+def check_terms(approved: Entry, decisions: Sequence[Attested], policy: ApprovalPolicy) -> None:
     """Compute anew what follows from the approvals and the policy, and compare it with what the approval says; none had ended by then."""
     given = [
         (datetime.fromisoformat(str(m.entry.event["at"])), Conditions.from_item(m.entry.data.get("conditions", {})))
@@ -196,7 +199,7 @@ def submitters_of(case: Case) -> set[str]:
     return {str(person) for person in behind if person}
 
 
-def _check_packet(case: Case, opening: _Opening, policy: ApprovalPolicy) -> Packet:
+def _check_packet(case: Case, opening: Opening, policy: ApprovalPolicy) -> Packet:
     opened = opening.entry
     raw, index = case.need(opening.packet), case.need_bundle().index
     if sha256_hex(raw) != opened.data["evidence"]:
@@ -226,19 +229,22 @@ def _check_packet(case: Case, opening: _Opening, policy: ApprovalPolicy) -> Pack
     return packet
 
 
-def _check_decision(case: Case, move: Attested, opening: _Opening, packet: Packet, policy: ApprovalPolicy) -> dict[str, Any]:
+def check_decision(
+    case: Case, move: Attested, opening: Opening, packet: Packet | PromotionPacket, policy: ApprovalPolicy
+) -> dict[str, Any]:
+    """Verify one decision: what it is about, who made it and how; return what is told of it."""
     opened = opening.entry
     entry, data = move.entry, move.entry.data
     principal: Mapping[str, Any] = entry.event["principal"]
     _, content = read_move(move.statement)
     where = f"the decision of {data.get('person')}"
-    verdict = "reject" if entry.kind == "version.rejected" else "approve"
-    optional = {"console", "conditions", "terms", "validations"} & data.keys()
+    verdict = "reject" if entry.kind in ("version.rejected", REJECTED) else "approve"
+    optional = {"console", "conditions", "environment", "terms", "validations"} & data.keys()
     further = (*(("signature",) if data.get("signed_by_person") else ()), *optional)
     facts = {"person", "decision", "policy_sha256", "opened", "signed_by_person", *further}
     expected = {
         **{name: data[name] for name in facts},
-        "stage": "APPROVAL",
+        "stage": opening.stage,
         "version_digest": case.need_bundle().index.version_digest,
         "policy": policy.to_item(),
         "packet_sha256": packet.sha256,
@@ -267,7 +273,7 @@ def _check_decision(case: Case, move: Attested, opening: _Opening, packet: Packe
     return {**told, "conditions": dict(data["conditions"])} if "conditions" in data else told
 
 
-def _check_interest(packet: Packet, policy: ApprovalPolicy, principal: Mapping[str, Any], where: str) -> None:
+def _check_interest(packet: Packet | PromotionPacket, policy: ApprovalPolicy, principal: Mapping[str, Any], where: str) -> None:
     """Check that a decision is not by somebody who had a conflict of interest by the packet, or wrote the code where that counts."""
     person = str(principal["person"])
     try:
@@ -291,7 +297,9 @@ def _check_console(move: Attested, where: str) -> None:
         raise IntegrityError(f"{where} does not name the event of CloudTrail that it rests on")
 
 
-def _check_signature(case: Case, entry: Entry, opening: _Opening, packet: Packet, policy: ApprovalPolicy, verdict: str) -> str:
+def _check_signature(
+    case: Case, entry: Entry, opening: Opening, packet: Packet | PromotionPacket, policy: ApprovalPolicy, verdict: str
+) -> str:
     person = str(entry.data["person"])
     if not entry.data["signed_by_person"]:
         if policy.signed and verdict == "approve":
@@ -311,7 +319,8 @@ def _check_signature(case: Case, entry: Entry, opening: _Opening, packet: Packet
     return "signed by person"
 
 
-def _refuse_strange_signatures(case: Case) -> None:
+def refuse_strange_signatures(case: Case) -> None:
+    """Refuse signatures of persons that no decision names, once all decisions have been looked at."""
     strange = sorted(set(case.need_bundle().names("signatures/")) - case.taken)
     if strange:
         raise IntegrityError(f"{strange[0]} is there, and no decision names it")

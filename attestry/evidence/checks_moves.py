@@ -25,7 +25,19 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
 from attestry.domain.holds import HELD, RESUMED
-from attestry.domain.stages import AFTER_END, LAPSED, PIPELINE, REDOABLE, Stage, Status, is_stopped_by_hold, may_begin, stage_after
+from attestry.domain.promotion import KINDS as PROMOTIONS
+from attestry.domain.stages import (
+    AFTER_END,
+    LAPSED,
+    PIPELINE,
+    PROMOTION_LAPSED,
+    REDOABLE,
+    Stage,
+    Status,
+    is_stopped_by_hold,
+    may_begin,
+    stage_after,
+)
 from attestry.domain.validations import RECORDED
 from attestry.evidence.case import Attested, Case, Entry
 from attestry.evidence.checks_custody import check_custody
@@ -78,6 +90,8 @@ _AFTER: Final[Mapping[str, tuple[str | None, str | None]]] = {
     "stage.retried": ("FAILED", _SAME),
     "stage.reopened": ("SUCCEEDED", "CANDIDATE"),
     LAPSED: ("FAILED", "CANDIDATE"),
+    **dict.fromkeys(sorted({*PROMOTIONS} - {PROMOTION_LAPSED}), (_SAME, _SAME)),
+    PROMOTION_LAPSED: ("FAILED", "APPROVED"),
 }
 """Kind of a move to the status and the standing after it."""
 
@@ -98,6 +112,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
     "version.released": frozenset({"ROLLBACK"}),
     "stage.reopened": frozenset({"CANDIDATE"}),
     LAPSED: frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"}),
+    **dict.fromkeys(PROMOTIONS, frozenset({"APPROVED", "ROLLBACK", "DEPLOYED", "CANARY", "SHADOW"})),
     **dict.fromkeys(("disposal.requested", "disposal.confirmed", "version.disposed", "disposal.ended"), frozenset({"RETIRED"})),
 }
 """Kind of a move to the standings that it may begin at, where not any."""

@@ -23,6 +23,7 @@ from typing import Final
 
 from attestry.domain.conditions import Terms, check_segments
 from attestry.domain.errors import AttestryError, IntegrityError
+from attestry.domain.promotion import promotions_after
 from attestry.evidence.canonical import parse_strict
 from attestry.evidence.case import Case, Entry
 from attestry.evidence.checks_moves import ENDS, PLACINGS
@@ -100,6 +101,7 @@ def check_standing(case: Case) -> Found | str:
     before = moves[: len(before) + problems.index("")]
     placed = [m for m in before if m.kind in PLACINGS][-1]
     terms = check_terms(case, before, delegated)
+    _check_promoted_until(case, before)
     told = f"{placed.kind} by {placed.event['principal']['person'] or placed.event['principal']['login']}, {placed.place}"
     return f"{grant.standing} when delegated to: {told}" + (f"; approved {terms}" if str(terms) else "")
 
@@ -130,6 +132,15 @@ def check_terms(case: Case, before: Sequence[Entry], delegated: Entry) -> Terms:
     if dict(grant.segments) != dict(terms.segments):
         raise IntegrityError("the delegation names another segment than the version is approved for")
     return terms
+
+
+def _check_promoted_until(case: Case, before: Sequence[Entry]) -> None:
+    """Verify that the delegation ends with the approval of its environment, where that has one of its own."""
+    grant = case.need_delegation().grant
+    promotions = promotions_after({"kind": m.kind, "number": m.sequence, "data": m.data} for m in before)
+    until = str(promotions.get(grant.environment, {}).get("until", ""))
+    if until and grant.expires * 1000 > _milliseconds(until):
+        raise IntegrityError(f"the approval for {grant.environment} ended at {until}, the delegation lasts until {_moment(grant.expires)}")
 
 
 def _standing_problem(before: list[Entry], standing: str, environment: str) -> str:

@@ -154,8 +154,9 @@ def policy_of(manifest: Manifest, *, logged: object) -> ApprovalPolicy:
         manifest: the version's manifest.
         logged: digest of the policy that was logged before the evaluation.
     """
-    asked = ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records)
-    stricter = replace(asked, signed=not asked.automatic)
+    records, promotion = manifest.gates.records, manifest.deployment.promotion
+    asked = ApprovalPolicy.of_manifest(manifest.approval, records, promotion=promotion)
+    stricter = replace(ApprovalPolicy.of_manifest(manifest.approval, records, signed=True, promotion=promotion), signed=not asked.automatic)
     return stricter if logged == stricter.digest else asked
 
 

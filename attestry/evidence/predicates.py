@@ -4,7 +4,7 @@
 |---|---|
 | PROCESSING or TRAINING has succeeded | SLSA provenance v1 |
 | VALIDATION has succeeded or rejected | in-toto test-result v0.1 |
-| a decision of people or of the policy | `urn:attestry:predicate:approval:v1` |
+| a decision of people or of the policy, on a promotion too | `urn:attestry:predicate:approval:v1` |
 | the files of a version that was made elsewhere are frozen | `urn:attestry:predicate:import:v1` |
 | a version's recipe was run again | `urn:attestry:predicate:reproduction:v1` |
 | a version was put in place, as canary or shadow too | `urn:attestry:predicate:deployment:v1` |
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
+from attestry.domain.promotion import DECIDED
 from attestry.domain.stages import Stage
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
@@ -167,7 +168,7 @@ def predicate_type(kind: str, stage: str) -> str:
         return IMPORT
     if kind in ("stage.succeeded", "version.rejected") and stage == Stage.VALIDATION:
         return TEST_RESULT
-    if kind in ("approval.given", "version.approved", "version.rejected"):
+    if kind in ("approval.given", "version.approved", "version.rejected", *DECIDED):
         return APPROVAL
     if kind == "version.reproduced":
         return REPRODUCTION

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError, InvalidInputError
-from attestry.domain.stages import AFTER_END
+from attestry.domain.promotion import DECIDED, WITHDRAWN
+from attestry.domain.stages import AFTER_END, PROMOTION_LAPSED, PROMOTION_OPENED
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
 from attestry.evidence.note import Algorithm, Verifier
 from attestry.evidence.trusted_key import ED25519, ES256, NAME_FORM, TrustedKey, details_of, ed25519_der, thumbprint
@@ -58,7 +59,15 @@ _ANY: Final = _REGISTERED | _IMPORTED | _SCRIPTS | _APPROVAL | _DEPLOYMENT
 
 _ROLLOUTS: Final = {"rollout.advanced": _DEPLOYMENT, "rollout.halted": _DEPLOYMENT, "rollout.ended": _DEPLOYMENT}
 
-_DECISIONS: Final = {"approval.given": _APPROVAL, "version.approved": _APPROVAL, "version.rejected": _APPROVAL}
+_PLACED: Final = _APPROVAL | _DEPLOYMENT
+"""Where a version is that stands deployed, or was approved anew since."""
+
+_DECISIONS: Final = {
+    "approval.given": _APPROVAL,
+    "version.approved": _APPROVAL,
+    "version.rejected": _APPROVAL,
+    **dict.fromkeys(DECIDED, _PLACED),
+}
 
 _VALIDATED: Final = {"validation.recorded": frozenset({"TRAINING", "VALIDATION"}) | _IMPORTED | _APPROVAL | _DEPLOYMENT}
 """Of a version that has its digest."""
@@ -77,7 +86,7 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.reproduced": _ANY - _REGISTERED - _IMPORTED,
     },
     # version.approved by a policy, without a person.
-    "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL},
+    "gate": {"stage.started": _APPROVAL, "version.approved": _APPROVAL, PROMOTION_OPENED: _PLACED},
     "decide": {**_DECISIONS, **_VALIDATED},
     "console_decision": _DECISIONS,
     "custody": _CUSTODY,
@@ -108,6 +117,8 @@ MAY_SIGN_AT: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "version.retired": _ANY,
         "retirement.scheduled": _ANY,
         "approval.lapsed": _APPROVAL,
+        WITHDRAWN: _PLACED,
+        PROMOTION_LAPSED: _DEPLOYMENT,
         "submission.claimed": _ANY,
         "stage.retried": _ANY - _REGISTERED - _IMPORTED,
         "version.held": _ANY,

@@ -34,10 +34,11 @@ from attestry.evidence.audit_bundle import check_acts
 from attestry.evidence.audit_report import render_audit_report
 from attestry.evidence.bundle import README, REPORT, Bundle, BundleIndex, read_bundle
 from attestry.evidence.case import Case
-from attestry.evidence.checks_approval import check_approvals
+from attestry.evidence.checks_approval import check_approvals, refuse_strange_signatures
 from attestry.evidence.checks_ledger import check_checkpoint, check_leaves, check_root, check_validity
 from attestry.evidence.checks_moves import check_moves
 from attestry.evidence.checks_prediction import check_delegation, check_payload, check_receipt, check_seal, check_standing
+from attestry.evidence.checks_promotion import check_promotions
 from attestry.evidence.checks_validation import check_validations
 from attestry.evidence.checks_version import check_artifact, check_gates, check_provenance
 from attestry.evidence.delegation import read_unverified_delegation
@@ -138,7 +139,7 @@ def _version_checks(case: Case) -> list[tuple[str, Check]]:
         ("provenance", lambda: check_provenance(case)),
         ("gates", lambda: check_gates(case)),
         ("validations", lambda: check_validations(case)),
-        ("approvals", lambda: check_approvals(case)),
+        ("approvals", lambda: _check_decisions(case)),
     ]
 
 
@@ -150,6 +151,13 @@ def _prediction_checks(case: Case) -> list[tuple[str, Check]]:
         ("seal", lambda: check_seal(case)),
         ("payload", lambda: check_payload(case)),
     ]
+
+
+def _check_decisions(case: Case) -> str:
+    """Verify the approvals of the version and of its promotions, and that nobody signed anything else."""
+    told = check_approvals(case) + check_promotions(case)
+    refuse_strange_signatures(case)
+    return told
 
 
 def _check_artifact(case: Case) -> Found | str:

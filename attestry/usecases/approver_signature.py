@@ -61,9 +61,18 @@ def check_is_approval(verdict: Verdict) -> None:
 
 
 def take_signature(
-    meta: MetaStore, store: ObjectStore, version: Version, person: str, packet_sha256: str, armored: bytes
+    meta: MetaStore, store: ObjectStore, version: Version, person: str, packet_sha256: str, armored: bytes, *, place: str = ""
 ) -> tuple[OwnSignature, tuple[Write, ...]]:
-    """Verify a person's signature over the version's packet, and keep it, write-once and retained.
+    """Verify a person's signature over a packet of the version's, and keep it, write-once and retained.
+
+    Args:
+        meta: the table.
+        store: the model store.
+        version: the version.
+        person: who signed.
+        packet_sha256: digest of the packet.
+        armored: the signature.
+        place: name that it is kept under; by default that of the version's approval.
 
     Returns:
         The signature, and the condition under which it counts: the person's row is still the one whose keys were read.
@@ -73,7 +82,7 @@ def take_signature(
         InvalidInputError, IntegrityError: see `verify_approval`.
         ConflictError: another signature of the person over this packet is kept already.
     """
-    return _take(meta, store, version, person, packet_sha256, armored, f"{person}{version.decided_under}", NAMESPACE)
+    return _take(meta, store, version, person, packet_sha256, armored, place or f"{person}{version.decided_under}", NAMESPACE)
 
 
 def take_record_signature(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attestry.domain import diff
@@ -21,6 +21,7 @@ from attestry.usecases.import_facts import describe_import
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.pointer import require_deployed
+from attestry.usecases.promotion_rows import PREFIX
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
 from attestry.usecases.search import earlier_like, tell_alike
 
@@ -108,10 +109,17 @@ def show_version(meta: MetaStore, store: ObjectStore, model: str, number: int) -
         "transitions": [_shown(r) for r in rows if r["sk"].startswith("TRANSITION#")],
         "stages": [_shown(r) for r in rows if r["sk"].startswith("STAGE#")],
         "approvals": [_shown(r) for r in rows if r["sk"].startswith("APPROVAL#")],
+        **_promotions(rows),
         "reproductions": [_shown(r) for r in rows if r["sk"].startswith("REPRODUCTION#")],
         "findings": findings_of(meta, model, number),
         "alike": [tell_alike(version, other) for other in earlier_like(meta, version)],
     }
+
+
+def _promotions(rows: Sequence[Item]) -> dict[str, Any]:
+    """Return the decisions on promotions, where there are any; the head says what stands."""
+    decided = [_shown(r) for r in rows if r["sk"].startswith(PREFIX) and "decision" in r]
+    return {"promotion_decisions": decided} if decided else {}
 
 
 def _content(meta: MetaStore, store: ObjectStore, version: Version) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Any, Final
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import Stage
+from attestry.domain.stages import PROMOTION_OPENED, Stage
 from attestry.domain.validations import RECORDED
 from attestry.domain.version import Version
 from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
@@ -35,6 +35,7 @@ from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
 from attestry.evidence.packet import MAX_PACKET_BYTES, packet_key
 from attestry.evidence.prediction_id import PredictionId
+from attestry.evidence.promotion_packet import promotion_packet_key
 from attestry.evidence.readme import render_readme
 from attestry.evidence.report import render_report
 from attestry.evidence.seal import CLOSED, SEALED, parse_batch, prove_receipt
@@ -212,9 +213,11 @@ class BundleMaker:
                 name = f"version/records/{row['stage']}-{int(row['attempt'])}.json"
                 self._add(collected, name, str(row["record_key"]), str(row["record_version_id"]))
                 self._add_reused(collected, version, row)
-            elif kind == "APPROVAL" and row.get("signature"):
+            elif kind in ("APPROVAL", "PROMOTION") and row.get("signature"):
                 signature = row["signature"]
-                self._add(collected, f"signatures/{rest}.sig", str(signature["key"]), str(signature["version_id"]))
+                # On a promotion the file is named by person and opening, as on an approval that was opened again.
+                name = rest if kind == "APPROVAL" else f"{row['person']}#{int(row['opened']):06d}"
+                self._add(collected, f"signatures/{name}.sig", str(signature["key"]), str(signature["version_id"]))
             elif kind == "TRANSITION" and row.get("attestation"):
                 attestation = row["attestation"]
                 name = f"attestations/{attestation['sha256']}.json"
@@ -231,13 +234,16 @@ class BundleMaker:
             self._add(collected, f"version/reused/{row['stage']}.json", str(run["record_key"]), str(run["record_version_id"]))
 
     def _add_earlier_packets(self, collected: Collected, version: Version, rows: Iterable[Item]) -> None:
-        """Add the packets of earlier openings of an approval that has lapsed or failed; what was judged again since needs none."""
+        """Add the packets of promotions, and of earlier openings of an approval that lapsed or failed; what was judged again needs none."""
         moves = [r for r in rows if str(r["sk"]).startswith("TRANSITION#")]
         since = max((int(m["number"]) for m in moves if m["kind"] == "stage.reopened"), default=0)
         for move in moves:
             opened = move["kind"] == "stage.started" and move["to"]["stage"] == "APPROVAL"
             if opened and since < int(move["number"]) < version.opening:
                 key = packet_key(version.folder, int(move["number"]))
+                self._add(collected, f"version/packets/{int(move['number']):06d}.json", key, None, MAX_PACKET_BYTES)
+            elif move["kind"] == PROMOTION_OPENED:
+                key = promotion_packet_key(version.folder, str(move["evidence"]))
                 self._add(collected, f"version/packets/{int(move['number']):06d}.json", key, None, MAX_PACKET_BYTES)
 
     def _add(self, collected: Collected, name: str, key: str, version_id: str | None, limit: int = MAX_DOCUMENT_BYTES) -> None:

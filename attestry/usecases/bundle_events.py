@@ -146,7 +146,7 @@ class EventCollector:
 
 def _own_signature(row: Item) -> tuple[str, int] | None:
     """Return who signed what a row tells of with a key of their own, and at which revision of their row; None where nobody did."""
-    if str(row["sk"]).startswith("APPROVAL#") and row.get("signature"):
+    if str(row["sk"]).startswith(("APPROVAL#", "PROMOTION#")) and row.get("signature"):
         return str(row["person"]), int(row["signature"].get("person_rev") or 1)
     if str(row["sk"]).startswith("TRANSITION#") and row.get("kind") == RECORDED:
         return str(row["principal"]["person"]), int(row["data"]["signature"].get("person_rev") or 1)

@@ -80,17 +80,19 @@ def left_of(version: Version, row: Item | None) -> int:
     return most - given
 
 
-def lapse_put(model: str, number: int, opening: int, due: str, what: str) -> Put:
+def lapse_put(model: str, number: int, opening: int, due: str, what: str, environment: str = "") -> Put:
     """Return the write that has the sweep do something about an approval.
 
     Args:
         model: the model's name.
         number: the version's number.
-        opening: number of the transition that opened the approval.
+        opening: number of the transition that opened the approval, or the promotion.
         due: when, RFC 3339.
-        what: `notice`, `lapse` or `tell`.
+        what: `notice`, `lapse` or `tell`; of a promotion `promotion_notice`, `promotion` or `promotion_tell`.
+        environment: of a promotion.
     """
-    row = {"model": model, "number": number, "opening": opening, "due": due, "what": what}
+    row: dict[str, Any] = {"model": model, "number": number, "opening": opening, "due": due, "what": what}
+    row |= {"environment": environment} if environment else {}
     return Put(Key(LAPSES, f"{due}#{model}#{number}#{opening:06d}#{what}"), row, When())
 
 
@@ -110,6 +112,15 @@ def begin_terms(version: Version, terms: Terms, notice_days: int, at: datetime) 
         if notice_days:
             writes.append(lapse_put(version.model, version.number, version.opening, early, "notice"))
     return writes
+
+
+def promotion_lapses(version: Version, environment: str, opened: int, until: str, notice_days: int, at: datetime) -> list[Put]:
+    """Return the writes that have the sweep tell of the end of a promotion's approval and take the version out; none without an end."""
+    if not until:
+        return []
+    early = timestamp(max(at, datetime.fromisoformat(until) - timedelta(days=notice_days)))
+    due = [(until, "promotion"), *([(early, "promotion_notice")] if notice_days else [])]
+    return [lapse_put(version.model, version.number, opened, moment, what, environment) for moment, what in due]
 
 
 def begin_volume(version: Version, opening: int, terms: Terms) -> list[Put]:

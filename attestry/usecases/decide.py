@@ -36,6 +36,7 @@ from attestry.domain.validations import ValidationMissingError, named_records, u
 from attestry.domain.version import Version
 from attestry.evidence.packet import Packet
 from attestry.evidence.predicates import APPROVAL, Predicate
+from attestry.evidence.promotion_packet import PromotionPacket
 from attestry.ports import Check, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.approver_signature import OwnSignature, check_is_approval, take_signature
 from attestry.usecases.attest import Attestor
@@ -46,7 +47,7 @@ from attestry.usecases.records import Move, approval_key, approving_persons, dec
 
 TRIES = 8
 NONE = Conditions()
-_COUNTED = ("decision", "version_digest", "evidence", "policy_digest")
+COUNTED = ("decision", "version_digest", "evidence", "policy_digest")
 """What a row has to say alike for its approval to count."""
 
 
@@ -72,7 +73,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class _Act:
+class Act:
     """A decision as it is written: who decides what, on which packet, under which policy and conditions.
 
     Where the decision completes the approval, `terms` are those of the version, and `validations` the records that it rests on, place to
@@ -84,7 +85,7 @@ class _Act:
     by: Principal
     reason: str
     at: datetime
-    packet: Packet
+    packet: Packet | PromotionPacket
     policy: ApprovalPolicy
     signature: OwnSignature | None = None
     further: tuple[Write, ...] = field(default=())
@@ -171,12 +172,13 @@ def decide_approval(
         person = check_may_decide(version, by)
         if verdict is Verdict.APPROVE:
             version.require_not_held("is not approved")
-            check_signed(version, person, reason=reason, signed=bool(signature))
+            asked = ApprovalPolicy.from_item(version.approval_policy)
+            check_signed(asked, version, person, reason=reason, signed=bool(signature))
         packet, policy = _packet_and_policy(store, version)
-        further = _check_interest(meta, version, packet, policy, by, person)
+        further = check_interest(meta, version, packet, policy, by, person)
         own, checks = take_signature(meta, store, version, person, packet.sha256, signature) if signature else (None, ())
         fitted = fit_conditions(conditions, version.schema, at)
-        act = _Act(verdict, person, by, reason, at, packet, policy, own, (*further, *checks), console, fitted)
+        act = Act(verdict, person, by, reason, at, packet, policy, own, (*further, *checks), console, fitted)
         counted = counted_approvals(meta, version)
         approving = approving_persons(counted)
         if verdict is Verdict.APPROVE:
@@ -190,17 +192,17 @@ def decide_approval(
         complete = verdict is Verdict.REJECT or is_met(policy, approving)
         if verdict is Verdict.APPROVE:
             if complete:
-                further = (*act.further, *_require_no_conflicts(meta, version, set(approving) - {person}))
+                further = (*act.further, *require_no_conflicts(meta, version, set(approving) - {person}))
                 act = replace(act, further=further, validations=_require_validated(version, policy))
-            terms = _terms(version, act, counted)
+            terms = terms_of(version, act, counted)
             act = replace(act, terms=terms) if complete else act
         if _commit(meta, attestor, version, act, counted, complete=complete):
             return _outcome(load_version(meta, model, number), policy, approving, complete=complete, signed=own is not None)
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 
 
-def _check_interest(
-    meta: MetaStore, version: Version, packet: Packet, policy: ApprovalPolicy, by: Principal, person: str
+def check_interest(
+    meta: MetaStore, version: Version, packet: Packet | PromotionPacket, policy: ApprovalPolicy, by: Principal, person: str
 ) -> tuple[Write, ...]:
     """Refuse who has a conflict of interest, and return the condition that none is declared when the decision is written.
 
@@ -216,7 +218,7 @@ def _check_interest(
     return tuple(require_none(version.model, {person}))
 
 
-def _require_no_conflicts(meta: MetaStore, version: Version, persons: set[str]) -> list[Check]:
+def require_no_conflicts(meta: MetaStore, version: Version, persons: set[str]) -> list[Check]:
     """Return the conditions that nobody who approved before has a conflict by now.
 
     Raises:
@@ -257,8 +259,8 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
     by = registry_principal("approval-policy")
     packet, policy = _packet_and_policy(store, version)
     why = "its model is open: no person is asked" if version.imported else "the manifest's policy approves what passes all gates"
-    act = _Act(Verdict.APPROVE, by.login, by, why, at, packet, policy)
-    act = replace(act, terms=_terms(version, act, ()))
+    act = Act(Verdict.APPROVE, by.login, by, why, at, packet, policy)
+    act = replace(act, terms=terms_of(version, act, ()))
     if not _commit(meta, attestor, version, act, (), complete=True):
         head = load_version(meta, version.model, version.number)
         if not head.approved:
@@ -267,7 +269,7 @@ def approve_by_policy(meta: MetaStore, attestor: Attestor, store: ObjectStore, v
     return load_version(meta, version.model, version.number)
 
 
-def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, counted: Sequence[Item], *, complete: bool) -> bool:
+def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: Act, counted: Sequence[Item], *, complete: bool) -> bool:
     """Write the decision with the move that it leads to; False where the version has moved meanwhile."""
     rejected = act.verdict is Verdict.REJECT
     changes = {
@@ -279,7 +281,7 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     # The rules of four eyes and of the quorum stand in the transaction too, so that code that forgets them cannot write past them: the row
     # of each person who is counted, one person one row, has to be there, as an approval of this digest on this packet.
     moving = move_writes(version, move, attestor, changes, differs={"submitter_person": act.person}, lacks={"barred": act.person})
-    there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in _COUNTED})) for row in counted]
+    there = [Check(Key(str(row["pk"]), str(row["sk"])), When(exists=True, equals={n: row[n] for n in COUNTED})) for row in counted]
     writes = [*moving, Put(decision_key(version, act.person), _row(version, act)), *act.further]
     if act.terms:
         writes += begin_terms(version, act.terms, act.policy.notice_days, act.at)
@@ -290,7 +292,7 @@ def _commit(meta: MetaStore, attestor: Attestor, version: Version, act: _Act, co
     return True
 
 
-def _terms(version: Version, act: _Act, counted: Sequence[Item]) -> Terms:
+def terms_of(version: Version, act: Act, counted: Sequence[Item]) -> Terms:
     """Return what follows from the approvals that are there and this one.
 
     Raises:
@@ -353,11 +355,11 @@ def counted_approvals(meta: MetaStore, version: Version) -> list[Item]:
     rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
     policy = ApprovalPolicy.from_item(version.approval_policy)
     wanted = (Verdict.APPROVE.value, version.version_digest, version.packet.get("sha256", ""), policy.digest)
-    counted = [r for r in rows if tuple(r.get(k) for k in _COUNTED) == wanted]
+    counted = [r for r in rows if tuple(r.get(k) for k in COUNTED) == wanted]
     return [r for r in counted if r.get("signed_by_person") or not policy.signed]
 
 
-def _move(version: Version, act: _Act, *, rejected: bool, complete: bool) -> Move:
+def _move(version: Version, act: Act, *, rejected: bool, complete: bool) -> Move:
     status, standing, kind = Status.RUNNING, version.standing, "approval.given"
     if rejected:
         status, standing, kind = Status.REJECTED, Standing.REJECTED, "version.rejected"
@@ -374,7 +376,7 @@ def _move(version: Version, act: _Act, *, rejected: bool, complete: bool) -> Mov
     return Move(Stage.APPROVAL, status, standing, kind, act.by, act.reason, act.at, act.packet.sha256, act.facts, predicate)
 
 
-def _row(version: Version, act: _Act) -> dict[str, Any]:
+def _row(version: Version, act: Act) -> dict[str, Any]:
     return {
         **act.facts,
         **({"signature": act.signature.to_item()} if act.signature else {}),

@@ -10,6 +10,8 @@ Rules:
   from the day on that is set for its retirement; a delegation ends with the day before at the latest.
 - What was read is a condition of the transaction that writes delegation, open key and event: a delegation that was
   given was right when it was recorded, and it is recorded before the process has it.
+- In an environment that has an approval of its own, the same holds for the promotion: its decisions are counted again and are what was
+  recorded, and a delegation ends with its approval at the latest.
 - Nothing is delegated once an approval has ended, by its date or its number of predictions; a delegation ends with it at the latest, lets
   its key sign no more than its part of what is left, and names the segment that requests have to lie in.
 - At most one hour; the private key never leaves the process that asks.
@@ -35,7 +37,8 @@ from attestry.evidence.version_urn import VersionUrn
 from attestry.ports import Check, Item, MetaStore, Put, Signer, When, Write
 from attestry.usecases.conditions import check_end, give_out
 from attestry.usecases.pointer import place_in, require_deployed
-from attestry.usecases.recorded import check_approvals
+from attestry.usecases.promotion_rows import grounds_of
+from attestry.usecases.recorded import check_approvals, check_promotion
 from attestry.usecases.records import approval_key, approving_persons, load_version, outbox_put, pointer_key, version_key
 from attestry.usecases.sign import delegation_key, open_key
 
@@ -80,6 +83,9 @@ def delegate_signing(
         if found is None:
             continue
         pointer, place, version = found
+        grounds = grounds_of(meta, version, environment, at)
+        if grounds is not None:
+            check_promotion(meta, version, grounds.promotion, grounds.opening, grounds.approvals)
         part, giving = give_out(meta, version)
         delegation = issue(
             signer,
@@ -88,12 +94,13 @@ def delegate_signing(
             standing=version.standing,
             public_key=public_key,
             now=at,
-            lifetime_seconds=_lifetime(version, at),
+            lifetime_seconds=_lifetime(version, at, grounds.promotion.until if grounds else ""),
             max_receipts=part,
             segments=Terms.from_item(version.terms).segments,
         )
         try:
-            meta.transact([*_writes(delegation, version, pointer, str(place["capture_rate"]), at), *giving])
+            conditions = grounds.conditions if grounds else []
+            meta.transact([*_writes(delegation, version, pointer, str(place["capture_rate"]), at), *giving, *conditions])
         except ConditionFailedError:
             continue
         return delegation
@@ -212,11 +219,10 @@ def _counts(row: Item, version: Version, policy: ApprovalPolicy) -> bool:
     )
 
 
-def _lifetime(version: Version, at: datetime) -> int:
-    """Return how many seconds a delegation may last: an hour, or up to the day of retirement or the end of the approval."""
-    until = Terms.from_item(version.terms).until
+def _lifetime(version: Version, at: datetime, promoted_until: str = "") -> int:
+    """Return how many seconds a delegation may last: an hour, or up to the day of retirement or the end of an approval."""
     ends = [beginning_of(version.ends_on)] if version.ends_on else []
-    ends += [datetime.fromisoformat(until)] if until else []
+    ends += [datetime.fromisoformat(until) for until in (Terms.from_item(version.terms).until, promoted_until) if until]
     # By whole seconds, as the delegation counts: from the second that has begun to the last one that is whole.
     start = int(at.timestamp())
     return max(1, min([MAX_LIFETIME_SECONDS, *(int(end.timestamp()) - start for end in ends)]))

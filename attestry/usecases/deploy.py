@@ -9,6 +9,7 @@ Rules:
 - A version whose day of retirement has come is not put in place.
 - A swap ends what is rolled out beside it: its own rollout by success, any other by halting it.
 - A version that SageMaker serves is put in place only while its variant is there; so is a rollback, which makes none.
+- An environment that has an approval of its own takes what it has approved alone; the rows of those decisions are conditions of the swap.
 - A version stands in one environment at a time: what comes into place in one leaves the others in the same transaction.
 """
 
@@ -32,6 +33,7 @@ from attestry.usecases.conditions import check_conditions
 from attestry.usecases.endpoint_rows import served_writes
 from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, named_in, number_in, rollout_in, vacate
+from attestry.usecases.promotion_rows import Grounds, grounds_of
 from attestry.usecases.records import Move, approval_key, load_version, model_key, move_writes, pointer_key, transition_key
 from attestry.usecases.rollout_places import forget_rollouts, leave_writes
 from attestry.usecases.serving import NOT_SERVED
@@ -123,13 +125,13 @@ def swap_pointer(
         here = version.standing in ROLLOUTS and rollout_in(pointer, version.standing).get("number") == number
         require_deployable(replace(version, standing=Standing.APPROVED) if here else version, at)
         check_conditions(meta, version, at)
+        grounds = grounds_of(meta, version, environment, at)
         if pointer and number_in(pointer) == number:
             if version.stage is Stage.DEPLOYMENT and version.status is not Status.SUCCEEDED:
                 _finish(meta, attestor, version, by, reason, at)
             return Deployment(load_version(meta, model, number), kept_in(pointer), changed=False)
-        swapped = _swap(
-            meta, attestor, version, pointer, environment=environment, capture_rate=capture_rate, by=by, reason=reason, at=at, kind=kind
-        )
+        told: dict[str, Any] = {"environment": environment, "capture_rate": capture_rate, "by": by, "reason": reason, "at": at}
+        swapped = _swap(meta, attestor, version, pointer, grounds, kind=kind, **told)
         if swapped:
             return Deployment(load_version(meta, model, number), _kept_after(pointer, number), changed=True)
     raise ConflictError(f"the pointer of {model} in {environment} is being changed by others; try again")
@@ -211,6 +213,7 @@ def _swap(
     attestor: Attestor,
     version: Version,
     pointer: dict[str, Any] | None,
+    grounds: Grounds | None,
     *,
     environment: str,
     capture_rate: str,
@@ -221,10 +224,12 @@ def _swap(
 ) -> bool:
     ends, dated, retirement = expiry_of(version, at)
     facts = {"environment": environment, "capture_rate": capture_rate, "approved_by": approvers_of(meta, version), **ends}
-    predicate = deployment_predicate(meta, version, pointer)
+    facts |= grounds.facts if grounds else {}
+    predicate = deployment_predicate(meta, version, pointer, grounds)
     arrive = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, Standing.DEPLOYED, kind, by, reason, at, data=facts, predicate=predicate)
     changes = {"deployed_at": timestamp(at), "deployment_environment": environment, "error": "", **dated}
     writes: list[Write] = [*move_writes(version, arrive, attestor, changes), *retirement, *served_writes(meta, version, environment)]
+    writes += grounds.conditions if grounds else []
     row = {
         "kind": kind,
         "model": version.model,
@@ -319,7 +324,7 @@ def _approvals(meta: MetaStore, version: Version) -> list[Item]:
     return [r for r in rows if r["decision"] == "approve" and r.get("evidence", "") == version.packet.get("sha256", "")]
 
 
-def deployment_predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None) -> Predicate:
+def deployment_predicate(meta: MetaStore, version: Version, pointer: Mapping[str, Any] | None, grounds: Grounds | None = None) -> Predicate:
     """Return what the attestation of a deployment says: what comes, on whose approvals, and what it replaces."""
     approvals = [
         {name: row[name] for name in ("person", "version_digest", "policy_digest", "transition", "evidence")}
@@ -330,6 +335,7 @@ def deployment_predicate(meta: MetaStore, version: Version, pointer: Mapping[str
         "approvals": approvals,
         "previous": number_in(pointer),
         "pointer_rev": int(pointer["rev"]) + 1 if pointer else 1,
+        **(grounds.content if grounds else {}),
     }
     return Predicate(DEPLOYMENT, content)
 

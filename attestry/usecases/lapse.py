@@ -7,6 +7,7 @@ Rules:
   that is put in place first, so that there is no moment with none; where none is kept, or it is not approved any more, the place is vacant.
 - Signing ends with the approval by itself: a delegation never lasts longer, and none is given afterwards. What is done here later by some
   minutes changes what the version stands as, not what it may do.
+- The approval for one environment alone ends in that environment (`attestry.usecases.lapse_promotion`).
 - What is due stands in the partition LAPSES, by its time. The row of a lapse goes with the move, and leaves one that says that people are
   to be told, so that a crash in between tells them later, not never.
 """
@@ -20,23 +21,21 @@ from typing import Any
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.conditions import Terms
-from attestry.domain.errors import ApprovalLapsedError, AttestryError, ConditionFailedError, ConflictError, IntegrityError, NotFoundError
-from attestry.domain.events import shorten, timestamp
+from attestry.domain.errors import ApprovalLapsedError, AttestryError, ConditionFailedError, ConflictError
+from attestry.domain.events import timestamp
 from attestry.domain.principal import registry_principal
 from attestry.domain.stages import LAPSED, Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import Delete, Item, Key, MetaStore, Notifier, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import LAPSES, check_conditions, lapse_put
-from attestry.usecases.deploy import roll_back
-from attestry.usecases.pointer import kept_in, named_in, number_in, vacate
+from attestry.usecases.lapse_promotion import COMPONENT, lapse_promotion, message_of, promotion_in_force, put_back
+from attestry.usecases.pointer import named_in, number_in, vacate
 from attestry.usecases.records import Move, load_version, model_key, move_writes
 from attestry.usecases.rollout_places import forget_rollouts
 
 TRIES = 8
 MAX_DUE = 25
-COMPONENT = "approval-expiry"
-"""What acts, as a principal of the registry."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,15 @@ def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, *, at: da
     for row in due_lapses(meta, at):
         try:
             version = load_version(meta, str(row["model"]), int(row["number"]))
+            if str(row["what"]).startswith("promotion"):
+                row, done = _of_promotion(meta, attestor, version, row, at)
+                lapsed += [version.reference] if done else []
+                version = load_version(meta, version.model, version.number)
+                if row["what"] == "promotion_tell" or (row["what"] == "promotion_notice" and promotion_in_force(version, row)):
+                    notifier.notify(*message_of(version, row))
+                    told += 1
+                _forget(meta, row)
+                continue
             if row["what"] == "lapse" and _is_about(version, row) and _lapse(meta, attestor, version, row, at):
                 lapsed.append(version.reference)
                 row, version = _told_row(row, at), load_version(meta, version.model, version.number)
@@ -84,6 +92,16 @@ def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, *, at: da
         except AttestryError as error:
             errors.append(f"{row['model']}@{row['number']}: {error.message}")
     return Lapsed(tuple(lapsed), told, tuple(errors))
+
+
+def _of_promotion(meta: MetaStore, attestor: Attestor, version: Version, row: Item, at: datetime) -> tuple[Item, bool]:
+    """Take a version out of an environment whose approval has ended, where that is due; return what is left to do, and whether it was."""
+    if row["what"] != "promotion":
+        return row, False
+    tell = {**row, "what": "promotion_tell", "due": timestamp(at)}
+    left = lapse_put(version.model, version.number, int(row["opening"]), str(tell["due"]), "promotion_tell", str(row["environment"]))
+    done = lapse_promotion(meta, attestor, version, row, at, Delete(_key(row), When()), left)
+    return (tell if done else row), done
 
 
 def _is_about(version: Version, row: Item) -> bool:
@@ -99,7 +117,7 @@ def _lapse(meta: MetaStore, attestor: Attestor, version: Version, row: Item, at:
     """
     why = _why(meta, version, at)
     if ApprovalPolicy.from_item(version.approval_policy).on_lapse == "rollback":
-        _put_back(meta, attestor, version, why, at)
+        put_back(meta, attestor, version, why, at)
     for _ in range(TRIES):
         version = load_version(meta, version.model, version.number)
         if not _is_about(version, row):
@@ -119,19 +137,6 @@ def _why(meta: MetaStore, version: Version, at: datetime) -> str:
     except ApprovalLapsedError as error:
         return error.message
     raise ConflictError("an end of its approval is due that the version does not know of")
-
-
-def _put_back(meta: MetaStore, attestor: Attestor, version: Version, why: str, at: datetime) -> None:
-    """Put what is kept for rollback in the place of the version, wherever it stands; what cannot be put there leaves the place as it is."""
-    for pointer in meta.query(model_key(version.model).partition, prefix="POINTER#"):
-        kept = kept_in(pointer)
-        if number_in(pointer) != version.number or kept is None:
-            continue
-        what: dict[str, Any] = {"environment": str(pointer["environment"]), "reason": shorten(f"the approval lapsed: {why}"), "at": at}
-        try:
-            roll_back(meta, attestor, version.model, by=registry_principal(COMPONENT), to=kept, **what)
-        except (ConflictError, NotFoundError, IntegrityError):
-            continue
 
 
 def _writes(version: Version, attestor: Attestor, pointers: Sequence[Item], row: Item, why: str, at: datetime) -> list[Write]:

@@ -82,7 +82,7 @@ def first_head(
     manifest, files = candidate.manifest, candidate.files
     execution = name_execution(manifest.model.name, number, 1, candidate.digest)
     signed = manifest.model.risk_tier in defaults.signed_tiers
-    policy = ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records, signed=signed)
+    policy = ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records, signed=signed, promotion=manifest.deployment.promotion)
     python, platform = defaults.platform
     folder = name_version_folder(
         manifest.model.name, number, manifest.source.revision, execution, naming=defaults.naming, day=at.date()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from attestry.domain.errors import ConditionFailedError, ConflictError, ForbiddenError
 from attestry.domain.principal import Principal
+from attestry.domain.promotion import require_promoted
 from attestry.domain.version import Version, encode
 from attestry.ports import Functions, MetaStore
 from attestry.usecases.attest import Attestor
@@ -48,6 +49,7 @@ def request_deployment(
     """
     version = load_version(meta, model, number)
     plan_of(version, strategy)
+    require_promoted(version, environment or version.deployment_environment, at)
     version = begin_deployment(meta, attestor, version, by=by, reason=reason, at=at)
     message = {"model": model, "version": number, "attempt": version.attempt, "reason": reason, "principal": by.to_item()}
     further = {"strategy": strategy, "environment": environment}

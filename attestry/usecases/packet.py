@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from attestry.domain.errors import IntegrityError, NotFoundError
+from attestry.domain.promotion import Promotion, promotion_of
 from attestry.domain.version import Version
 from attestry.evidence.packet import MAX_PACKET_BYTES, Packet, page_key
+from attestry.evidence.promotion_packet import PromotionPacket, promotion_packet_key
 from attestry.ports import MetaStore, ObjectStore
 from attestry.usecases.records import load_version
 
@@ -41,6 +43,23 @@ def show_packet(meta: MetaStore, store: ObjectStore, model: str, number: int) ->
     }
 
 
+def show_promotion_packet(meta: MetaStore, store: ObjectStore, model: str, number: int, environment: str) -> dict[str, Any]:
+    """Return the packet of a version's latest promotion to an environment, as exactly the text that was digested.
+
+    Raises:
+        NotFoundError: no such version, or nobody has asked for a promotion there that people approve.
+        IntegrityError: the stored packet is not the one that the version names.
+    """
+    version = load_version(meta, model, number)
+    promotion = promotion_of(version, environment)
+    if promotion is None:
+        raise NotFoundError(f"nobody has asked for a promotion of {version.reference} to {environment} that people approve")
+    packet = load_promotion_packet(store, version, promotion)
+    key = promotion_packet_key(version.folder, packet.sha256)
+    told = {"model": model, "version": number, "sha256": packet.sha256, "key": key, "transition": promotion.opened}
+    return {**told, "content": packet.raw.decode(), "promotion": environment}
+
+
 def load_packet(store: ObjectStore, version: Version) -> Packet:
     """Return the packet that the version names.
 
@@ -53,4 +72,21 @@ def load_packet(store: ObjectStore, version: Version) -> Packet:
     of = (packet.reference, packet.content["version_digest"], packet.content["transition"])
     if packet.sha256 != place["sha256"] or of != (version.reference, version.version_digest, place["transition"]):
         raise IntegrityError(f"the decision packet of {version.reference} is not the one that was frozen")
+    return packet
+
+
+def load_promotion_packet(store: ObjectStore, version: Version, promotion: Promotion) -> PromotionPacket:
+    """Return the packet that a promotion rests on.
+
+    Raises:
+        IntegrityError: the stored bytes have another digest, or speak of another promotion.
+        NotFoundError: it is gone.
+    """
+    raw = store.read(promotion_packet_key(version.folder, promotion.packet), None, max_bytes=MAX_PACKET_BYTES)
+    packet = PromotionPacket.parse(raw)
+    of = (packet.reference, packet.content["version_digest"], packet.content["transition"], packet.content["environment"])
+    if packet.sha256 != promotion.packet or of != (version.reference, version.version_digest, promotion.opened, promotion.environment):
+        raise IntegrityError(
+            f"the packet of the promotion of {version.reference} to {promotion.environment} is not the one that was frozen"
+        )
     return packet

@@ -16,7 +16,7 @@ from typing import Any
 from attestry.domain.errors import NotFoundError
 from attestry.domain.events import timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import LAPSED, Standing
+from attestry.domain.stages import LAPSED, PROMOTION_LAPSED, Standing
 from attestry.domain.version import Version
 from attestry.ports import Item, Update, When
 from attestry.usecases.records import pointer_key
@@ -29,7 +29,7 @@ ROLLOUTS = {Standing.CANARY: "canary", Standing.SHADOW: "shadow"}
 """Standing to the attribute of the pointer that names who has it."""
 
 
-_ACTS = {KILLED: "killed", RETIRED: "retired", PROMOTED: "promoted", LAPSED: "taken out of service"}
+_ACTS = {KILLED: "killed", RETIRED: "retired", PROMOTED: "promoted", LAPSED: "taken out of service", PROMOTION_LAPSED: "taken out of it"}
 
 
 def number_in(pointer: Mapping[str, Any] | None) -> int | None:
@@ -93,7 +93,7 @@ def vacate(pointer: Item, version: Version, *, kind: str, by: Principal, reason:
     Args:
         pointer: the row as it was read; the write is refused if it has changed since.
         version: the version that leaves.
-        kind: `version.killed`, `version.retired`, `approval.lapsed`, or that it was promoted.
+        kind: `version.killed`, `version.retired`, `approval.lapsed`, `promotion.lapsed`, or that it was promoted.
         by: who.
         reason: why.
         at: when.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from attestry.domain.stages import LAPSED, Standing
+from attestry.domain.stages import LAPSED, PROMOTION_LAPSED, Standing
 from attestry.evidence.leaf import event_id, parse_event
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.capture import SET
@@ -24,6 +24,7 @@ PLACED: Final = (*DEPLOYED, *ROLLOUT_BEGINNINGS)
 _LOOK_BACK: Final = 40
 """How many changes of a pointer back the last change of its capture rate is looked for."""
 
+_ENDS: Final = (KILLED, RETIRED, LAPSED, PROMOTION_LAPSED)
 _COPIED: Final = ("version_digest", "execution_id", "folder")
 
 
@@ -112,7 +113,7 @@ class ModelExaminer:
             if not any(t["data"].get("environment") not in (None, environment) for t in placed if isinstance(t.get("data"), dict)):
                 yield Observed("pointer.without_event", where, "a promotion that emptied it", str(dict(told)))
             return
-        ends = [t for t in self._moves(model, number) if t.get("kind") in (KILLED, RETIRED, LAPSED) and isinstance(t.get("data"), dict)]
+        ends = [t for t in self._moves(model, number) if t.get("kind") in _ENDS and isinstance(t.get("data"), dict)]
         moved = next((t for t in reversed(ends) if environment in t["data"].get("vacated", [])), None)
         said = {name: told.get(name) for name in ("kind", "reason", "at")}
         if moved is None or said != {name: moved[name] for name in said}:

@@ -21,6 +21,7 @@ from attestry.domain.custody import custody_after
 from attestry.domain.errors import AttestryError
 from attestry.domain.events import Event
 from attestry.domain.holds import held_after
+from attestry.domain.promotion import DECIDED, promotions_after
 from attestry.domain.replay import PLACINGS
 from attestry.domain.stages import LAPSED
 from attestry.domain.validations import RECORDED as VALIDATED
@@ -36,10 +37,12 @@ from attestry.usecases.disposed import read_disposals
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.pointer import KILLED, RETIRED
+from attestry.usecases.promotion_rows import PREFIX
 from attestry.usecases.reconcile_catalogue import examine_version
 from attestry.usecases.reconcile_inputs import examine_inputs
 from attestry.usecases.reconcile_objects import compare_objects
 from attestry.usecases.reconcile_people import examine_deciders
+from attestry.usecases.reconcile_promotions import examine_packets, examine_promotions
 from attestry.usecases.recorded import decision_problem, event_digest, event_of_transition
 from attestry.usecases.records import version_key
 
@@ -62,6 +65,7 @@ class _Rows:
     stages: dict[str, Item]
     approvals: list[Item]
     copy: bytes | None
+    promotions: list[Item] = field(default_factory=list)
     holding: list[Item] = field(default_factory=list)
     gone: Collection[tuple[str, str]] = ()
 
@@ -101,12 +105,15 @@ class VersionExaminer:
         whole = not observed
         observed += list(_stage_rows(rows))
         observed += list(_decisions(version, rows))
+        observed += list(examine_promotions(rows.partition, rows.promotions, rows.holding, [*rows.transitions]))
         if whole:
             unexplained = list(self._disposals(rows))
             observed += [*unexplained, *_head(version, rows)]
             observed += [] if unexplained else list(self._files(version, rows))
         if not observed:
-            observed += list(examine_deciders(self._meta, rows.partition, rows.approvals))
+            deciders = [*rows.approvals, *(r for r in rows.promotions if "decision" in r)]
+            observed += list(examine_deciders(self._meta, rows.partition, deciders))
+            observed += list(examine_packets(self._store, version.folder, rows.holding))
             if any(t["kind"] == "stage.succeeded" and t["to"]["stage"] == "PROCESSING" for t in rows.holding):
                 observed += list(examine_inputs(self._meta, self._store, version, gone=rows.gone))
         if not observed:
@@ -119,7 +126,9 @@ class VersionExaminer:
         transitions = {int(s.removeprefix("TRANSITION#")): r for s, r in rows.items() if s[11:].isdigit() and s.startswith("TRANSITION#")}
         stages = {s: r for s, r in rows.items() if s.startswith("STAGE#")}
         approvals = [r for s, r in rows.items() if s.startswith("APPROVAL#")]
-        return _Rows(f"{model}@{number}", partition, rows.get("HEAD"), transitions, stages, approvals, copy_among([*rows.values()]))
+        promotions = [r for s, r in rows.items() if s.startswith(PREFIX)]
+        copy = copy_among([*rows.values()])
+        return _Rows(f"{model}@{number}", partition, rows.get("HEAD"), transitions, stages, approvals, copy, promotions)
 
     def _transitions(self, model: str, number: int, rows: _Rows) -> list[Observed]:
         observed: list[Observed] = []
@@ -242,6 +251,8 @@ def _decisions(version: Version, rows: _Rows) -> Iterable[Observed]:
             yield Observed("decision.changed", where, f"transition {number}", f"it {problem}")
         decided[str(row["sk"])] = row
     for number, moved in holding.items():
+        if moved["kind"] in DECIDED:
+            continue  # on a promotion, whose rows are compared by themselves
         person = moved["data"].get("person")
         # A row that tells of another move, in an earlier opening, does not stand for this one.
         there = [r for r in rows.approvals if r["sk"] in _places_of(moved["data"]) and r.get("transition") not in holding.keys() - {number}]
@@ -304,6 +315,7 @@ def _from_transitions(transitions: list[Item]) -> dict[str, Any]:
     approvals: list[Item] = [t["data"] for t in transitions if t["kind"] == "version.approved"]
     terms = approvals[-1].get("terms", {}) if expected["approved"] else {}
     custody = custody_after(transitions)
+    expected["promotions"] = promotions_after(transitions)
     kept = {"legal_hold": custody.legal_hold, "disposal": custody.disposal, "held": held_after(transitions)}
     kept["validations"] = latest_of(transitions)
     return {**expected, **kept, "retirement": retirement, "retires_on": retires_on, "terms": terms}

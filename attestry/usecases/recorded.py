@@ -14,7 +14,8 @@ from attestry.domain.approvals import Verdict
 from attestry.domain.errors import IntegrityError, InvalidInputError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
-from attestry.domain.stages import LAPSED
+from attestry.domain.promotion import Promotion, promotions_after
+from attestry.domain.stages import LAPSED, PROMOTION_OPENED
 from attestry.domain.version import Version
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
@@ -29,6 +30,12 @@ DECISIONS: Mapping[str, tuple[str, ...]] = {
     Verdict.REJECT.value: ("version.rejected",),
 }
 """Decision to the kinds of transition that it is written with."""
+
+PROMOTION_DECISIONS: Mapping[str, tuple[str, ...]] = {
+    Verdict.APPROVE.value: ("promotion.given", "promotion.approved"),
+    Verdict.REJECT.value: ("promotion.rejected",),
+}
+"""The same of a decision on a promotion."""
 
 _ENDED = (KILLED, RETIRED, LAPSED)
 _SHARED = ("reason", "principal", "at", "evidence", "version_digest")
@@ -137,6 +144,59 @@ def check_approvals(meta: MetaStore, version: Version, approvals: Sequence[Item]
     check_recorded(meta, events)
 
 
+def check_promotion(meta: MetaStore, version: Version, promotion: Promotion, opening: Item, approvals: Sequence[Item]) -> None:
+    """Check that a promotion was asked for and approved as its rows say: row, transition and event agree, on the packet that it names.
+
+    Args:
+        meta: the table.
+        version: the version.
+        promotion: the promotion, by the version's head.
+        opening: the row that was written when it was asked for.
+        approvals: the rows of approvals that are to count.
+
+    Raises:
+        IntegrityError: one of them was inserted or changed.
+    """
+    rows = [opening, *approvals]
+    keys = [transition_key(version.model, version.number, int(row["transition"])) for row in rows]
+    transitions = meta.get_many(list(dict.fromkeys(keys)))
+    about = f"the promotion of {version.reference} to {promotion.environment}"
+    events: list[Event] = []
+    for row, key in zip(rows, keys, strict=True):
+        moved = transitions.get(key)
+        problem = opening_problem(promotion, row, moved) if row is opening else promotion_problem(promotion, row, moved)
+        if problem or moved is None:
+            raise IntegrityError(f"{about}: the row of {row.get('person') or row.get('asked_by')} {problem}")
+        events.append(event_of_transition(version.model, version.number, moved))
+    check_recorded(meta, events)
+
+
+def opening_problem(promotion: Promotion, row: Mapping[str, Any], moved: Mapping[str, Any] | None) -> str:
+    """Return in what the row of a promotion differs from the transition that opened it; empty where in nothing."""
+    if moved is None or moved.get("kind") != PROMOTION_OPENED:
+        return "has no transition"
+    facts: Mapping[str, Any] = moved.get("data") or {}
+    told = (moved["number"], moved["evidence"], moved["at"], moved["version_digest"])
+    same = told == tuple(row.get(n) for n in ("transition", "evidence", "at", "version_digest"))
+    named = (facts["environment"], facts["asked_by"], facts["policy_sha256"])
+    if not same or named != tuple(row.get(n) for n in ("environment", "asked_by", "policy_digest")):
+        return "is not what its transition tells"
+    if (row["transition"], row["environment"]) != (promotion.opened, promotion.environment):
+        return "is of another promotion"
+    made = promotions_after([moved])[promotion.environment]
+    differing = {n for n, value in promotion.to_item().items() if made[n] != value} - {"state", "until"}
+    return "is not what the version's head says of it" if differing else ""
+
+
+def promotion_problem(promotion: Promotion, row: Mapping[str, Any], moved: Mapping[str, Any] | None) -> str:
+    """Return in what the row of a decision on a promotion differs from its transition; empty where in nothing."""
+    problem = _row_problem(row, moved, PROMOTION_DECISIONS)
+    if problem:
+        return problem
+    named = (promotion.environment, promotion.opened, promotion.packet)
+    return "" if named == (row.get("environment"), row.get("opened"), row.get("evidence")) else "was given on another promotion"
+
+
 def _ends(version: Version) -> tuple[list[Key], list[Key]]:
     """Return where the end of a version would be recorded: as its latest move or the one after it, and as an event of the ledger."""
     numbers = (version.transition, version.transition + 1)
@@ -152,7 +212,16 @@ def decision_problem(version: Version, row: Mapping[str, Any], moved: Mapping[st
         row: the decision's row.
         moved: the row of the transition that it names, or None.
     """
-    if moved is None or moved.get("kind") not in DECISIONS.get(str(row.get("decision")), ()):
+    problem = _row_problem(row, moved, DECISIONS)
+    if problem:
+        return problem
+    if row["evidence"] != version.packet.get("sha256", "") and not _was_before(row, version):
+        return "was given on another packet than the version names"
+    return ""
+
+
+def _row_problem(row: Mapping[str, Any], moved: Mapping[str, Any] | None, kinds: Mapping[str, tuple[str, ...]]) -> str:
+    if moved is None or moved.get("kind") not in kinds.get(str(row.get("decision")), ()):
         return "has no transition"
     facts: Mapping[str, Any] = moved.get("data") or {}
     told = {name: row.get(name) for name in facts if name not in RESERVED and name != "signature"}
@@ -160,8 +229,6 @@ def decision_problem(version: Version, row: Mapping[str, Any], moved: Mapping[st
     same = same and ("console" in row) == ("console" in facts)
     if not same or any(row.get(name) != moved.get(name) for name in _SHARED) or facts.get("decision") != row.get("decision"):
         return "is not what its transition tells"
-    if row["evidence"] != version.packet.get("sha256", "") and not _was_before(row, version):
-        return "was given on another packet than the version names"
     return ""
 
 

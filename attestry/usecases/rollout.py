@@ -31,6 +31,7 @@ from attestry.usecases.deploy import Deployment, approvers_of, deployment_predic
 from attestry.usecases.endpoint_rows import served_writes
 from attestry.usecases.expiry import expiry_of
 from attestry.usecases.pointer import PROMOTED, ROLLOUTS, kept_in, number_in, rollout_in, vacancy
+from attestry.usecases.promotion_rows import grounds_of
 from attestry.usecases.records import Move, load_version, move_writes, pointer_key
 from attestry.usecases.rollout_places import forget_rollouts, keep_rollout, leave_writes
 
@@ -119,6 +120,7 @@ def begin_rollout(
             return Rollout(version, pointer, changed=False)
         require_deployable(version, at)
         check_conditions(meta, version, at)
+        grounds = grounds_of(meta, version, environment, at)
         _require_room(pointer, version, standing, environment)
         assert pointer is not None  # noqa: S101 - narrows: `_require_room` refuses what is not there
         place = _place(version, plan, standing, at)
@@ -131,12 +133,13 @@ def begin_rollout(
             "plan": plan.to_item(),
         }
         facts |= {"share": place["share"], "step": 0} if standing is Standing.CANARY else {}
-        predicate = deployment_predicate(meta, version, pointer)
+        facts |= grounds.facts if grounds else {}
+        predicate = deployment_predicate(meta, version, pointer, grounds)
         move = Move(Stage.DEPLOYMENT, Status.SUCCEEDED, standing, BEGINNINGS[standing], by, reason, at, data=facts, predicate=predicate)
         writes = move_writes(version, move, attestor, {"deployment_environment": environment, "error": "", **dated})
         writes += [*retirement, *served_writes(meta, version, environment)]
         writes += leave_elsewhere(meta, version, environment, by=by, reason=reason, at=at)
-        writes += [_point(pointer, standing, place), keep_rollout(model, environment)]
+        writes += [_point(pointer, standing, place), keep_rollout(model, environment), *(grounds.conditions if grounds else ())]
         if _commit(meta, writes):
             return _done(meta, model, number, environment)
     raise ConflictError(f"the pointer of {model} in {environment} is being changed by others; try again")

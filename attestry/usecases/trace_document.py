@@ -348,8 +348,10 @@ class _Description:
 
 
 def _deployer(transition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return who deployed, and on whose approval where the pipeline did it by itself."""
-    return {**(_who(transition["principal"]) or {}), "on_approval_of": (transition.get("data") or {}).get("approved_by", [])}
+    """Return who deployed, on whose approval where the pipeline did it by itself, and who approved the promotion where people did."""
+    data = transition.get("data") or {}
+    promotion = {"promotion": data["promotion"]} if "promotion" in data else {}
+    return {**(_who(transition["principal"]) or {}), "on_approval_of": data.get("approved_by", []), **promotion}
 
 
 def _requirement(name: str, version: str) -> str:

@@ -238,7 +238,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read what is known of refreshes": (read_row("REFRESH#probe"), ("register", "registry")),
     "read who waits for an alarm": (read_row("ALARM#probe"), ("register",)),
     "read who uploads": (read_row("UPLOAD#probe"), ("register", "uploads")),
-    "read a receipt": (read_row("KEY#probe"), (*READERS, "collect", "delegate", "deploy", "predict")),
+    "read a receipt": (read_row("KEY#probe"), (*READERS, "collect", "delegate", "deploy", "gate", "predict")),
     "read the open keys": (read_row("KEYS"), ("collect", "reconcile")),
     "read who started a decision": (read_row("CALLER#probe"), ("console_decision", "operate")),
     "read the outbox": (read_row("OUTBOX"), (*READERS, "delegate", "deploy", "sequence")),

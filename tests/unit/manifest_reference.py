@@ -31,6 +31,8 @@ def render_section(name: str, *, required: bool) -> str:
 
 def rows_of(path: list[str | int], name: str, node: dict[str, Any], *, required: bool) -> list[str]:
     rows = [row(name, node, required=required)]
+    if name == "deployment.promotion[].people":
+        return rows
     if node.get("title") == "Resources":
         return [*rows, *([] if name != "processing.resources" else children(path, name, node))]
     if "properties" in node:
@@ -62,6 +64,8 @@ def value_of(name: str, node: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in node["enum"])
     if name.endswith(".resources") and name != "processing.resources":
         return "mapping, as `processing.resources`"
+    if name == "deployment.promotion[].people":
+        return "mapping, as `approval.people`"
     kind = node.get("type", "whole number" if "const" in node else "text")
     text = " or ".join(KINDS[k] for k in kind) if isinstance(kind, list) else KINDS.get(kind, kind)
     if "minimum" in node or "maximum" in node:

@@ -11,6 +11,7 @@ from attestry.domain.errors import IntegrityError
 
 if TYPE_CHECKING:
     from attestry.evidence.packet import Packet
+    from attestry.evidence.promotion_packet import PromotionPacket
 
 
 class ActsRoutes(Connection):
@@ -19,6 +20,20 @@ class ActsRoutes(Connection):
     def announce_upload(self, files: Sequence[Mapping[str, Any]]) -> Any:
         """Announce files (`name`, `size`, `sha256`) and return where each is to be PUT."""
         return self.post("/v1/uploads", {"files": list(files)})
+
+    def promotion_packet(self, model: str, number: int, environment: str) -> PromotionPacket:
+        """Return the packet that a decision on a version's promotion to an environment rests on, its digest checked.
+
+        Raises:
+            IntegrityError: the text has another digest than the registry says, or it is of another promotion.
+        """
+        from attestry.evidence.promotion_packet import PromotionPacket
+
+        answer = self.get(f"{version_path(model, number)}/packet", {"promotion": environment})
+        packet = PromotionPacket.parse(str(answer["content"]).encode())
+        if packet.sha256 != answer["sha256"] or (packet.reference, packet.content["environment"]) != (f"{model}@{number}", environment):
+            raise IntegrityError(f"the registry showed a packet of {packet.reference} with another digest than it says")
+        return packet
 
     def packet(self, model: str, number: int) -> Packet:
         """Return the packet that a decision on a version rests on, its digest checked.
@@ -44,8 +59,9 @@ class ActsRoutes(Connection):
         packet_sha256: str = "",
         signature: str = "",
         conditions: Mapping[str, Any] | None = None,
+        promotion: str = "",
     ) -> Any:
-        """Approve or reject a version that waits for it.
+        """Approve or reject a version that waits for it, or its promotion to an environment.
 
         Args:
             model: the model's name.
@@ -55,8 +71,14 @@ class ActsRoutes(Connection):
             packet_sha256: digest of the packet that was read; refused where the version has another.
             signature: the caller's own signature over it, armored; only to approve.
             conditions: under what the caller approves: `until` (day), `max_predictions`, `segments` (feature to values).
+            promotion: the environment, to decide on the promotion there; then without conditions.
         """
-        given = (("packet_sha256", packet_sha256), ("signature", signature), ("conditions", dict(conditions or {})))
+        given = (
+            ("packet_sha256", packet_sha256),
+            ("signature", signature),
+            ("conditions", dict(conditions or {})),
+            ("promotion", promotion),
+        )
         seen = {name: value for name, value in given if value}
         return self.post(f"{version_path(model, number)}/decision", {"decision": decision, "reason": reason, **seen})
 
@@ -83,9 +105,18 @@ class ActsRoutes(Connection):
         """Begin to put an approved version in place, by its manifest's strategy or `all-at-once`."""
         return self.post(f"{version_path(model, number)}/deployment", {"reason": reason, **given(strategy=strategy)})
 
-    def promote(self, model: str, number: int, to: str, reason: str) -> Any:
-        """Begin to put a version in place in the environment after the one where it stands deployed."""
-        return self.post(f"{version_path(model, number)}/promotion", {"to": to, "reason": reason})
+    def promote(self, model: str, number: int, to: str, reason: str, *, withdraw: bool = False) -> Any:
+        """Begin to put a version in place in the environment after the one where it stands deployed, or ask for that one's approval.
+
+        Args:
+            model: the model's name.
+            number: the version's number.
+            to: the environment.
+            reason: why.
+            withdraw: take back what was asked for, where the version has not come there yet.
+        """
+        body = {"to": to, "reason": reason, **({"withdraw": True} if withdraw else {})}
+        return self.post(f"{version_path(model, number)}/promotion", body)
 
     def change_rollout(self, model: str, action: str, reason: str, *, environment: str = "production") -> Any:
         """Advance, halt or finish the rollout of an environment."""

@@ -1,0 +1,218 @@
+"""Open a promotion: freeze what people decide on, and record that somebody asked for it.
+
+The packet is written first, under its own digest; then the move `promotion.opened`, the row of the promotion and its event are one
+transaction. A try that is cut off in between leaves a packet that nothing names, and the next try writes its own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from attestry.domain.approvals import ApprovalPolicy
+from attestry.domain.errors import ConditionFailedError, ConflictError
+from attestry.domain.events import timestamp
+from attestry.domain.principal import Principal
+from attestry.domain.promotion import OPENED, State, policy_for, promotion_of, promotions_after
+from attestry.domain.stages import Standing
+from attestry.domain.version import Version
+from attestry.evidence.promotion_packet import ABOUT, FORMAT, PromotionPacket, promotion_packet_key
+from attestry.ports import MetaStore, Notifier, ObjectStore, Put
+from attestry.usecases.attest import Attestor
+from attestry.usecases.conflicts import conflicts_at_opening
+from attestry.usecases.freeze_packet import open_findings
+from attestry.usecases.manifests import load_manifest
+from attestry.usecases.pointer import number_in
+from attestry.usecases.promotion import check_promotion
+from attestry.usecases.promotion_rows import PREFIX, promotion_key
+from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, version_key
+from attestry.usecases.served import predictions_made
+
+TRIES = 8
+
+
+def open_promotion(
+    meta: MetaStore,
+    attestor: Attestor,
+    store: ObjectStore,
+    notifier: Notifier,
+    model: str,
+    number: int,
+    *,
+    environment: str,
+    by: Principal,
+    reason: str,
+    at: datetime,
+) -> Version:
+    """Ask for the promotion of a version to an environment that has an approval of its own; one that is open already stays as it is.
+
+    Args:
+        meta: the table.
+        attestor: signs with the function's own key.
+        store: the model store.
+        notifier: tells people.
+        model: the model's name.
+        number: the version's number.
+        environment: where to.
+        by: the authenticated principal, with its person, who never decides on it.
+        reason: why, checked.
+        at: the time.
+
+    Raises:
+        NotFoundError: no such version.
+        UnprovenIdentityError: the caller maps to no person.
+        ConflictError: the environment has no approval of its own, is not the next one, the version does not stand deployed, or others kept
+            changing it.
+        HeldError: the version is held.
+        UnavailableError: the packet or the attestation could not be kept; nothing was changed.
+    """
+    person = by.require_person("ask for a promotion")
+    for _ in range(TRIES):
+        version = load_version(meta, model, number)
+        policy, there = policy_for(version, environment), promotion_of(version, environment)
+        if policy is None:
+            raise ConflictError(f"{environment} has no approval of its own for {version.reference}; it is promoted at once")
+        if there is not None and there.state is State.OPEN and not there.why_not(version):
+            return version
+        check_promotion(version, environment, at)
+        version.require_not_held("is not promoted")
+        packet = _freeze(meta, store, version, policy, environment, by, reason, at)
+        data = {
+            "environment": environment,
+            "origin": packet.content["origin"],
+            "asked_by": person,
+            "since": packet.content["service"]["since"],
+            "approval": version.opening,
+            "packet_sha256": packet.sha256,
+            "policy_sha256": policy.digest,
+        }
+        move = Move(version.stage, version.status, version.standing, OPENED, by, reason, at, packet.sha256, data)
+        opened = version.transition + 1
+        after = promotions_after([{"kind": OPENED, "number": opened, "data": data}], version.promotions)
+        row = {
+            "environment": environment,
+            "asked_by": person,
+            "version_digest": version.version_digest,
+            "evidence": packet.sha256,
+            "policy_digest": policy.digest,
+            "transition": opened,
+            "at": timestamp(at),
+        }
+        moving = move_writes(version, move, attestor, {"promotions": after})
+        try:
+            meta.transact([*moving, Put(promotion_key(model, number, environment, opened), row)])
+        except ConditionFailedError:
+            continue
+        version = load_version(meta, model, number)
+        notifier.notify(*notice_of(version, environment, packet))
+        return version
+    raise ConflictError(f"{model}@{number} is being changed by others; try again")
+
+
+def notice_of(version: Version, environment: str, packet: PromotionPacket) -> tuple[str, dict[str, Any]]:
+    """Return subject and message of what people are told; neither the message nor a link in it decides anything."""
+    reference, content = version.reference, packet.content
+    acts = (f"packet {reference}", f"approve {reference} --reason '...'", f"reject {reference} --reason '...'")
+    message = {
+        "model": version.model,
+        "version": version.number,
+        "from": content["origin"],
+        "to": environment,
+        "asked_by": content["asked_by"].get("person"),
+        "service": content["service"],
+        "metrics": content["metrics"],
+        "policy": content["policy"],
+        "packet_sha256": packet.sha256,
+        "commands": [f"attestry {act} --promotion {environment}" for act in acts],
+    }
+    return f"the promotion of {reference} to {environment} waits for approval", message
+
+
+def _freeze(
+    meta: MetaStore,
+    store: ObjectStore,
+    version: Version,
+    policy: ApprovalPolicy,
+    environment: str,
+    by: Principal,
+    reason: str,
+    at: datetime,
+) -> PromotionPacket:
+    """Write the packet of the transition that opens the promotion, once and retained."""
+    conflicts = conflicts_at_opening(meta, version, fresh_eyes=policy.fresh_eyes)
+    earlier = _earlier(meta, version, environment)
+    content = {
+        "format": FORMAT,
+        "packet": ABOUT,
+        "model": version.model,
+        "number": version.number,
+        "version_digest": version.version_digest,
+        "candidate": version.candidate,
+        "transition": version.transition + 1,
+        "opened": timestamp(at),
+        "origin": version.deployment_environment,
+        "environment": environment,
+        "asked_by": by.to_item(),
+        "reason": reason,
+        "submitter": version.submitter.to_item(),
+        "metrics": dict(version.metrics),
+        "gates": [dict(gate) for gate in version.gates],
+        "approval": _own_approval(meta, version),
+        "service": _service(meta, version),
+        "replaces": _replaced(meta, version, environment),
+        "lineage": {"code": _code(store, version)},
+        "findings": open_findings(meta, version.model, version.number),
+        "policy": policy.to_item(),
+        "policy_sha256": policy.digest,
+        **({"conflicts": conflicts} if conflicts else {}),
+        **({"earlier": earlier} if earlier else {}),
+    }
+    packet = PromotionPacket.make(content)
+    store.put_new(promotion_packet_key(version.folder, packet.sha256), packet.raw, content_type="application/json", retain=True)
+    return packet
+
+
+def _own_approval(meta: MetaStore, version: Version) -> dict[str, Any]:
+    rows = meta.query(approval_key(version.model, version.number, "").partition, prefix="APPROVAL#")
+    packet = str(version.packet.get("sha256", ""))
+    given = sorted(str(r["person"]) for r in rows if r["decision"] == "approve" and r.get("evidence", "") == packet)
+    return {"opened": version.opening, "packet_sha256": packet, "approved_by": given, "terms": dict(version.terms)}
+
+
+def _service(meta: MetaStore, version: Version) -> dict[str, Any]:
+    """Return since when the version stands where it is, and how many predictions it made there."""
+    deployed = version.standing is Standing.DEPLOYED
+    made = predictions_made(meta, version, version.deployment_environment)
+    return {"standing": version.standing.value, "since": version.deployed_at if deployed else "", "predictions": made}
+
+
+def _replaced(meta: MetaStore, version: Version, environment: str) -> dict[str, Any]:
+    number = number_in(meta.get(pointer_key(version.model, environment)))
+    if number is None or number == version.number:
+        return {}
+    there = load_version(meta, version.model, number)
+    return {"number": there.number, "version_digest": there.version_digest, "metrics": dict(there.metrics)}
+
+
+def _code(store: ObjectStore, version: Version) -> dict[str, str]:
+    source = load_manifest(store, version).source
+    return {"repository": source.repository, "revision": source.revision, "author": source.author}
+
+
+def _earlier(meta: MetaStore, version: Version, environment: str) -> list[dict[str, Any]]:
+    """Return how promotions to the environment that were asked for before ended: who decided what, oldest first."""
+    rows = meta.query(version_key(version.model, version.number).partition, prefix=f"{PREFIX}{environment}#")
+    openings = [r for r in rows if "decision" not in r]
+    told = [
+        {
+            "opened": int(opening["transition"]),
+            "asked_by": str(opening["asked_by"]),
+            "decisions": [
+                {"person": str(r["person"]), "decision": str(r["decision"]), "reason": str(r["reason"])}
+                for r in rows
+                if str(r["sk"]).startswith(f"{opening['sk']}#")
+            ],
+        }
+        for opening in openings
+    ]
+    return sorted(told, key=lambda e: int(e["opened"]))
