@@ -241,6 +241,12 @@ ACKNOWLEDGED = (
     ),
     Acknowledgement(
         ("IAM5",),
+        _roles("Decide"),
+        "Models and versions are made after the deployment; only validators' records.",
+        "Resource::<StoresStore*.Arn>/models/[*]/evidence/validations/[*]",
+    ),
+    Acknowledgement(
+        ("IAM5",),
         _roles("Bundle", "Reconcile"),
         "Models and versions are made after the deployment; only their evidence, to be read.",
         "Resource::<StoresStore*.Arn>/models/[*]/evidence/[*]",
