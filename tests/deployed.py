@@ -211,8 +211,9 @@ class Scene:
         self.loaded.add(digest)
         return {"status": "OK", "output": json.dumps([digest for _ in event["instances"]])}
 
-    def predictor(self) -> Predictor:
+    def predictor(self, **more: Any) -> Predictor:
         return Predictor(
+            **more,
             meta=self.meta,
             store=self.store,
             functions=self.functions,

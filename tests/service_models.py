@@ -22,7 +22,13 @@ OPERATIONS = {
     "emr-serverless": ("emr-serverless", "StartJobRun"),
 }
 
-_JAVA = (("\\p{L}", "a-zA-Z\u00c0-\u024f"), ("\\p{Z}", " "), ("\\p{N}", "0-9"), ("\\p{Alnum}", "A-Za-z0-9"))
+_JAVA = (
+    ("\\p{L}", "a-zA-Z\u00c0-\u024f"),
+    ("\\p{Z}", " "),
+    ("\\p{N}", "0-9"),
+    ("\\p{Alnum}", "A-Za-z0-9"),
+    ("\\p{ASCII}", "[\\x00-\\x7f]"),
+)
 """What Java's patterns say that Python's do not; near enough for what is sent here."""
 
 
