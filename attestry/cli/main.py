@@ -38,6 +38,7 @@ def make_app() -> typer.Typer:
         rollout,
         root,
         scoring,
+        shim,
         validations,
         webhooks,
     )
@@ -54,7 +55,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, validations, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks):
+    for module in (*verbs, validations, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks, shim):
         module.register(app)
     return app
 

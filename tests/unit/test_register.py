@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from attestry.domain.endpoints import EndpointSettings
 from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.domain.names import FolderNaming
 from attestry.usecases.records import OUTBOX, upload_key
@@ -356,3 +357,24 @@ def test_a_stage_that_this_registry_cannot_run_where_the_manifest_says_is_refuse
 
     source = example_source()
     assert ("training.executor", "available") in refused(Flow(), example_manifest(source, edit=edit), source)
+
+
+def ask_for_sagemaker(draft):
+    endpoint = {"container": "registry.example.com/serve@sha256:" + "ab" * 32, "instance": "ml.m7i.xlarge"}
+    draft["deployment"] |= {"target": "sagemaker", "endpoint": endpoint}
+
+
+@pytest.mark.parametrize("models", [(), ("another-model",)])
+def test_a_target_that_this_registry_does_not_have_for_the_model_is_refused(models):
+    flow, source = Flow(), example_source()
+    flow.registrar._endpoints = EndpointSettings(models=models)
+    assert refused(flow, example_manifest(source, edit=ask_for_sagemaker), source) == {("deployment.target", "available")}
+
+
+def test_a_version_that_sagemaker_serves_says_so_from_its_registration_on():
+    flow, source = Flow(), example_source()
+    flow.registrar._endpoints = EndpointSettings(models=("tumour-diagnosis",))
+    version = flow.register(flow.upload(example_manifest(source, edit=ask_for_sagemaker), source)).version
+    assert version.target == "sagemaker"
+    first = flow.meta.query(f"VERSION#{version.model}#1", prefix="TRANSITION#")[0]
+    assert first["data"]["target"] == "sagemaker"
