@@ -22,7 +22,10 @@ from attestry.api.operations import OPERATIONS
 from tests.api_world import ApiWorld
 
 EXAMPLES = 6
-"""Requests per operation and kind; `make test-long` sends a thousand per operation to the embedded API."""
+"""Requests per operation and kind."""
+
+THOUSAND = 1000
+"""Requests per operation of the long test, half of them invalid; another of `make test-long` sends as many to the embedded API."""
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 KINDS = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
@@ -46,22 +49,30 @@ def kinds_of(operation: Operation) -> tuple[GenerationMode, ...]:
     return KINDS if operation.body or operation.query or operation.path_parameters else KINDS[:1]
 
 
-@pytest.mark.parametrize(
-    ("operation", "kind"), [pytest.param(o, kind, id=f"{o.id}-{kind.value}") for o in OPERATIONS for kind in kinds_of(o)]
-)
+CASES = [pytest.param(o, kind, id=f"{o.id}-{kind.value}") for o in OPERATIONS for kind in kinds_of(o)]
+
+
+@pytest.mark.parametrize(("operation", "kind"), CASES)
 def test_no_request_is_answered_otherwise_than_described(api: ApiWorld, described: Any, operation: Operation, kind: GenerationMode) -> None:
+    fuzz(api, described, operation, kind, settings(max_examples=EXAMPLES, derandomize=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("operation", "kind"), CASES)
+def test_none_of_a_thousand_requests_is_answered_otherwise_than_described(
+    api: ApiWorld, described: Any, operation: Operation, kind: GenerationMode
+) -> None:
+    fuzz(api, described, operation, kind, settings(max_examples=THOUSAND // len(kinds_of(operation))))
+
+
+def fuzz(api: ApiWorld, described: Any, operation: Operation, kind: GenerationMode, how: settings) -> None:
+    """Ask, and put the rows back as they were."""
     before = dict(api.meta.rows)
     known = {"model": api.model, "number": "1", "id": api.prediction}
     role = operation.roles[0]
     who = {"scientist": "scientist/dana", "consumer": "consumer/frank", "deployer": "deployer/frank"}.get(role, f"{role}/grace")
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(how, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=described[operation.path][operation.method].as_strategy(generation_mode=kind), there=st.booleans())
     def ask(case: Case, there: bool) -> None:
         if there:
