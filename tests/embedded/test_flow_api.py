@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 import schemathesis
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
@@ -19,6 +25,7 @@ from schemathesis.checks import not_a_server_error
 from attestry.api.openapi import document
 from attestry.api.operation import Operation
 from attestry.api.operations import OPERATIONS
+from attestry.local.settings import REGION
 from tests.embedded.flows import Answer, Registry, example_rows
 from tests.unit.test_api_answers import READ, check
 
@@ -27,6 +34,9 @@ pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
 
 REQUESTS = int(os.environ.get("ATTESTRY_FUZZ_REQUESTS", "1000"))
 """How many requests each operation is sent."""
+
+SLOW = 32
+"""So many requests come slowly at once."""
 
 PROFILE = {
     "scientist": "dana",
@@ -158,3 +168,41 @@ def test_no_request_fails_the_registry(
                 case.validate_response(answer, checks=[not_a_server_error])
 
         ask()
+
+
+def test_a_body_that_comes_slowly_holds_nobody_up_and_does_nothing_before_it_is_whole(
+    registry: Registry, deployed: tuple[str, int]
+) -> None:
+    """On AWS the gateway collects the body; the embedded one has to as well."""
+    model, number = deployed
+    path = f"/v1/models/{model}/versions/{number}/annotations"
+    text = f"slowly {uuid.uuid4().hex}"
+    body = json.dumps({"text": text}).encode()
+    with ExitStack() as open_ones:
+        senders = [open_ones.enter_context(_begun(registry, path, body)) for _ in range(SLOW)]
+        for sent in range(1, 4):
+            for sender in senders:
+                sender.sendall(body[sent : sent + 1])
+            assert registry.call("grace", "GET", f"/v1/models/{model}").status == 200
+        assert text not in _remarks(registry, model, number)
+        senders[0].sendall(body[4:])
+        assert senders[0].recv(65536).startswith(b"HTTP/1.1 20")
+    assert _remarks(registry, model, number).count(text) == 1
+
+
+def _remarks(registry: Registry, model: str, number: int) -> list[str]:
+    return [row["text"] for row in registry.client("grace").annotations(model, number)]
+
+
+def _begun(registry: Registry, path: str, body: bytes) -> socket.socket:
+    """A request whose headers are sent, and of its body the first byte."""
+    request = AWSRequest("POST", registry.stack.api_url + path, data=body, headers={"Content-Type": "application/json"})
+    credentials = registry.session("dana").get_credentials()
+    assert credentials is not None
+    SigV4Auth(credentials.get_frozen_credentials(), "execute-api", REGION).add_auth(request)
+    url = urlsplit(str(request.url))
+    lines = [f"POST {url.path} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items() if name.lower() not in ("host", "content-length")]
+    sender = socket.create_connection((str(url.hostname), int(url.port or 80)), timeout=60)
+    sender.sendall("\r\n".join([*lines, "", ""]).encode() + body[:1])
+    return sender
