@@ -20,6 +20,7 @@ from attestry.mlflow.requests import CreateModel
 from attestry.ports import MetaStore
 from attestry.usecases import catalogue
 from attestry.usecases.mlflow_reading import Known, find, latest_of_stages
+from attestry.usecases.read_ahead import ReadAhead
 
 
 class Acts(Protocol):
@@ -124,7 +125,7 @@ def create_model(desk: Desk, asked: CreateModel) -> ShownModel:
 def describe_model(desk: Desk, name: str, description: str) -> ShownModel:
     """Change a model's description."""
     known = desk.find(name)
-    catalogue.change_model(desk.meta, known.model.model, description=description, by=desk.by, at=desk.at)
+    catalogue.change_model(_ahead(desk, known), known.model.model, description=description, by=desk.by, at=desk.at)
     return show_model(desk, name)
 
 
@@ -162,29 +163,34 @@ def show_model(desk: Desk, name: str) -> ShownModel:
 def describe_version(desk: Desk, name: str, number: int, description: str | None) -> ShownVersion:
     """Change a version's description; None takes it away, as MLflow has it."""
     known = desk.find(name, number)
-    catalogue.change_labels(desk.meta, known.model.model, number, description=description or "", by=desk.by, at=desk.at)
+    catalogue.change_labels(_ahead(desk, known), known.model.model, number, description=description or "", by=desk.by, at=desk.at)
     return find(desk.meta, name, number).show_version()
 
 
 def set_tag(desk: Desk, known: Known, key: str, value: str) -> None:
     """Set a tag of a model or, where `known` has one, of its version."""
-    catalogue.set_tag(desk.meta, _subject(known), key, value, by=desk.by, at=desk.at)
+    catalogue.set_tag(_ahead(desk, known), _subject(known), key, value, by=desk.by, at=desk.at)
 
 
 def delete_tag(desk: Desk, known: Known, key: str) -> None:
     """Take a tag away; one that is not there changes nothing."""
-    catalogue.delete_tag(desk.meta, _subject(known), key, by=desk.by, at=desk.at)
+    catalogue.delete_tag(_ahead(desk, known), _subject(known), key, by=desk.by, at=desk.at)
 
 
 def set_alias(desk: Desk, known: Known, alias: str) -> None:
     """Let an alias name a version."""
     version, _ = known.require_version()
-    catalogue.set_alias(desk.meta, known.model.model, alias, version.number, by=desk.by, at=desk.at)
+    catalogue.set_alias(_ahead(desk, known), known.model.model, alias, version.number, by=desk.by, at=desk.at)
 
 
 def delete_alias(desk: Desk, known: Known, alias: str) -> None:
     """Take an alias away; one that is not there changes nothing."""
-    catalogue.delete_alias(desk.meta, known.model.model, alias, by=desk.by, at=desk.at)
+    catalogue.delete_alias(_ahead(desk, known), known.model.model, alias, by=desk.by, at=desk.at)
+
+
+def _ahead(desk: Desk, known: Known) -> MetaStore:
+    """Return the table for a change of what was found: it need not read again what the gate was asked about."""
+    return ReadAhead(desk.meta, known.read)
 
 
 def _subject(known: Known) -> ModelSubject | VersionSubject:

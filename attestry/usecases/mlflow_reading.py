@@ -7,7 +7,7 @@ version (run, source) are tags of the version below `attestry.mlflow.`, so that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from attestry.domain.catalogue import Labels, Mode, RegisteredModel, identity_of
@@ -47,6 +47,7 @@ class Known:
         last: the highest number of its versions; 0 for none.
         labels: of the version.
         version: its head.
+        read: the rows that tell it, None for what was not there; for a change that follows at once (`attestry.usecases.read_ahead`).
     """
 
     model: RegisteredModel
@@ -54,6 +55,7 @@ class Known:
     last: int
     labels: Labels | None = None
     version: Version | None = None
+    read: Mapping[Key, Item | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_open(self) -> bool:
@@ -89,23 +91,25 @@ def find(meta: MetaStore, name: str, number: int | None = None) -> Known:
         InvalidInputError: no name of the registry.
     """
     identity = identity_of(name)
-    rows = meta.get_many(_keys(identity, number, name))
+    wanted = _keys(identity, number, name)
+    rows = meta.get_many(wanted)
     led = rows.get(name_key(name))
     if led is not None and led.get("name") == name and led.get("model") != identity:
         identity = str(led["model"])
-        rows = meta.get_many(_keys(identity, number))
+        wanted = _keys(identity, number)
+        rows = meta.get_many(wanted)
     model = model_among(rows, identity)
     if model is None or model.deleted or name not in (model.name, model.model):
         raise no_model(name)
-    head = rows.get(model_key(identity))
-    known = Known(model, Aliases.from_item(identity, rows.get(aliases_key(identity))), int(head["next"]) - 1 if head else 0)
+    head, read = rows.get(model_key(identity)), {key: rows.get(key) for key in wanted}
+    known = Known(model, Aliases.from_item(identity, rows.get(aliases_key(identity))), int(head["next"]) - 1 if head else 0, read=read)
     if number is None:
         return known
     row = rows.get(version_key(identity, number))
     labels = Labels.from_item(identity, number, rows.get(labels_key(identity, number)))
     if row is None or labels.deleted:
         raise no_version(name, number)
-    return Known(known.model, known.aliases, known.last, labels, Version.from_item(row))
+    return replace(known, labels=labels, version=Version.from_item(row))
 
 
 def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known:
