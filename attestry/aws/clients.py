@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import botocore.session
 from botocore.config import Config
 
+from attestry.aws.row_parser import read_rows_as_sent
+
 if TYPE_CHECKING:
     import boto3
     from mypy_boto3_cloudtrail import CloudTrailClient
@@ -50,7 +52,7 @@ class Clients:
 
     @cached_property
     def dynamodb(self) -> DynamoDBClient:
-        """Return the client of DynamoDB."""
+        """Return the client of DynamoDB; of the process's own session, it gives rows as they were sent (`attestry.aws.row_parser`)."""
         return self._session.client("dynamodb", config=_config())
 
     @cached_property
@@ -138,6 +140,7 @@ class _OwnSession:
 
     def __init__(self) -> None:
         self._session = botocore.session.get_session()
+        read_rows_as_sent(self._session)
 
     def client(self, name: str, *, config: Config) -> Any:
         return self._session.create_client(name, config=config)

@@ -6,6 +6,7 @@ keeps exactly.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,8 @@ def unmarshal(value: Mapping[str, Any]) -> Any:
         return int(inner) if inner.lstrip("-").isdigit() else inner
     if kind == "NULL":
         return None
-    if kind == "B":
-        return bytes(inner)
+    if kind == "B":  # as it was sent (`attestry.aws.row_parser`), or as the SDK has decoded it
+        return base64.b64decode(inner) if isinstance(inner, str) else bytes(inner)
     return inner
 
 
