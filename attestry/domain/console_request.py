@@ -39,8 +39,8 @@ IN_CONSOLE: Final = (
 
 _ALWAYS: Final = ("action", "decision", "model", "version", "reason")
 _FURTHER: Final[Mapping[Operation, tuple[str, ...]]] = {
-    Operation.APPROVE: ("packet",),
-    Operation.REJECT: ("packet",),
+    Operation.APPROVE: ("packet", "promotion"),
+    Operation.REJECT: ("packet", "promotion"),
     Operation.REDO: ("stage",),
     Operation.DEPLOY: ("environment",),
     Operation.ROLLBACK: ("environment",),
@@ -64,6 +64,7 @@ class ConsoleRequest:
         environment: where; empty for where the version belongs, and of a rollback for production.
         on: the day of a retirement; None for now.
         even_if_deployed: whether what stands deployed may be retired.
+        promotion: the environment, of a decision on the promotion there; empty for one on the version.
     """
 
     operation: Operation
@@ -75,6 +76,7 @@ class ConsoleRequest:
     environment: str = ""
     on: date | None = None
     even_if_deployed: bool = False
+    promotion: str = ""
 
     @property
     def number(self) -> int:
@@ -140,9 +142,10 @@ def read_console_request(body: Any) -> ConsoleRequest:
         reason=read_reason(body.get("reason")),
         packet=_packet(body.get("packet")),
         stage=_stage(body.get("stage")) if operation is Operation.REDO else None,
-        environment=_environment(body.get("environment")),
+        environment=_environment("environment", body.get("environment")),
         on=_day(body.get("on")),
         even_if_deployed=_flag(body.get("even_if_deployed")),
+        promotion=_environment("promotion", body.get("promotion")),
     )
 
 
@@ -165,15 +168,15 @@ def _stage(value: Any) -> Stage:
     return Stage(value)
 
 
-def _environment(value: Any) -> str:
+def _environment(field: str, value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InvalidInputError.of("environment", "type", "the environment is a text")
+        raise InvalidInputError.of(field, "type", "the environment is a text")
     try:
         return str(ModelName(value))
     except InvalidInputError as error:
-        raise InvalidInputError.of("environment", "name", "an environment is named in lower-case letters, digits and hyphens") from error
+        raise InvalidInputError.of(field, "name", "an environment is named in lower-case letters, digits and hyphens") from error
 
 
 def _day(value: Any) -> date | None:

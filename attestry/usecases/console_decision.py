@@ -3,7 +3,8 @@
 Rules:
 - Who decides, and that the execution acts once, is settled by `attestry.usecases.console_execution`.
 - The call was made after the approval was opened: what a person asked for before cannot be about what lay open then.
-- The decision rests on the version's packet. The input may name it (`packet`), and is refused where it names another.
+- The decision rests on the version's packet, or with `promotion` on that of the promotion there. The input may name it (`packet`), and is
+  refused where it names another.
 - The approval keeps CloudTrail's event by ID and digest, with the session's issuer and whether it had a second factor.
 """
 
@@ -16,12 +17,13 @@ from typing import Any
 from attestry.domain.approvals import Verdict
 from attestry.domain.console_request import DECISIONS
 from attestry.domain.errors import ConflictError, InvalidInputError
-from attestry.domain.stages import Stage
-from attestry.ports import CallRecord, Functions, MetaStore, ObjectStore
+from attestry.domain.stages import PROMOTION_OPENED, Stage
+from attestry.ports import CallRecord, Functions, Item, MetaStore, ObjectStore
 from attestry.usecases.attest import Attestor
 from attestry.usecases.console_caller import moment_of
 from attestry.usecases.console_execution import ConsoleAct
 from attestry.usecases.decide import Decision, decide_approval
+from attestry.usecases.decide_promotion import decide_promotion
 from attestry.usecases.records import version_key
 
 
@@ -37,6 +39,8 @@ def decide_in_console(
     request = act.request
     if request.operation not in DECISIONS:
         raise InvalidInputError.of("action", "enum", "this function takes decisions alone")
+    if request.promotion:
+        return _decide_promotion(act, meta, attestor, store)
     check_not_older(meta, request.model, request.number, act.record)
     decision = decide_approval(
         meta,
@@ -56,6 +60,33 @@ def decide_in_console(
     return {"outcome": "DECIDED", **told(decision, request.operation.value, act.by.person, act.facts)}
 
 
+def _decide_promotion(act: ConsoleAct, meta: MetaStore, attestor: Attestor, store: ObjectStore) -> dict[str, Any]:
+    """Record a decision on a promotion; nothing waits for it but the deployer who asked.
+
+    Raises:
+        ConflictError: the call was made before the promotion was opened; see also `decide_promotion`.
+    """
+    request, environment = act.request, act.request.promotion
+    check_not_older(meta, request.model, request.number, act.record, environment)
+    decision = decide_promotion(
+        meta,
+        attestor,
+        store,
+        request.model,
+        request.number,
+        Verdict(request.operation.value),
+        environment=environment,
+        reason=request.reason,
+        by=act.by,
+        at=act.at,
+        packet_sha256=request.packet,
+        console=act.facts,
+    )
+    packet = decision.version.promotions[environment]["packet"]
+    shown = told(decision, request.operation.value, act.by.person, act.facts)
+    return {"outcome": "DECIDED", **shown, "packet_sha256": packet, "promotion": environment}
+
+
 def told(decision: Decision, verdict: str, person: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the person is shown of their decision."""
     return {
@@ -69,17 +100,26 @@ def told(decision: Decision, verdict: str, person: str | None, facts: Mapping[st
     }
 
 
-def check_not_older(meta: MetaStore, model: str, number: int, record: CallRecord) -> None:
-    """Check that a call was made after the approval was opened; CloudTrail tells times to the second.
+def check_not_older(meta: MetaStore, model: str, number: int, record: CallRecord, promotion: str = "") -> None:
+    """Check that a call was made after the approval, or the promotion to an environment, was opened; CloudTrail tells times to the second.
 
     Raises:
         ConflictError: it was made before.
         ForbiddenError: the event does not say when.
     """
     rows = meta.query(version_key(model, number).partition, prefix="TRANSITION#")
-    opened = [str(r["at"]) for r in rows if r["kind"] == "stage.started" and r["to"]["stage"] == Stage.APPROVAL.value]
+    opened = [str(r["at"]) for r in rows if (_opens_promotion(r, promotion) if promotion else _opens_approval(r))]
     if opened and moment_of(record) + timedelta(seconds=1) <= _moment(opened[-1]):
-        raise ConflictError(f"the call was made at {record.at}, before the approval of {model}@{number} was opened at {opened[-1]}")
+        about = f"the promotion of {model}@{number} to {promotion}" if promotion else f"the approval of {model}@{number}"
+        raise ConflictError(f"the call was made at {record.at}, before {about} was opened at {opened[-1]}")
+
+
+def _opens_approval(row: Item) -> bool:
+    return bool(row["kind"] == "stage.started" and row["to"]["stage"] == Stage.APPROVAL.value)
+
+
+def _opens_promotion(row: Item, environment: str) -> bool:
+    return bool(row["kind"] == PROMOTION_OPENED and row["data"]["environment"] == environment)
 
 
 def _moment(text: str) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.ports import Update
 from attestry.usecases.records import version_key
-from lambdas import decide, gate, operate, registry
+from lambdas import console_decision, decide, gate, operate, registry
+from tests.console import MACHINE, StandInExecutions, StandInTrail, delivered, identity, started
 from tests.promotions import PromotionWorld
 from tests.unit.test_operate_handlers import SETTINGS
 
@@ -129,3 +131,60 @@ def test_a_deployment_of_what_is_not_approved_for_its_environment_is_refused_bef
     world.meta.transact([Update(version_key(MODEL, 1), {"promotions": promotions})])
     status, answer = call(operate, f"POST {VERSION}/deployment", {"reason": "again"})
     assert (status, "ask for it again" in answer["detail"]) == (409, True)
+
+
+class TestConsole:
+    """`RegistryDecision` with `promotion` in its input."""
+
+    @pytest.fixture
+    def console(self, world: PromotionWorld, monkeypatch: pytest.MonkeyPatch) -> StandInExecutions:
+        executions = StandInExecutions()
+        ports = World(Settings({**SETTINGS, "ATTESTRY_DECISION_ARN": MACHINE}))
+        made = {"meta": world.meta, "store": world.store, "attestor": world.flow.attestors["console_decision"], "clock": world.clock}
+        ports.__dict__.update({**made, "functions": world.flow.functions, "trail": StandInTrail(), "executions": executions})
+        monkeypatch.setattr(console_decision, "world", ports)
+        return executions
+
+    def start(self, world: PromotionWorld, console: StandInExecutions, login: str, **given: Any) -> dict[str, Any]:
+        body = {"action": "approve", "model": MODEL, "version": 1, "reason": "read in the console", "promotion": "production", **given}
+        at = given.pop("at", world.clock.now())
+        body.pop("at", None)
+        arn = console.start(body, name=login, at=at)
+        console_decision.handler(delivered(started(identity(login), name=login, at=at)), None)
+        return dict(console_decision.handler({"input": body, "execution_arn": arn}, None))
+
+    def test_two_people_approve_a_promotion_in_the_console_and_it_is_proven(
+        self, world: PromotionWorld, console: StandInExecutions
+    ) -> None:
+        world.ask()
+        packet = world.head.promotions["production"]["packet"]
+        first = self.start(world, console, "erin", packet=packet)
+        assert (first["outcome"], first["complete"], first["packet_sha256"]) == ("DECIDED", False, packet)
+        assert self.start(world, console, "grace")["complete"]
+        world.place()
+        world.sequence()
+        verified = world.verify(world.version_bundle())
+        assert verified.verdict == "PROVEN", verified.reason
+
+    def test_who_asked_decides_in_no_console(self, world: PromotionWorld, console: StandInExecutions) -> None:
+        world.ask()
+        refused = self.start(world, console, "henry")
+        assert (refused["outcome"], refused["error"]["code"]) == ("REFUSED", "self_approval")
+
+    def test_a_call_from_before_the_promotion_was_asked_for_is_about_something_else(
+        self, world: PromotionWorld, console: StandInExecutions
+    ) -> None:
+        early = world.clock.now()
+        world.clock.at += timedelta(minutes=1)
+        world.ask()
+        refused = self.start(world, console, "erin", at=early)
+        assert (refused["outcome"], "before the promotion of" in refused["error"]["message"]) == ("REFUSED", True)
+        assert world.head.promotions["production"]["state"] == "OPEN"
+
+    def test_a_decision_on_the_version_is_none_on_its_promotion_there_either(
+        self, world: PromotionWorld, console: StandInExecutions
+    ) -> None:
+        world.ask()
+        assert self.start(world, console, "ivan", promotion=None)["outcome"] == "REFUSED"
+        assert self.start(world, console, "grace", promotion="staging")["outcome"] == "REFUSED"
+        assert world.head.promotions["production"]["state"] == "OPEN"

@@ -40,8 +40,9 @@ INTRODUCTION = """# What every command does in every state
 Printed from `attestry/domain/commands.py` by `python -m tests.unit.transitions_page`. A test holds the page against the table, and another
 one the use cases: each of the {states} states is reached by the commands themselves, and each of the {commands} commands is given
 there. These are all the states that the commands lead to from the registration on, of {combinations} combinations of stage, status,
-standing and hold. Not in the tables: rollouts beside a deployed version (standings CANARY and SHADOW), the end of an approval, and versions
-that were made elsewhere (stage IMPORTED), which [deployment-strategies.md](deployment-strategies.md),
+standing and hold. Not in the tables: rollouts beside a deployed version (standings CANARY and SHADOW), promotions and the approval that an
+environment asks for (no command but `promote` and the two decisions, none of which moves a version), the end of an approval, and
+versions that were made elsewhere (stage IMPORTED), which [deployment-strategies.md](deployment-strategies.md),
 [operations.md](operations.md#approvals-that-end) and [imports.md](imports.md) describe.
 
 A cell says which state follows, as far as it differs. `recorded`: a move that leads to the same state. `-`: nothing changes, and whoever
