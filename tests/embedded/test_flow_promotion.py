@@ -25,7 +25,7 @@ def number(registry: Registry) -> int:
     """A version that stands in staging, and has answered there."""
     _, number = registry.made(registry.small_project(model=MODEL, edit=asks_two))
     registry.approve(MODEL, number)
-    registry.client("frank").predict(MODEL, [example_rows()[0]], environment="staging")
+    registry.client("frank-consumer").predict(MODEL, [example_rows()[0]], environment="staging")
     return number
 
 
@@ -58,7 +58,7 @@ def test_the_version_comes_to_production_once_both_have_approved(registry: Regis
 
 
 def test_what_it_answers_there_is_traced_to_who_approved_the_promotion(registry: Registry, number: int, placed: dict[str, Any]) -> None:
-    answer = registry.client("frank").predict(MODEL, [example_rows()[0]])
+    answer = registry.client("frank-consumer").predict(MODEL, [example_rows()[0]])
     assert answer["version"] == number
     trace = registry.client("grace").trace(answer["prediction_id"])
     promotion = trace["people"]["deployed_by"]["value"]["promotion"]

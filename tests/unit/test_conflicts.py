@@ -172,7 +172,7 @@ class TestEvidence:
 
     def test_a_decision_by_somebody_whom_the_packet_lists_breaks_the_proof(self, monkeypatch):
         world = self.opened()
-        monkeypatch.setattr(decide_module, "_check_interest", lambda *_: ())
+        monkeypatch.setattr(decide_module, "check_interest", lambda *_: ())
         world.approve(ERIN)
         verdict, reason = verdict_of(world)
         assert verdict == "BROKEN"
@@ -186,7 +186,7 @@ class TestEvidence:
     def test_a_decision_by_who_wrote_the_code_breaks_the_proof_of_an_independent_policy(self, monkeypatch):
         world = waiting({"roles": ["approver"], "independent": True})
         assert world.head.approval_policy["independent"]
-        monkeypatch.setattr(decide_module, "_check_interest", lambda *_: ())
+        monkeypatch.setattr(decide_module, "check_interest", lambda *_: ())
         writer = _author_of(world)
         world.approve(session("approver", writer, person=writer), signed=False)
         verdict, reason = verdict_of(world)
