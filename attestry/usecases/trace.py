@@ -43,6 +43,7 @@ from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.recorded import check_recorded, event_of_transition
 from attestry.usecases.records import approving_persons, load_version, version_key
 from attestry.usecases.trace_document import describe
+from attestry.usecases.trace_promotion import check_promoted
 
 MAX_DEEP_BYTES = 1024**3
 
@@ -394,13 +395,15 @@ def _check_approval(evidence: Evidence) -> str:
     policy = ApprovalPolicy.from_item(version.approval_policy)
     if not is_met(policy, approving_persons(rows)):
         raise IntegrityError(f"the policy asks for {policy.needed} approvals; there are {len(rows)} that fill a place of it")
-    return f"approved by {', '.join(str(r['person']) for r in rows)} for this version digest"
+    told = f"approved by {', '.join(str(r['person']) for r in rows)} for this version digest"
+    grant = evidence.delegation.grant if evidence.delegation else None
+    return told + (check_promoted(version, evidence.rows, grant.environment, _moment_after(grant.issued)) if grant else "")
 
 
 def _in_force(evidence: Evidence) -> list[Item]:
     """Return the decisions of the approval that was in force when the prediction's key was delegated to; without one, of today."""
     grant = evidence.delegation.grant if evidence.delegation else None
-    until = timestamp(datetime.fromtimestamp(grant.issued + 1, UTC)) if grant else ""
+    until = _moment_after(grant.issued) if grant else ""
     ends = [t for t in evidence.of_kind("TRANSITION#") if t["kind"] in ("version.approved", LAPSED) and (not until or str(t["at"]) < until)]
     if not ends:
         return evidence.of_kind("APPROVAL#") if evidence.version.approved else []
@@ -408,6 +411,11 @@ def _in_force(evidence: Evidence) -> list[Item]:
         return []
     opened = (ends[-1].get("data") or {}).get("opened")
     return [r for r in evidence.of_kind("APPROVAL#") if r.get("opened") == opened]
+
+
+def _moment_after(issued: int) -> str:
+    """Return the end of the second in which a delegation was issued."""
+    return timestamp(datetime.fromtimestamp(issued + 1, UTC))
 
 
 def _check_findings(meta: MetaStore, version: Version) -> str:

@@ -25,6 +25,7 @@ from attestry.usecases.promotion_rows import promotion_key
 from attestry.usecases.reconcile_model import ModelExaminer
 from attestry.usecases.reconcile_version import VersionExaminer
 from attestry.usecases.records import version_key
+from attestry.usecases.trace import trace_prediction
 from tests.evidence_world import ERIN, rewrite
 from tests.promotions import TWO, PromotionWorld
 from tests.versions import session
@@ -271,3 +272,17 @@ def test_a_placing_on_what_counts_no_more_breaks_the_proof(world: PromotionWorld
         world.place()
     verdict, reason = verdict_of(world)
     assert (verdict, "on an approval that counts no more" in reason) == ("BROKEN", True)
+
+
+def test_the_trace_of_a_prediction_names_who_asked_and_who_approved(world: PromotionWorld) -> None:
+    world.approved()
+    world.place()
+    prediction = world.predict_in("production")
+    document = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der)
+    approval = next(s for s in document["steps"] if s["step"] == "approval")
+    assert approval["detail"].endswith("; for production approved by erin, grace, asked for by henry"), approval
+    assert document["people"]["deployed_by"]["value"]["promotion"]["approved_by"] == ["erin", "grace"]
+    del world.meta.rows[_decision(world, "grace")]
+    document = trace_prediction(world.meta, world.store, prediction, delegator_key=world.delegator.public_key_der)
+    approval = next(s for s in document["steps"] if s["step"] == "approval")
+    assert (approval["outcome"], "without the approval that this environment asks for" in approval["detail"]) == ("failed", True)
