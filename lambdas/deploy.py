@@ -52,11 +52,21 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     model, number, reason = str(event["model"]), int(event["version"]), str(event.get("reason") or "approved")
     by = Principal.from_item(event["principal"]) if event.get("principal") else registry_principal("pipeline")
     if event.get("waited"):
-        version = load_version(world.meta, model, number)
-        if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.FAILED):
-            # The minute's look has told why; asked again it would begin anew.
-            return {"outcome": "FAILED", "error": version.error}
+        return _go_on(model, number, by, reason)
     return _place(model, number, by, reason, event.get("strategy"), event.get("environment"))
+
+
+def _go_on(model: str, number: int, by: Principal, reason: str) -> dict[str, Any]:
+    """Go on with a deployment that waits for SageMaker, as the pipeline asks for every half minute."""
+    version = load_version(world.meta, model, number)
+    if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.FAILED):
+        # The minute's look has told why; asked again it would begin anew.
+        return {"outcome": "FAILED", "error": version.error}
+    try:
+        return _place(model, number, by, reason, None, None)
+    except UnavailableError as error:
+        logger.warning("an endpoint could not be looked at", extra={"where": version.reference, "why": error.message})
+        return {"outcome": "WAITING", "error": error.message}
 
 
 def _place(model: str, number: int, by: Principal, reason: str, strategy: str | None, environment: str | None) -> dict[str, Any]:

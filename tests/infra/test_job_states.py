@@ -13,7 +13,7 @@ from infra.job_states import EXECUTION_SECONDS, PAUSES_SECONDS, SCRIPT_STAGES, S
 State = dict[str, Any]
 
 DAY = 86_400
-JOBS = Jobs(("lambda", "sagemaker", "batch", "emr-serverless"), 5 * DAY, DAY)
+JOBS = Jobs(("lambda", "sagemaker", "batch", "emr-serverless"), 5 * DAY, DAY, endpoints=True)
 STATES = definitions.pipeline_definition(approval_seconds=30 * DAY, jobs=JOBS)["States"]
 DONE = {
     "sagemaker-processing": {"ProcessingJobStatus": "Completed"},
@@ -136,10 +136,10 @@ def test_a_job_is_started_again_only_where_the_service_refused_it(stage: str, se
     assert max(pauses) < 3600
 
 
-def test_an_execution_lives_as_long_as_three_stages_at_their_limits_and_the_wait_for_the_decision() -> None:
+def test_an_execution_lives_as_long_as_three_stages_at_their_limits_the_wait_for_the_decision_and_an_endpoint() -> None:
     definition = definitions.pipeline_definition(approval_seconds=30 * DAY, jobs=JOBS)
     longest_stage = 5 * DAY + DAY + PAUSES_SECONDS
-    assert definition["TimeoutSeconds"] == 30 * DAY + definitions.STAGES_SECONDS + 3 * longest_stage
+    assert definition["TimeoutSeconds"] == 30 * DAY + definitions.STAGES_SECONDS + 3 * longest_stage + definitions.ENDPOINT_SECONDS
     assert definition["TimeoutSeconds"] <= EXECUTION_SECONDS == 365 * DAY
 
 

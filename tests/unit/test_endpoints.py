@@ -14,6 +14,7 @@ from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.endpoints import EndpointSettings, endpoint_name, variant_name
 from attestry.domain.errors import ConflictError, IntegrityError
+from attestry.domain.rollout import Plan
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.artifact_manifest import ArtifactManifest, FrozenFile, ManifestEnvironment
@@ -23,6 +24,7 @@ from attestry.usecases.deploy import begin_deployment, roll_back
 from attestry.usecases.endpoint_rows import PARTITION, endpoint_key
 from attestry.usecases.records import load_version, pointer_key, version_key
 from attestry.usecases.revoke import kill_version
+from attestry.usecases.rollout import halt_rollout
 from lambdas import deploy
 from tests.endpoint_service import RefusedError, SageMaker
 from tests.fakes import Faults, FixedClock, Killed, MemoryAlarms, MemoryFunctions, MemoryMetaStore, MemoryObjectStore
@@ -127,6 +129,10 @@ class Scene:
         self.go_on(looks)
         assert self.version(number).standing is Standing.DEPLOYED
         return version
+
+    def place_in(self, environment: str, number: int) -> Version:
+        """The same in another environment."""
+        return self.place(number, environment=environment)
 
     def version(self, number: int) -> Version:
         return load_version(self.meta, MODEL, number)
@@ -418,6 +424,53 @@ def test_throttling_is_tried_again_and_fails_no_version(scene: Scene) -> None:
     scene.look()
     scene.go_on()
     assert scene.version(1).standing is Standing.DEPLOYED
+
+
+def test_while_the_pipeline_waits_a_service_that_does_not_answer_is_waited_for_too(scene: Scene) -> None:
+    scene.approve(1)
+    scene.ask(1)
+    scene.faults.fail_before(method="DescribeEndpoint", error=RefusedError("Rate exceeded", "ThrottlingException"))
+    assert scene.ask(1, waited=True) == "WAITING"
+    scene.sagemaker.settle()
+    assert scene.ask(1, waited=True) == "SUCCEEDED"
+
+
+def test_a_version_that_is_held_while_it_waits_is_not_put_in_place(scene: Scene) -> None:
+    version = scene.approve(1)
+    scene.ask(1)
+    held = {"by": "erin", "reason": "a doubt", "at": "2026-01-02T03:04:05.000000Z"}
+    scene.meta._apply([Put(version_key(MODEL, 1), replace(scene.version(1), held=held).to_item(), When())])
+    scene.go_on()
+    assert scene.pointer() == {}
+    assert scene.version(1).status is Status.FAILED
+    assert (scene.sagemaker.endpoints, scene.sagemaker.models) == ({}, {})
+    assert variant(version) not in scene.variants()
+
+
+def test_a_promotion_has_its_variant_in_the_next_environment_before_it_leaves_the_one_before(scene: Scene) -> None:
+    version = scene.place_in("staging", 1)
+    staging, production = (endpoint_name("attestry", MODEL, e) for e in ("staging", ENVIRONMENT))
+    begin_deployment(scene.meta, ATTESTOR, scene.version(1), by=ERIN, reason="r", at=AT)
+    assert scene.ask(1, environment=ENVIRONMENT, principal=ERIN.to_item()) == "WAITING"
+    assert scene.sagemaker.variants(staging) == {variant(version)}
+    scene.go_on()
+    assert scene.pointer()["number"] == 1
+    assert scene.sagemaker.variants(production) == {variant(version)}
+    assert set(scene.sagemaker.endpoints) == {production}
+
+
+def test_a_canary_has_its_variant_beside_the_deployed_one_and_loses_it_when_it_is_halted(scene: Scene) -> None:
+    first = scene.place(1)
+    second = scene.approve(2)
+    plan = Plan("canary", steps=(5, 50)).to_item()
+    scene.meta._apply([Put(version_key(MODEL, 2), replace(second, strategy=plan).to_item(), When())])
+    scene.ask(2)
+    scene.go_on(2)
+    assert scene.version(2).standing is Standing.CANARY
+    assert scene.variants() == {variant(first), variant(second)}
+    halt_rollout(scene.meta, ATTESTOR, MODEL, environment=ENVIRONMENT, by=FRANK, reason="worse", at=AT)
+    scene.go_on()
+    assert scene.variants() == {variant(first)}
 
 
 def test_a_quota_that_is_full_fails_the_deployment_with_sagemakers_sentence(scene: Scene) -> None:
