@@ -147,6 +147,16 @@ stack would hold more than 500 resources."""
 SCORING_PATH = "/v1/models/{model}/scorings"
 """There only where files are scored."""
 
+
+def off_in(config: Config) -> frozenset[str]:
+    """Return the paths that a deployment does not have.
+
+    MLflow's webhooks are there where webhooks are off too, and say so; beside bearer tokens there is no room for that.
+    """
+    webhooks = (*mlflow_routes.WEBHOOK_READS, *mlflow_routes.WEBHOOK_CHANGES) if config.with_tokens else ()
+    return frozenset({*(() if config.batch_scoring else (SCORING_PATH,)), *(route.path for route in webhooks)})
+
+
 TOKEN_ROUTES = tuple(route for route in ROUTES if route.function not in SIGNED_ALONE)
 
 TOKEN_CACHE_SECONDS = 60
@@ -186,7 +196,7 @@ class Api(Construct):
             name: integrations.HttpLambdaIntegration(name, functions.by_name[name], scope_permission_to_route=False)
             for name in sorted({route.function for route in ROUTES} & functions.by_name.keys())
         }
-        self._off = () if config.batch_scoring else (SCORING_PATH,)
+        self._off = off_in(config)
         self._add_tree("", ROUTES, authorizers.HttpIamAuthorizer())
         if config.with_tokens:
             self._add_tree(TOKEN_TREE, TOKEN_ROUTES, _token_authorizer(functions))

@@ -98,6 +98,7 @@ class Functions(Construct):
                 "ATTESTRY_DECISION_ARN": names.state_machine_arn(names.decision),
                 "ATTESTRY_DELEGATE_FUNCTION": names.function("delegate"),
                 "ATTESTRY_DELEGATOR_KEY": keys["delegate"].key_arn,
+                "ATTESTRY_DELIVER_FUNCTION": names.function("deliver"),
                 "ATTESTRY_DEPLOY_FUNCTION": names.function("deploy"),
                 "ATTESTRY_ENDPOINTS": self._told.endpoints,
                 "ATTESTRY_EVALUATE_FUNCTION": names.function("evaluate"),
@@ -123,6 +124,7 @@ class Functions(Construct):
                 "ATTESTRY_TELL_FUNCTION": names.function("tell"),
                 "ATTESTRY_TOPIC_ARN": self._grants.topics.notifications.topic_arn,
                 "ATTESTRY_UPLOADS_FUNCTION": names.function("uploads"),
+                "ATTESTRY_WEBHOOKS_FUNCTION": names.function("webhooks") if self._config.webhooks else "",
                 "ATTESTRY_WITNESSES": json.dumps(self._witnesses()),
             }
         )

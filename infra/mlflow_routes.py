@@ -12,6 +12,7 @@ from dataclasses import dataclass
 MODELS = "/api/2.0/mlflow/registered-models"
 VERSIONS = "/api/2.0/mlflow/model-versions"
 FILES = "/api/2.0/mlflow-artifacts"
+WEBHOOKS = "/api/2.0/mlflow/webhooks"
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,25 @@ MOVING = (MlflowRoute("POST", f"{VERSIONS}/transition-stage"),)
 DELETING = (MlflowRoute("DELETE", f"{VERSIONS}/delete"),)
 """Of a governed model this retires a version, which the function behind allows to few."""
 
-EVERY = (*READS, *DESCRIBING, *ALIASES, *REGISTERING, *MOVING, *DELETING)
+WEBHOOK_READS = (MlflowRoute("GET", WEBHOOKS), MlflowRoute("GET", f"{WEBHOOKS}/{{webhook_id}}"))
+WEBHOOK_CHANGES = (
+    MlflowRoute("POST", WEBHOOKS),
+    MlflowRoute("PATCH", f"{WEBHOOKS}/{{webhook_id}}"),
+    MlflowRoute("DELETE", f"{WEBHOOKS}/{{webhook_id}}"),
+    MlflowRoute("POST", f"{WEBHOOKS}/{{webhook_id}}/test"),
+)
+"""There where a deployment has no webhooks too: the function behind says so then."""
+
+MODEL_ROUTES = (*READS, *DESCRIBING, *ALIASES, *REGISTERING, *MOVING, *DELETING)
+EVERY = (*MODEL_ROUTES, *WEBHOOK_READS, *WEBHOOK_CHANGES)
 
 CALLS: Mapping[str, tuple[MlflowRoute, ...]] = {
-    "scientist": EVERY,
+    "scientist": MODEL_ROUTES,
     "validator": (*READS, *MOVING),
     "approver": (*READS, *ALIASES, *MOVING),
     "deployer": (*READS, *ALIASES, *MOVING, *DELETING),
     "consumer": READS,
-    "auditor": READS,
-    "admin": (*READS, *DESCRIBING, *ALIASES, *MOVING, *DELETING),
+    "auditor": (*READS, *WEBHOOK_READS),
+    "admin": (*READS, *DESCRIBING, *ALIASES, *MOVING, *DELETING, *WEBHOOK_READS, *WEBHOOK_CHANGES),
 }
 """Registry role to what it calls, as on the native routes. In what a move ends, the functions behind decide by their own tables."""

@@ -186,7 +186,8 @@ def _delegate(g: Grants) -> Statements:
 
 def _deliver(g: Grants) -> Statements:
     return [
-        *g.read_rows("WEBHOOK#*"),
+        # What MLflow's clients are told names models as they do, with tags and sources.
+        *g.read_rows("CATALOGUE#*", "WEBHOOK#*"),
         *g.write_rows("DELIVERY#*", "OUTBOX", "WEBHOOK#*"),
         *g.read_objects(g.stores.store, "ledger/*"),
         *g.take_deliveries(),
@@ -273,7 +274,7 @@ def _mlflow(g: Grants) -> Statements:
         *g.decide_access(),
         *g.read_objects(g.stores.store, FROZEN),
         # Versions are made, moved and retired by the functions that have the keys for it.
-        *g.invoke("operate", "uploads"),
+        *g.invoke("operate", "uploads", *(["webhooks"] if g.config.webhooks else [])),
         iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[g.names.api_url_parameter_arn]),
     ]
 
@@ -487,6 +488,7 @@ def _webhooks(g: Grants) -> Statements:
         *g.audit(),
         *g.decide_access(),
         *g.queue_deliveries(),
+        *g.invoke("deliver"),
     ]
 
 

@@ -250,7 +250,13 @@ def _people() -> dict[str, Spec]:
             API_SECONDS,
             1024,
             store=True,
-            extra=("ATTESTRY_API_URL_PARAMETER", "ATTESTRY_MLFLOW_POLICY", "ATTESTRY_OPERATE_FUNCTION", "ATTESTRY_UPLOADS_FUNCTION"),
+            extra=(
+                "ATTESTRY_API_URL_PARAMETER",
+                "ATTESTRY_MLFLOW_POLICY",
+                "ATTESTRY_OPERATE_FUNCTION",
+                "ATTESTRY_UPLOADS_FUNCTION",
+                "ATTESTRY_WEBHOOKS_FUNCTION",
+            ),
         ),
         "operate": _attests(
             Spec(
@@ -277,7 +283,9 @@ def _people() -> dict[str, Spec]:
             extra=("ATTESTRY_KEYS", "ATTESTRY_LEDGER_ORIGIN", "ATTESTRY_WITNESSES"),
         ),
         "uploads": Spec("API: upload URLs, submissions, imports", API_SECONDS, store=True, extra=("ATTESTRY_REGISTER_FUNCTION",)),
-        "webhooks": Spec("API: webhooks", API_SECONDS, extra=("ATTESTRY_DELIVERIES_URL", "ATTESTRY_WEBHOOK_KEY")),
+        "webhooks": Spec(
+            "API: webhooks", API_SECONDS, extra=("ATTESTRY_DELIVERIES_URL", "ATTESTRY_DELIVER_FUNCTION", "ATTESTRY_WEBHOOK_KEY")
+        ),
     }
 
 

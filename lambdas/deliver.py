@@ -1,4 +1,7 @@
-"""From the queue of deliveries: send one message to its webhook; what fails comes again, later each time, until the queue gives it up."""
+"""From the queue of deliveries: send one message to its webhook; what fails comes again, later each time, until the queue gives it up.
+
+Besides, it sends the tests that MLflow's clients ask for, once each.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,9 @@ def deliverer() -> Deliverer:
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Deliver the messages of an event, one as a rule, and tell the queue which of them have failed."""
     configure_logging(context)
+    if event.get("action") == "test":
+        status, why = deliverer().test(str(event["webhook"]), str(event["event"]), str(event["id"]))
+        return {"status": status, "why": why}
     failed = [record["messageId"] for record in event["Records"] if not _deliver(record)]
     count({Count.DELIVERIES: len(event["Records"]), Count.DELIVERIES_FAILED: len(failed)}, deployment=world.settings.prefix)
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}

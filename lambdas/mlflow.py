@@ -8,13 +8,13 @@ from typing import Any
 
 from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
-from attestry.aws.native import NativeActs
+from attestry.aws.native import NativeActs, forward
 from attestry.aws.world import World
 from attestry.domain.errors import AttestryError
 from attestry.domain.principal import Principal
 from attestry.mlflow import requests
 from attestry.mlflow.entities import ShownModel, ShownVersion
-from attestry.mlflow.errors import error_body
+from attestry.mlflow.errors import ENDPOINT_NOT_FOUND, MlflowError, error_body
 from attestry.mlflow.fields import Fields
 from attestry.mlflow.pages import write_token
 from attestry.mlflow.sources import own_submission
@@ -27,6 +27,7 @@ from attestry.usecases.upload import candidate_prefix
 
 MODELS = "/api/2.0/mlflow/registered-models"
 VERSIONS = "/api/2.0/mlflow/model-versions"
+WEBHOOKS = "/api/2.0/mlflow/webhooks"
 
 world = World(call_seconds=25)
 
@@ -203,6 +204,13 @@ def presign_file(request: Request) -> dict[str, Any]:
     return files.presign_file(world.store, known, path)
 
 
+def webhooks(request: Request) -> Answer:
+    """Have the function that keeps webhooks answer; where the deployment has none, say so."""
+    if not world.settings.webhooks_function:
+        raise MlflowError(ENDPOINT_NOT_FOUND, "this registry has no webhooks: they are off in its deployment (setting `webhooks`)")
+    return forward(world.functions, world.settings.webhooks_function, request)
+
+
 def _at_desk(operation: Operation) -> Callable[[Request], Any]:
     def answer(request: Request) -> Any:
         fields = Fields.of_query(request.raw_query) if request.route.startswith("GET ") else Fields.of_body(request.raw)
@@ -217,6 +225,8 @@ ROUTES: Mapping[str, Callable[[Request], Any]] = {
     f"GET {VERSIONS}/search": search_versions,
     f"GET {files.ROUTE}/{{path+}}": read_file,
     "GET /api/2.0/mlflow-artifacts/presigned/{path+}": presign_file,
+    **dict.fromkeys((f"GET {WEBHOOKS}", f"POST {WEBHOOKS}", f"POST {WEBHOOKS}/{{webhook_id}}/test"), webhooks),
+    **{f"{method} {WEBHOOKS}/{{webhook_id}}": webhooks for method in ("GET", "PATCH", "DELETE")},
 }
 
 

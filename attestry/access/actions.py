@@ -168,6 +168,14 @@ MLFLOW: Mapping[str, str] = {
 """MLflow's routes: they name the model in query or body, by a name that may have been changed, so the function finds it out."""
 
 _MLFLOW_LISTS = {f"GET {place}/search": "models.list" for place in (_MLFLOW_MODELS, _MLFLOW_VERSIONS)}
+_MLFLOW_WEBHOOKS = {
+    "GET /api/2.0/mlflow/webhooks": "webhooks.list",
+    "GET /api/2.0/mlflow/webhooks/{webhook_id}": "webhooks.list",
+    "POST /api/2.0/mlflow/webhooks": "webhooks.add",
+    "PATCH /api/2.0/mlflow/webhooks/{webhook_id}": "webhooks.add",
+    "DELETE /api/2.0/mlflow/webhooks/{webhook_id}": "webhooks.remove",
+    "POST /api/2.0/mlflow/webhooks/{webhook_id}/test": "webhooks.ping",
+}
 _OFTEN = frozenset({"predictions.make", "models.search", "versions.search"})
 """What is asked for so often that it is decided on rows read a moment ago, like reads; a search is one."""
 
@@ -181,7 +189,7 @@ REGISTER = "versions.register"
 def _actions() -> dict[str, Action]:
     tables = {
         Resource.MODEL: _ON_MODEL,
-        Resource.REGISTRY: {**_ON_REGISTRY, **_MLFLOW_LISTS},
+        Resource.REGISTRY: {**_ON_REGISTRY, **_MLFLOW_LISTS, **_MLFLOW_WEBHOOKS},
         Resource.NAMED: _NAMED,
         Resource.LATER: {**_LATER, **MLFLOW},
     }

@@ -7,11 +7,12 @@ decides by itself whether they may.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attestry.aws.http import Request
+from attestry.aws.http import Answer, Request
 from attestry.domain.errors import AttestryError, UnavailableError
 from attestry.ports import Functions
 
@@ -26,6 +27,33 @@ class RefusedError(AttestryError):
         super().__init__(message)
         self.code = code
         self.status = status
+
+
+def forward(functions: Functions, name: str, request: Request) -> Answer:
+    """Have another function answer a request of its own protocol, for the same caller, whom it admits by itself.
+
+    Args:
+        functions: calls other functions.
+        name: the function.
+        request: the request.
+
+    Raises:
+        UnavailableError: it failed, or answered nothing that could be read.
+    """
+    event = {
+        "version": "2.0",
+        "routeKey": request.route,
+        "pathParameters": dict(request.parameters),
+        "rawQueryString": request.raw_query,
+        "requestContext": {**request.context, "routeKey": request.route},
+        "body": base64.b64encode(request.raw).decode(),
+        "isBase64Encoded": True,
+    }
+    answer = functions.call(name, event)
+    try:
+        return Answer(json.loads(answer["body"]), int(answer["statusCode"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnavailableError(f"the function {name} gave no answer that could be read") from error
 
 
 class NativeActs:

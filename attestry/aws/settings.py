@@ -251,6 +251,16 @@ class Settings:
             raise ConfigurationError(f"ATTESTRY_OIDC: {error}") from error
 
     @property
+    def deliver_function(self) -> str:
+        """Return the name of the function that delivers to webhooks."""
+        return self.text("ATTESTRY_DELIVER_FUNCTION")
+
+    @property
+    def webhooks_function(self) -> str:
+        """Return the name of the function that keeps webhooks; empty where the deployment has none."""
+        return self.environment.get("ATTESTRY_WEBHOOKS_FUNCTION", "")
+
+    @property
     def evaluate_function(self) -> str:
         """Return the name of the function that computes trials."""
         return self.text("ATTESTRY_EVALUATE_FUNCTION")

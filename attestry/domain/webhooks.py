@@ -16,11 +16,13 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import rfc8785
 
 from attestry.domain.errors import InvalidInputError
 
@@ -76,6 +78,8 @@ class Webhook:
         reason: why it was changed last.
         by: who did.
         changed: marks of the events that changed it, in order.
+        mlflow: of one that MLflow's clients made and that is told in MLflow's words (`attestry.mlflow.webhooks`): `title`, `description`,
+            `events`, `sealed` (its secret, encrypted; empty for none), `created`, `updated`; empty of every other.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Webhook:
     reason: str
     by: str
     changed: tuple[str, ...] = ()
+    mlflow: Mapping[str, Any] = field(default_factory=dict)
 
     def wants(self, kind: str, model: str) -> bool:
         """Return whether it is told events of a kind about a model; `model` is empty for events that are about none."""
@@ -108,6 +113,7 @@ class Webhook:
             "host": urlsplit(self.url).hostname or "",
             "url_sha256": hashlib.sha256(self.url.encode()).hexdigest(),
             **self._told(),
+            **({"mlflow_sha256": mlflow_digest(self.mlflow)} if self.mlflow else {}),
         }
 
     def _told(self) -> dict[str, Any]:
@@ -122,18 +128,25 @@ class Webhook:
 
     def to_item(self) -> dict[str, Any]:
         """Return the row."""
-        return {"name": self.name, "url": self.url, "by": self.by, **self._told(), "changed": list(self.changed), "rev": len(self.changed)}
+        spoken = {"mlflow": dict(self.mlflow)} if self.mlflow else {}
+        counted = {"changed": list(self.changed), "rev": len(self.changed)}
+        return {"name": self.name, "url": self.url, "by": self.by, **self._told(), **counted, **spoken}
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Webhook:
         """Return the webhook that `to_item` wrote."""
-        known = {name: item[name] for name in cls.__dataclass_fields__}
+        known = {name: item[name] for name in cls.__dataclass_fields__ if name in item}
         lists = {name: tuple(item[name]) for name in ("kinds", "models", "changed")}
         return cls(**{**known, **lists, "state": State(item["state"]), "secret_number": int(item["secret_number"])})
 
     def now(self, state: State, *, reason: str, by: str) -> Webhook:
         """Return it in another state."""
         return replace(self, state=state, reason=reason, by=by)
+
+
+def mlflow_digest(spoken: Mapping[str, Any]) -> str:
+    """Return the digest by which events name what a webhook is in MLflow's words; empty where it is nothing."""
+    return hashlib.sha256(rfc8785.dumps(dict(spoken))).hexdigest() if spoken else ""
 
 
 def _fits(patterns: Sequence[str], name: str) -> bool:

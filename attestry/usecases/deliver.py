@@ -5,13 +5,15 @@ Rules:
   for it is judged again: a message that somebody made up, or an old one, is dropped or tells the truth to who asked for it.
 - 2xx is delivered. 410 disables the webhook. Everything else is tried again, until the queue gives the message to its dead-letter queue.
 - Each try has a time and a signature of its own; the ID stays, so a receiver knows what it has had.
+- A webhook of MLflow's clients is told in MLflow's words and headers; what MLflow has no event for is dropped.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
@@ -23,9 +25,12 @@ from attestry.domain.events import timestamp
 from attestry.domain.telling import Told
 from attestry.domain.webhooks import State, Webhook
 from attestry.evidence.leaf import Leaf
-from attestry.evidence.webhook_signature import secret_message, webhook_headers
+from attestry.evidence.webhook_secret import open_secret, seal_message
+from attestry.evidence.webhook_signature import mlflow_headers, secret_message, webhook_headers
+from attestry.mlflow.webhooks import EXAMPLES, body_of
 from attestry.ports import Clock, MacKey, MetaStore, ObjectStore, Put, Sender, When
 from attestry.usecases.ledger import LedgerReader
+from attestry.usecases.mlflow_telling import tell_mlflow
 from attestry.usecases.webhooks import delivery_key, disable_webhook, read_webhook
 
 PING: Final = "webhook.ping"
@@ -94,7 +99,7 @@ class Deliverer:
         self._reader = LedgerReader(store)
         self._sender = sender
         self._clock = clock
-        self._secret = lru_cache(maxsize=512)(lambda name, number: key.mac(secret_message(name, number)))
+        self._mac = lru_cache(maxsize=512)(key.mac)
 
     def deliver(self, message: Mapping[str, Any], attempt: int) -> Delivery:
         """Deliver one message.
@@ -117,9 +122,48 @@ class Deliverer:
         letter = self._read_leaf(index) if index is not None else _ping(webhook, ping, timestamp(self._clock.now()))
         if letter.told and not webhook.wants(letter.told.kind, letter.told.model):
             return Delivery(Outcome.DROPPED, "the webhook does not ask for it")
+        if webhook.mlflow and letter.told:
+            said = tell_mlflow(self._meta, letter.told)
+            if said is None or said[0] not in webhook.mlflow["events"]:
+                return Delivery(Outcome.DROPPED, "MLflow's clients are told nothing of it")
+            letter = replace(letter, body=body_of(said[0], letter.told.logged, said[1]))
         delivery = self._send(webhook, letter)
         self._keep(webhook, letter, delivery, attempt)
         return delivery
+
+    def test(self, name: str, event: str, delivery_id: str) -> tuple[int, str]:
+        """Send an example of an event to a webhook of MLflow's clients, once, whatever its state.
+
+        Args:
+            name: the webhook.
+            event: MLflow's event.
+            delivery_id: ID of the request.
+
+        Returns:
+            The status that came back, and an empty text; or 0, and why nothing was sent or no answer came.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidInputError: it is none of MLflow's clients, or the event is none of MLflow's.
+            UnavailableError: table or key did not answer.
+        """
+        webhook = read_webhook(self._meta, name)
+        if not webhook.mlflow or event not in EXAMPLES:
+            raise InvalidInputError.of("event", "enum", f"one of {', '.join(EXAMPLES)}, to a webhook of MLflow's clients")
+        at = self._clock.now()
+        letter = Letter(delivery_id, body_of(event, timestamp(at), EXAMPLES[event]))
+        headers = self._headers(webhook, letter, at)
+        try:
+            return self._sender.post(webhook.url, headers, letter.body), ""
+        except (InvalidInputError, UnavailableError) as error:
+            return 0, error.message
+
+    def _headers(self, webhook: Webhook, letter: Letter, at: datetime) -> dict[str, str]:
+        if webhook.mlflow:
+            key = self._mac(seal_message(webhook.name, webhook.secret_number)) if webhook.mlflow["sealed"] else b""
+            return mlflow_headers(open_secret(key, webhook.name, webhook.mlflow["sealed"]), letter.message_id, at, letter.body)
+        secrets = [self._mac(secret_message(webhook.name, number)) for number in webhook.signs_with(at)]
+        return webhook_headers(secrets, letter.message_id, at, letter.body)
 
     def _read_leaf(self, index: int) -> Letter:
         checkpoint, _ = self._reader.checkpoint()
@@ -129,9 +173,8 @@ class Deliverer:
 
     def _send(self, webhook: Webhook, letter: Letter) -> Delivery:
         at = self._clock.now()
-        secrets = [self._secret(webhook.name, number) for number in webhook.signs_with(at)]
         try:
-            status = self._sender.post(webhook.url, webhook_headers(secrets, letter.message_id, at, letter.body), letter.body)
+            status = self._sender.post(webhook.url, self._headers(webhook, letter, at), letter.body)
         except (InvalidInputError, UnavailableError) as error:
             return Delivery(Outcome.FAILED, error.message)
         if 200 <= status < 300:

@@ -22,6 +22,7 @@ from attestry.access.events import (
 from attestry.access.rows import GRANTS, PLACED, POLICIES_KEY, access_policy_key, grant_key, placement_key
 from attestry.access.scopes import Placement
 from attestry.domain.webhooks import KINDS as WEBHOOK_KINDS
+from attestry.domain.webhooks import mlflow_digest
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id, parse_event
 from attestry.ports import Item, Key, MetaStore
@@ -99,8 +100,10 @@ class AccessExaminer:
         wrong = [name for name, value in expected.items() if row.get(name) != value]
         if about.what == "webhook":
             # The event names the URL by its digest, since every role reads the ledger.
-            row, expected = {**row, "url": sha256_hex(str(row.get("url")).encode())}, {**expected, "url": events[-1]["data"]["url_sha256"]}
-            wrong += ["url"] if row["url"] != expected["url"] else []
+            told, digest = events[-1]["data"], mlflow_digest(row.get("mlflow") or {})
+            row = {**row, "url": sha256_hex(str(row.get("url")).encode()), "mlflow": digest}
+            expected = {**expected, "url": told["url_sha256"], "mlflow": told.get("mlflow_sha256", "")}
+            wrong += [name for name in ("url", "mlflow") if row[name] != expected[name]]
         if wrong:
             told, given = str({n: expected[n] for n in wrong}), str({n: row.get(n) for n in wrong})
             yield Observed(f"{about.what}.changed", where, told, given)

@@ -108,13 +108,23 @@ def add_webhook(meta: MetaStore, key: MacKey, wish: Wish, *, by: Principal, at: 
             f"there is a webhook {wish.name}; where its secret got lost, rotate it: attestry webhooks rotate {wish.name}",
             details={"webhook": wish.name},
         )
-    if before is None and len(meta.list_collection(COLLECTION, limit=MAX_WEBHOOKS)) >= MAX_WEBHOOKS:
-        raise InvalidInputError.of("webhook", "max_webhooks", f"a registry has at most {MAX_WEBHOOKS} names of webhooks, removed ones too")
+    if before is None:
+        require_room(meta)
     number, marks = (before.secret_number + 1, before.changed) if before else (1, ())
     who = by.person or by.login
     webhook = Webhook(wish.name, wish.url, wish.kinds, wish.models, State.ACTIVE, number, "", wish.reason, who, marks)
     secret = show_secret(key.mac(secret_message(wish.name, number)))
-    return _change(meta, before, webhook, ADDED, by, at), secret
+    return change_webhook(meta, before, webhook, ADDED, by, at), secret
+
+
+def require_room(meta: MetaStore) -> None:
+    """Refuse a further name of a webhook where there are as many as there may be.
+
+    Raises:
+        InvalidInputError: there are too many.
+    """
+    if len(meta.list_collection(COLLECTION, limit=MAX_WEBHOOKS)) >= MAX_WEBHOOKS:
+        raise InvalidInputError.of("webhook", "max_webhooks", f"a registry has at most {MAX_WEBHOOKS} names of webhooks, removed ones too")
 
 
 def rotate_webhook(meta: MetaStore, key: MacKey, name: str, *, reason: str, by: Principal, at: datetime) -> tuple[Webhook, str]:
@@ -122,13 +132,15 @@ def rotate_webhook(meta: MetaStore, key: MacKey, name: str, *, reason: str, by: 
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: somebody else changes it at the same moment.
+        ConflictError: somebody else changes it at the same moment, or MLflow's clients choose its secret.
     """
     before = read_webhook(meta, name)
+    if before.mlflow:
+        raise ConflictError(f"{name} is a webhook of MLflow's clients, who choose its secret themselves: MlflowClient().update_webhook")
     who = by.person or by.login
     webhook = replace(before, secret_number=before.secret_number + 1, rotated=timestamp(at), reason=reason, by=who)
     secret = show_secret(key.mac(secret_message(name, webhook.secret_number)))
-    return _change(meta, before, webhook, CHANGED, by, at), secret
+    return change_webhook(meta, before, webhook, CHANGED, by, at), secret
 
 
 def remove_webhook(meta: MetaStore, name: str, *, reason: str, by: Principal, at: datetime) -> Webhook:
@@ -141,7 +153,7 @@ def remove_webhook(meta: MetaStore, name: str, *, reason: str, by: Principal, at
     before = read_webhook(meta, name, removed=True)
     if before.state is State.REMOVED:
         return before
-    return _change(meta, before, before.now(State.REMOVED, reason=reason, by=by.person or by.login), REMOVED, by, at)
+    return change_webhook(meta, before, before.now(State.REMOVED, reason=reason, by=by.person or by.login), REMOVED, by, at)
 
 
 def disable_webhook(meta: MetaStore, webhook: Webhook, *, reason: str, at: datetime) -> Webhook:
@@ -151,7 +163,7 @@ def disable_webhook(meta: MetaStore, webhook: Webhook, *, reason: str, at: datet
         ConflictError: somebody else changes it at the same moment.
     """
     by = registry_principal("deliver")
-    return _change(meta, webhook, webhook.now(State.DISABLED, reason=reason, by=by.login), CHANGED, by, at)
+    return change_webhook(meta, webhook, webhook.now(State.DISABLED, reason=reason, by=by.login), CHANGED, by, at)
 
 
 def ping_webhook(meta: MetaStore, deliveries: Deliveries, name: str, ping: str) -> Webhook:
@@ -233,7 +245,13 @@ def fold_webhook(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**{name: events[-1]["data"][name] for name in told}, "changed": marks, "rev": len(marks)}
 
 
-def _change(meta: MetaStore, before: Webhook | None, webhook: Webhook, kind: str, by: Principal, at: datetime) -> Webhook:
+def change_webhook(meta: MetaStore, before: Webhook | None, webhook: Webhook, kind: str, by: Principal, at: datetime) -> Webhook:
+    """Write a webhook as it is to be, with the event that tells of it, and return it.
+
+    Raises:
+        InvalidInputError: it was changed too often.
+        ConflictError: somebody else changes it at the same moment.
+    """
     if len(webhook.changed) >= MAX_CHANGES:
         raise InvalidInputError.of("webhook", "max_changes", f"{webhook.name} was changed {MAX_CHANGES} times, which is the limit")
     event = Event(kind, subject_of(webhook.name), len(webhook.changed) + 1, at, by, webhook.facts())

@@ -81,6 +81,9 @@ MLFLOW_CHANGES = (
     *(f"{act} {VERSIONS}/{tag}" for act, tag in (("DELETE", "delete-tag"), ("POST", "set-tag"))),
 )
 MLFLOW_ALIASES, MLFLOW_DELETE = tuple(f"{method} {MODELS}/alias" for method in ("POST", "DELETE")), f"DELETE {VERSIONS}/delete"
+HOOKS = "/api/2.0/mlflow/webhooks"
+HOOK_READS = (f"GET {HOOKS}", f"GET {HOOKS}/{{webhook_id}}")
+HOOK_CHANGES = (f"POST {HOOKS}", f"PATCH {HOOKS}/{{webhook_id}}", f"DELETE {HOOKS}/{{webhook_id}}", f"POST {HOOKS}/{{webhook_id}}/test")
 MLFLOW_CREATE, MLFLOW_MOVE = f"POST {VERSIONS}/create", f"POST {VERSIONS}/transition-stage"
 MAY: dict[str, tuple[str, ...]] = {
     "dana": (
@@ -152,15 +155,18 @@ for _profile, _more in {
     "erin": (*MLFLOW_ALIASES, MLFLOW_MOVE),
     "frank": (*MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE),
     "frank-consumer": (),
-    "grace": (),
-    "admin": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE),
+    "grace": HOOK_READS,
+    "admin": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE, *HOOK_READS, *HOOK_CHANGES),
 }.items():
     MAY[_profile] = (*MAY[_profile], *MLFLOW_READS, *_more)
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
 
 IN_CONSOLE = ("admin", "dana", "erin", "frank")
 
-ROUTES = sorted({route for routes in MAY.values() for route in routes})
+VALIDATION = f"POST {VERSION}/validations"
+"""For validators alone, of whom none is there from the start."""
+
+ROUTES = sorted({VALIDATION, *(route for routes in MAY.values() for route in routes)})
 VALUES = {
     "model": "no-such-model",
     "number": "1",
@@ -168,6 +174,7 @@ VALUES = {
     "submission": "0" * 24,
     "policy": "none",
     "webhook": "none",
+    "webhook_id": "none",
     "key": "none",
     "alias": "none",
     "path+": "models/none/1/x",
