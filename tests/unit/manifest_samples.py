@@ -75,8 +75,20 @@ def as_json(mapping: Any) -> bytes:
     return json.dumps(mapping, ensure_ascii=False).encode()
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that reads like a number in YAML 1.2, or in a hurry: PyYAML writes YAML 1.1."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_word = text.isidentifier() and text.lower() not in ("inf", "infinity", "nan")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_word else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def as_yaml(mapping: Any) -> bytes:
-    text: str = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text.encode()
 
 
