@@ -153,7 +153,7 @@ def off_in(config: Config) -> frozenset[str]:
 
     MLflow's webhooks are there where webhooks are off too, and say so; beside bearer tokens there is no room for that.
     """
-    webhooks = (*mlflow_routes.WEBHOOK_READS, *mlflow_routes.WEBHOOK_CHANGES) if config.with_tokens else ()
+    webhooks = (*mlflow_routes.WEBHOOK_READS, *mlflow_routes.WEBHOOK_CHANGES) if config.with_tokens and not config.webhooks else ()
     return frozenset({*(() if config.batch_scoring else (SCORING_PATH,)), *(route.path for route in webhooks)})
 
 
