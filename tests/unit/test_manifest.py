@@ -251,7 +251,7 @@ def test_automatic_approval_needs_a_metric_gate() -> None:
 
 def test_all_problems_are_told_at_once_in_the_order_of_their_lines() -> None:
     text = as_yaml(COMPLETE).decode()
-    text = text.replace("risk_tier: high", "risk_tear: high").replace("revision: 9f", "revision: xx").replace("C: 0.1", "C: .inf")
+    text = text.replace("risk_tier: high", "risk_tear: high").replace('revision: "9f', 'revision: "xx').replace("C: 0.1", "C: .inf")
     text = text.replace("bit_equal: true", "bit_equal: yes").replace("memory_mib: 1024", "memory_mib: 1").replace("train.py", "../train.py")
     problems = problems_of(text.encode())
     assert [(p.field, p.rule) for p in problems] == [
