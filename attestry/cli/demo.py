@@ -228,12 +228,14 @@ class Demo:
 
     def _roll_back(self) -> str:
         frank = self._client("frank")
+        begun = time.monotonic()
         frank.rollback(MODEL, "version 2 is being looked at", to=1)
+        took = time.monotonic() - begun
         answer = self._client("frank-consumer").predict(MODEL, [self._rows[0]])
         expect(answer["version"] == 1 == signed_version(answer), "after the rollback another version than 1 answers")
         standings = {v["number"]: v["standing"] for v in frank.versions(MODEL)}
         expect(standings == {1: "DEPLOYED", 2: "ROLLBACK", 3: "APPROVED"}, f"standings after the rollback: {standings}")
-        return "version 1 answers again; version 2 is kept ready"
+        return f"{took:.1f} s after the command version 1 answers again; version 2 is kept ready"
 
     def _prove(self) -> str:
         self._bundle = self._folder / "bundle.zip"
