@@ -29,6 +29,9 @@ BEARER_TREE: Final = "/oidc"
 
 _SERVICE = "execute-api"
 _RETRY_STATUSES = (429, 503)
+_UNANSWERED_STATUSES = (500, 502, 504)
+"""What the gateway says where a function ended without an answer, or not in time."""
+
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _CONNECTION_TRIES = 3
@@ -91,8 +94,8 @@ class Connection:
         """Send a request and return the answer's JSON.
 
         While the registry answers 503 or 429, or 409 because the same request is under way, the request is sent again after its
-        Retry-After, until the patience is used up. A connection that breaks is tried again for a GET, which changes nothing, and for a
-        request with an idempotency key, which is done once however often it comes.
+        Retry-After, until the patience is used up. A connection that breaks, and a gateway that got no answer of the registry, are tried
+        again for a GET, which changes nothing, and for a request with an idempotency key, which is done once however often it comes.
 
         Raises:
             ApiError: the registry answered with an error.
@@ -103,19 +106,21 @@ class Connection:
         without = method == "GET" or path.startswith(_WITHOUT_KEY_BELOW) or path.endswith(_WITHOUT_KEY)
         key = "" if without else str(uuid.uuid4())
         while True:
+            more = failures + 1 < _CONNECTION_TRIES and (method == "GET" or bool(key))
             try:
                 answer = self.http.send(self._signed(method, path, query, body, key))
             except UnavailableError:
-                failures += 1
-                if (method != "GET" and not key) or failures >= _CONNECTION_TRIES:
+                if not more:
                     raise
+                failures += 1
                 time.sleep(0.2 * 2**failures)
                 continue
             if answer.status_code < 400:
                 return _json(answer)
             error = ApiError.from_answer(answer.status_code, _json(answer), str(answer.headers.get("x-request-id", "")))
-            pause = _pause(answer)
-            again = error.status in _RETRY_STATUSES or error.code == "in_progress"
+            unanswered = error.by_gateway and error.status in _UNANSWERED_STATUSES
+            pause, failures = _pause(answer), failures + unanswered
+            again = error.status in _RETRY_STATUSES or error.code == "in_progress" or (unanswered and more)
             if not again or time.monotonic() + pause > deadline:
                 raise error
             self._on_wait(error.message, pause)

@@ -160,6 +160,45 @@ def test_patience_ends(api: ApiDouble, session: boto3.Session) -> None:
     assert len(api.asked) == 1
 
 
+LOST: object = {"message": "Internal Server Error"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_what_changes_nothing_is_asked_again_where_the_gateway_got_no_answer(api: ApiDouble, client: RegistryClient, status: int) -> None:
+    api.answer("GET /v1/people", LOST, status, Retry_After="0")
+    api.answer("GET /v1/people", {"people": [], "next": None})
+    assert client.people() == []
+
+
+def test_what_is_done_once_however_often_it_comes_is_sent_again_under_the_same_key(api: ApiDouble, client: RegistryClient) -> None:
+    api.answer("POST /v1/models/m/rollback", LOST, 502, Retry_After="0")
+    api.answer("POST /v1/models/m/rollback", {"number": 1})
+    assert client.rollback("m", "why") == {"number": 1}
+    first, second = (asked.headers["Idempotency-Key"] for asked in api.asked)
+    assert first == second
+
+
+def test_what_may_be_done_twice_is_not_sent_again(api: ApiDouble, client: RegistryClient) -> None:
+    api.answer("POST /v1/models/m/predictions", LOST, 502, Retry_After="0")
+    with pytest.raises(ApiError):
+        client.predict("m", [{}])
+    assert len(api.asked) == 1
+
+
+def test_a_gateway_that_gets_no_answer_is_asked_three_times(api: ApiDouble, client: RegistryClient) -> None:
+    api.answer("GET /v1/people", LOST, 502, Retry_After="0")
+    with pytest.raises(ApiError):
+        client.people()
+    assert len(api.asked) == 3
+
+
+def test_what_the_registry_itself_says_is_taken_at_its_word(api: ApiDouble, client: RegistryClient) -> None:
+    api.answer("GET /v1/people", told("broken", "a defect"), 500)
+    with pytest.raises(ApiError, match="a defect"):
+        client.people()
+    assert len(api.asked) == 1
+
+
 def test_no_connection_is_unavailable(session: boto3.Session) -> None:
     with pytest.raises(UnavailableError, match="does not answer"):
         RegistryClient(session, "http://127.0.0.1:9").rollback("m", "why")
