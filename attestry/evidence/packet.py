@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 from attestry.domain.errors import InvalidInputError
 from attestry.evidence.canonical import canonical_bytes, parse_canonical
@@ -56,8 +56,8 @@ AT_OPENING: Final = ("opened", "reproductions", "compared_with", "differences", 
 
 
 @dataclass(frozen=True)
-class Packet:
-    """A packet.
+class PacketForm:
+    """What packets have in common: canonical bytes of exactly these fields, about one version digest.
 
     Attributes:
         raw: its bytes.
@@ -67,8 +67,14 @@ class Packet:
     raw: bytes
     content: Mapping[str, Any]
 
+    NAME: ClassVar[str]
+    FIELDS: ClassVar[Mapping[str, type]]
+    OPTIONAL: ClassVar[Mapping[str, type]]
+    MARKS: ClassVar[Mapping[str, object]]
+    """Fields whose value says which kind of packet in which format this is."""
+
     @classmethod
-    def make(cls, content: Mapping[str, Any]) -> Packet:
+    def make(cls, content: Mapping[str, Any]) -> Self:
         """Return the packet with this content.
 
         Raises:
@@ -77,22 +83,23 @@ class Packet:
         return cls.parse(canonical_bytes(dict(content)))
 
     @classmethod
-    def parse(cls, data: bytes) -> Packet:
+    def parse(cls, data: bytes) -> Self:
         """Return the packet of its bytes.
 
         Raises:
-            InvalidInputError: not canonical, too large, or not a packet.
+            InvalidInputError: not canonical, too large, or no such packet.
         """
         if len(data) > MAX_PACKET_BYTES:
             raise _refused("", "max_bytes", f"a packet has at most {MAX_PACKET_BYTES} bytes, this has {len(data)}")
         content = parse_canonical(data)
-        if not isinstance(content, dict) or content.keys() - OPTIONAL.keys() != FIELDS.keys():
-            raise _refused("", "fields", "this is no decision packet: fields are missing or unknown")
-        for name, kind in {**FIELDS, **OPTIONAL}.items():
+        if not isinstance(content, dict) or content.keys() - cls.OPTIONAL.keys() != cls.FIELDS.keys():
+            raise _refused("", "fields", f"this is no {cls.NAME}: fields are missing or unknown")
+        for name, kind in {**cls.FIELDS, **cls.OPTIONAL}.items():
             if name in content and type(content[name]) is not kind:
                 raise _refused(name, "type", f"the packet's {name} is no {kind.__name__}")
-        if content["format"] != FORMAT:
-            raise _refused("format", "known", f"the packet has the format {content['format']}; {FORMAT} is known here")
+        if any(content[name] != known for name, known in cls.MARKS.items()):
+            told, known = (" of ".join(str(said[name]) for name in cls.MARKS) for said in (content, cls.MARKS))
+            raise _refused("format", "known", f"the packet has the format {told}; {known} is known here")
         VersionUrn(content["model"], content["number"], content["version_digest"])
         return cls(data, content)
 
@@ -105,6 +112,15 @@ class Packet:
     def reference(self) -> str:
         """`MODEL@N`."""
         return f"{self.content['model']}@{self.content['number']}"
+
+
+class Packet(PacketForm):
+    """A decision packet."""
+
+    NAME = "decision packet"
+    FIELDS = FIELDS
+    OPTIONAL = OPTIONAL
+    MARKS: ClassVar[Mapping[str, object]] = {"format": FORMAT}
 
     @property
     def compared_with(self) -> str:

@@ -9,16 +9,10 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from typing import ClassVar, Final
 
-from attestry.domain.errors import InvalidInputError
-from attestry.evidence.canonical import canonical_bytes, parse_canonical
-from attestry.evidence.packet import MAX_PACKET_BYTES
-from attestry.evidence.version_urn import VersionUrn
+from attestry.evidence.packet import PacketForm
 
 FORMAT: Final = 1
 ABOUT: Final = "promotion"
@@ -54,64 +48,15 @@ OPTIONAL: Final[Mapping[str, type]] = {"conflicts": list, "earlier": list}
 """Fields that it may lack: who has a conflict of interest, and how earlier promotions to the environment ended."""
 
 
-@dataclass(frozen=True)
-class PromotionPacket:
-    """A promotion packet.
+class PromotionPacket(PacketForm):
+    """A promotion packet."""
 
-    Attributes:
-        raw: its bytes.
-        content: what they say.
-    """
-
-    raw: bytes
-    content: Mapping[str, Any]
-
-    @classmethod
-    def make(cls, content: Mapping[str, Any]) -> PromotionPacket:
-        """Return the packet with this content.
-
-        Raises:
-            InvalidInputError: a field is missing, unknown or of another type; or it is too large.
-        """
-        return cls.parse(canonical_bytes(dict(content)))
-
-    @classmethod
-    def parse(cls, data: bytes) -> PromotionPacket:
-        """Return the packet of its bytes.
-
-        Raises:
-            InvalidInputError: not canonical, too large, or no promotion packet.
-        """
-        if len(data) > MAX_PACKET_BYTES:
-            raise _refused("", "max_bytes", f"a packet has at most {MAX_PACKET_BYTES} bytes, this has {len(data)}")
-        content = parse_canonical(data)
-        if not isinstance(content, dict) or content.keys() - OPTIONAL.keys() != FIELDS.keys():
-            raise _refused("", "fields", "this is no promotion packet: fields are missing or unknown")
-        for name, kind in {**FIELDS, **OPTIONAL}.items():
-            if name in content and type(content[name]) is not kind:
-                raise _refused(name, "type", f"the packet's {name} is no {kind.__name__}")
-        if (content["format"], content["packet"]) != (FORMAT, ABOUT):
-            raise _refused(
-                "format", "known", f"the packet has the format {content['format']} of {content['packet']}; {FORMAT} is known here"
-            )
-        VersionUrn(content["model"], content["number"], content["version_digest"])
-        return cls(data, content)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Digest of the packet, hex."""
-        return hashlib.sha256(self.raw).hexdigest()
-
-    @property
-    def reference(self) -> str:
-        """`MODEL@N`."""
-        return f"{self.content['model']}@{self.content['number']}"
+    NAME = "promotion packet"
+    FIELDS = FIELDS
+    OPTIONAL = OPTIONAL
+    MARKS: ClassVar[Mapping[str, object]] = {"format": FORMAT, "packet": ABOUT}
 
 
 def promotion_packet_key(folder: str, sha256: str) -> str:
     """Return the key of a promotion packet, in the version's folder (without a slash at the end)."""
     return f"{folder}/evidence/packet-promotion-{sha256}.json"
-
-
-def _refused(field: str, rule: str, message: str) -> InvalidInputError:
-    return InvalidInputError.of(field, rule, message)

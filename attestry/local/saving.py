@@ -89,13 +89,17 @@ class Saver:
         self._child: int | None = None
 
     def begin(self) -> bool:
-        """Begin to save, and return True; False while the last one is not done."""
+        """Begin to save, and return True; False while the last one is not done, or where no process can be forked now."""
         if self.is_busy():
             return False
         if sys.platform != "linux":
             self._save()
             return True
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            _LOG.exception("the state is not saved now: no process can be forked")
+            return False
         if pid == 0:
             self._be_the_copy()
         self._child = pid
@@ -129,6 +133,8 @@ class Saver:
             signal.alarm(CHILD_SECONDS)
             self._save()
             status = 0
+        except BaseException:  # noqa: BLE001 - this process ends with whatever it is, and the log tells
+            _LOG.exception("the state was not saved")
         finally:
             os._exit(status)
 

@@ -72,6 +72,19 @@ def test_a_copy_that_fails_leaves_the_server_as_it_was(savers: list[Saver]) -> N
     assert saver.begin()
 
 
+def test_where_no_process_can_be_forked_the_next_try_saves(savers: list[Saver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise BlockingIOError("no more processes")
+
+    saver = Saver((tmp_path / "saved").touch)
+    savers.append(saver)
+    with monkeypatch.context() as crowded:
+        crowded.setattr(os, "fork", fail)
+        assert not saver.begin()
+    assert saver.begin()
+    until((tmp_path / "saved").exists)
+
+
 def test_a_copy_that_is_at_work_ends_with_the_server(tmp_path: Path) -> None:
     late = tmp_path / "late"
 
