@@ -7,10 +7,12 @@ INDEX#<lane>[#<shard>] / <place>
 
 Rules:
 - Who changes something writes the difference between its entries before and after in the same transaction.
-- A place ends in model and number, so no two are equal, and a place is a cursor.
+- A place ends in model and number (and a mark), so no two are equal, and a place is a cursor.
 - Lanes that everything new is put at the end of are split by the model's name into `SHARDS` partitions, which are read together; those of
   one model, tag, data set or metric are not. So no partition takes the writes of the whole registry.
 - An entry holds nothing but where it leads. What a search shows and judges by are the rows themselves.
+- By its last change a version has two entries: that of its head, and that of what people say about it. Two rows tell of it, which two
+  functions write, neither of which waits for the other; who reads takes the later entry (`current_places`).
 """
 
 from __future__ import annotations
@@ -141,9 +143,7 @@ def entries_of_model(model: RegisteredModel | None) -> frozenset[Entry]:
     """Return the entries of a model; none of one that is deleted."""
     if model is None or model.deleted:
         return frozenset()
-    end = model.model
-    # A tab sorts before every character of a name, so that a name comes before whatever goes on from it.
-    places = {NAME: f"{model.name}\t{end}", CREATED: f"{model.created_at}#{end}", UPDATED: f"{model.updated_at}#{end}"}
+    end, places = model.model, model_places(model)
     entries = [Entry(Lane(MODELS, "all", "", order), place, end) for order, place in places.items()]
     facts = {name: getattr(model, name) for name in ("owner", "team", "risk_tier", "mode")}
     lanes = [(field, value) for field, value in facts.items() if value]
@@ -152,6 +152,13 @@ def entries_of_model(model: RegisteredModel | None) -> frozenset[Entry]:
     lanes += [("text", word) for word in model_words(model)]
     entries += [Entry(Lane(MODELS, field, value, NAME), places[NAME], end) for field, value in lanes]
     return frozenset(entries)
+
+
+def model_places(model: RegisteredModel) -> dict[str, str]:
+    """Return order to place of a model."""
+    end = model.model
+    # A tab sorts before every character of a name, so that a name comes before whatever goes on from it.
+    return {NAME: f"{model.name}\t{end}", CREATED: f"{model.created_at}#{end}", UPDATED: f"{model.updated_at}#{end}"}
 
 
 def entries_of_version(version: Version) -> frozenset[Entry]:
@@ -164,7 +171,7 @@ def entries_of_version(version: Version) -> frozenset[Entry]:
 
 
 def entries_of_labels(labels: Labels, created: str) -> frozenset[Entry]:
-    """Return the entries that tags and description of a version add.
+    """Return the entries that tags and description of a version add, and those at the time of their last change.
 
     Args:
         labels: the labels.
@@ -174,7 +181,11 @@ def entries_of_labels(labels: Labels, created: str) -> frozenset[Entry]:
         return frozenset()
     place = version_places(labels.model, labels.number, created, "")[CREATED]
     lanes = [("tag", value) for value in _pairs(labels.tags)] + [("text", word) for word in labels_words(labels)]
-    return frozenset(Entry(Lane(VERSIONS, field, value, CREATED), place, labels.model, labels.number) for field, value in lanes)
+    entries = [Entry(Lane(VERSIONS, field, value, CREATED), place, labels.model, labels.number) for field, value in lanes]
+    if labels.updated_at:
+        changed = [Lane(VERSIONS, "all", "", UPDATED), Lane(VERSIONS, "model", labels.model, UPDATED)]
+        entries += [Entry(lane, _labelled_place(labels), labels.model, labels.number) for lane in changed]
+    return frozenset(entries)
 
 
 def version_lanes(version: Version) -> Iterator[tuple[str, str]]:
@@ -204,6 +215,12 @@ def version_places(model: str, number: int, created: str, updated: str) -> dict[
     return {NAME: end, CREATED: f"{created}#{end}", UPDATED: f"{updated}#{end}"}
 
 
+def current_places(version: Version, labels: Labels) -> dict[str, str]:
+    """Return order to place of a version with its labels: of its two entries by the last change, the later one counts."""
+    places = version_places(version.model, version.number, version.created, version.updated)
+    return {**places, UPDATED: _labelled_place(labels)} if labels.updated_at > version.updated else places
+
+
 def model_words(model: RegisteredModel) -> list[str]:
     """Return the words by which a model is found: of name, purpose, description and tags, the first 24."""
     return words(model.name, model.model, model.purpose, model.description, *_texts(model.tags))[:MAX_WORDS]
@@ -230,6 +247,11 @@ def metrics_of(version: Version) -> dict[str, float]:
         if math.isfinite(value):
             numbers[name] = value
     return dict(list(numbers.items())[:MAX_METRICS])
+
+
+def _labelled_place(labels: Labels) -> str:
+    """Return the place by the last change of the labels; its end keeps it apart from one of the head at the same time."""
+    return f"{labels.updated_at}#{version_place(labels.model, labels.number)}~"
 
 
 def _metric_entries(version: Version) -> Iterable[Entry]:

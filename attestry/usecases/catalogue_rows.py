@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -245,7 +245,8 @@ def labels_writes(
     key, subject = labels_key(after.model, after.number), labels_subject(after.model, after.number)
     change = Change(key, before.rev + 1, after.state(), kind, subject, {"number": after.number, **facts})
     created = str(head["created"])
-    return [*change.writes(by, at), *index_writes(entries_of_labels(before, created), entries_of_labels(after, created))]
+    entries = entries_of_labels(replace(after, updated_at=timestamp(at)), created)
+    return [*change.writes(by, at), *index_writes(entries_of_labels(before, created), entries)]
 
 
 def _without_false(state: Mapping[str, Any]) -> dict[str, Any]:

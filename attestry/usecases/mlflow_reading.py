@@ -153,12 +153,18 @@ def latest_of_stages(meta: MetaStore, known: Known, stages: Iterable[str] = STAG
 
 def versions_of(meta: MetaStore, known: Known, numbers: Iterable[int]) -> Iterable[Known]:
     """Yield those versions of a model that exist and were not deleted, in the order of the numbers."""
-    identity, wanted = known.model.model, list(numbers)
-    keys = [key for number in wanted for key in (version_key(identity, number), labels_key(identity, number))]
+    return load_versions(meta, [(known, number) for number in numbers])
+
+
+def load_versions(meta: MetaStore, wanted: Sequence[tuple[Known, int]]) -> Iterable[Known]:
+    """Yield those versions, by model and number, that exist and were not deleted, in the order in which they are named."""
+    told = [(known.model.model, number) for known, number in wanted]
+    keys = [key for subject in told for key in (version_key(*subject), labels_key(*subject))]
     rows: dict[Key, Item] = {}
     for start in range(0, len(keys), 100):
         rows |= meta.get_many(keys[start : start + 100])
-    for number in wanted:
+    for known, number in wanted:
+        identity = known.model.model
         row = rows.get(version_key(identity, number))
         labels = Labels.from_item(identity, number, rows.get(labels_key(identity, number)))
         if row is not None and not labels.deleted:

@@ -1,35 +1,49 @@
-"""Searches of MLflow's clients: filter, order and page, over models of the catalogue and over the versions of a model.
+"""Searches of MLflow's clients: filter, order and page, over models of the catalogue and over versions, of one model or of several.
 
-A cursor is the sort key of the last entry of a page, so that a page goes on behind it whatever was added or deleted meanwhile.
-
-Versions of one model by number, which is also what is given where no order is asked for, are read from the cursor on and no further than
-the page needs. Other orders, and versions of several models, are read whole before they are put in order.
+Rules:
+- A page reads what comes next in its order and no further than it needs, from an index in that order; it never reads everything.
+- A page looks at `READ_AT_MOST` things at most. One that ends there may hold fewer than were asked for, or none, and has a cursor.
+- What a filter leaves few of (a run's versions, those with a tag) is gathered and sorted, whatever the order.
+- By number over several models there is no index. So many versions as a page may look at are gathered and sorted; of more it is refused.
+- A cursor is a place (`attestry.mlflow.places`), so that a page goes on behind it whatever was added or deleted meanwhile.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, TypeVar
 
 from attestry.domain.catalogue import RegisteredModel
+from attestry.domain.search_index import CREATED as BY_CREATION
+from attestry.domain.search_index import MODELS, VERSIONS, Lane, model_places, pair
+from attestry.domain.search_index import NAME as BY_NAME
 from attestry.mlflow.entities import ShownModel, ShownVersion
-from attestry.mlflow.errors import MlflowError, invalid
+from attestry.mlflow.errors import invalid
 from attestry.mlflow.filters import Condition, matches_number, matches_text
-from attestry.mlflow.ordering import CREATED, NAME, NUMBER, UPDATED, Order
+from attestry.mlflow.ordering import NAME, NUMBER, Order
+from attestry.mlflow.places import Place, Sorting, write_cursor
 from attestry.mlflow.requests import Search
 from attestry.ports import MetaStore
-from attestry.usecases.aliases import Aliases
-from attestry.usecases.catalogue_rows import COLLECTION, aliases_key
-from attestry.usecases.mlflow_reading import Known, find, versions_of
+from attestry.usecases.mlflow_lanes import LANES, Models, Readable, few_in, few_models_in, models_in, place_of, versions_at, versions_in
+from attestry.usecases.mlflow_reading import RUN_TAG, SOURCE_TAG, Known
+
+__all__ = ["READ_AT_MOST", "Readable", "search_models", "search_versions"]
 
 READ_AT_MOST: Final = 2000
-"""Versions that one page is looked for among: one with fewer than were asked for, or none, may have a token to go on by."""
+"""Models or versions that one page is looked for among: one with fewer than were asked for, or none, may have a token to go on by."""
 
 _BATCH: Final = 50
+_LABELS_TRIED: Final = 3
+_PREFIX: Final = 200
+_TAG_OF: Final = {"run_id": RUN_TAG, "source_path": SOURCE_TAG}
+_ONE_BY_ONE: Final = Sorting((Order(NAME), Order(NUMBER, ascending=False)))
 
-Place = list[str | int]
-Readable = Callable[[list[str]], list[str]]
+Step = tuple[Place, Known | None]
+"""What a page looks at next: the place, and what lies there that may have a part in the answer."""
+
+Shown = TypeVar("Shown", ShownModel, ShownVersion)
 
 
 def search_models(meta: MetaStore, asked: Search, readable: Readable) -> tuple[list[ShownModel], str]:
@@ -39,16 +53,16 @@ def search_models(meta: MetaStore, asked: Search, readable: Readable) -> tuple[l
         meta: the table.
         asked: the search.
         readable: leaves those of some models, by their identities, which the caller may read.
+
+    Raises:
+        MlflowError: a page token that is none.
     """
     if asked.filter.nothing:
         return [], ""
-    models = _readable(meta, readable)
-    kept = [m for m in models if all(_model_meets(m, c) for c in asked.filter.conditions)]
-    page, cursor = _page(kept, asked, _model_value, ())
-    keys = [aliases_key(m.model) for m in page]
-    rows = {key: row for start in range(0, len(keys), 100) for key, row in meta.get_many(keys[start : start + 100]).items()}
-    known = [Known(m, Aliases.from_item(m.model, rows.get(aliases_key(m.model))), 0) for m in page]
-    return [one.show() for one in known], cursor
+    conditions, sorting = asked.filter.conditions, Sorting.of_models(asked.order)
+    models = Models(meta, readable, lambda model: all(_model_meets(model, c) for c in conditions))
+    walk = _Walk(meta, models, asked, sorting, sorting.read_cursor(asked.cursor), _named(models, conditions))
+    return _page(walk.models_in_order(), asked.limit, Known.show, lambda _: True)
 
 
 def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple[list[ShownVersion], str]:
@@ -60,96 +74,233 @@ def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple
         meta: the table.
         asked: the search.
         readable: leaves those of some models, by their identities, which the caller may read.
+
+    Raises:
+        MlflowError: a page token that is none; or an order by number over more versions of several models than a page looks at.
     """
     if asked.filter.nothing:
         return [], ""
-    name, ascending = _one_name(asked.filter.conditions), _by_number(asked.order)
-    if name is not None and ascending is not None:
-        return _walk(meta, name, asked, readable, ascending=ascending)
-    found: list[ShownVersion] = []
-    for known in _models_of(meta, asked.filter.conditions, readable):
-        numbers = range(known.last, 0, -1)
-        found += [v.show_version() for v in versions_of(meta, known, numbers)]
-    kept = [v for v in found if all(_version_meets(v, c) for c in asked.filter.conditions)]
-    return _page(kept, asked, _version_value, (Order(UPDATED, ascending=False),))
+    conditions = asked.filter.conditions
+    names = [c for c in conditions if c.kind == "attribute" and c.key == NAME]
+    models = Models(meta, readable, lambda model: all(matches_text(model.name, c.comparator, c.value) for c in names))
+    sorting = Sorting.of_versions(asked.order, one_model=len(_names(conditions) or ()) == 1)
+    walk = _Walk(meta, models, asked, sorting, sorting.read_cursor(asked.cursor), _named(models, conditions))
+    steps, last = walk.versions_in_order()
+    return _page(steps, asked.limit, Known.show_version, lambda version: all(_version_meets(version, c) for c in conditions), last)
 
 
-def _walk(meta: MetaStore, name: str, asked: Search, readable: Readable, *, ascending: bool) -> tuple[list[ShownVersion], str]:
-    """Return a page of a model's versions by number, reading no more of them than it takes."""
-    try:
-        known = find(meta, name)
-    except MlflowError:
-        return [], ""
-    if not readable([known.model.model]):
-        return [], ""
-    numbers = _numbers(known.last, asked, ascending=ascending)
-    wanted = numbers[:READ_AT_MOST]
-    size = min(_BATCH, asked.limit) if len(asked.filter.conditions) == 1 else _BATCH
-    page: list[ShownVersion] = []
-    for start in range(0, len(wanted), size):
-        for one in versions_of(meta, known, wanted[start : start + size]):
-            version = one.show_version()
-            if all(_version_meets(version, c) for c in asked.filter.conditions):
-                page.append(version)
-            if len(page) == asked.limit:
-                return page, _after(version.number, numbers)
-    return page, _after(wanted[-1], numbers) if wanted else ""
+@dataclass(frozen=True)
+class _Walk:
+    """The way of a search through the index.
+
+    Attributes:
+        meta: the table.
+        models: the models that it meets.
+        asked: the search.
+        sorting: its order.
+        cursor: the place that it goes on behind.
+        of: the models that its filter names, as far as they are there; None where it names none.
+    """
+
+    meta: MetaStore
+    models: Models
+    asked: Search
+    sorting: Sorting
+    cursor: Place
+    of: list[Known] | None
+
+    def models_in_order(self) -> Iterable[Step]:
+        """Return the models that come behind the cursor."""
+        order, first = LANES[self.sorting.first.key], self.sorting.first
+        if self.of is not None:
+            return self._sorted(((model_places(known.model)[order],), known) for known in self.of)
+        lane = Lane(MODELS, "all", "", order)
+        tags = [Lane(MODELS, "tag", value, BY_NAME) for value in self._tags()]
+        if tags and order == BY_NAME:
+            lane = tags[0]
+        elif tags and (few := few_models_in(self.meta, self.models, tags[0])) is not None:
+            return self._sorted(((model_places(known.model)[order],), known) for known in few)
+        after, before = _prefix(self.asked.filter.conditions) if order == BY_NAME else (None, None)
+        if self.cursor:
+            place = str(self.cursor[0])
+            after, before = (max(place, after or place), before) if first.ascending else (after, min(place, before or place))
+        found = models_in(
+            self.meta, self.models, lane, descending=not first.ascending, after=after, before=before, wanted=self.asked.limit + 1
+        )
+        return (((place,), known) for place, known in found)
+
+    def versions_in_order(self) -> tuple[Iterable[Step], Place]:
+        """Return the versions that come behind the cursor; and the last place, where it is known beforehand."""
+        first, nowhere = self.sorting.first, ()
+        if self.of == []:
+            return [], nowhere
+        for value in self._tags()[:_LABELS_TRIED]:
+            few = few_in(self.meta, self.models, Lane(VERSIONS, "tag", value, BY_CREATION))
+            if few is not None:
+                return self._sorted((self._place(known), known) for known in few), nowhere
+        if first.key == NAME:
+            return self._by_model(), nowhere
+        if first.key != NUMBER:
+            return (((place,), known) for place, known in self._by_time(first, self._lanes(LANES[first.key]), self.cursor)), nowhere
+        if self.of is None or len(self.sorting.orders) > 1:
+            return self._gathered(), nowhere
+        known, numbers = self.of[0], self._numbers(self.of[0], first, self.cursor)
+        steps = versions_at(self.meta, (((number,), known, number) for number in numbers), self._batch(self.asked.limit))
+        return steps, (numbers[-1],) if numbers else nowhere
+
+    def _by_model(self) -> Iterator[Step]:
+        """Return the versions of one model after the other."""
+        order = self.sorting.orders[1]
+        if order.key == NUMBER:
+            return versions_at(self.meta, self._numbered(order), self._batch(self.asked.limit + 1))
+        return self._timed(order)
+
+    def _numbered(self, order: Order) -> Iterator[tuple[Place, Known | None, int]]:
+        for place, known in self._models_from_cursor():
+            if known is not None:
+                behind = self.cursor[1:] if place == self.cursor[:1] else ()
+                yield from (((*place, number), known, number) for number in self._numbers(known, order, behind))
+            yield place, None, 0
+
+    def _timed(self, order: Order) -> Iterator[Step]:
+        for place, known in self._models_from_cursor():
+            if known is not None:
+                behind = self.cursor[1:] if place == self.cursor[:1] else ()
+                lane = Lane(VERSIONS, "model", known.model.model, LANES[order.key])
+                yield from (((*place, inner), one) for inner, one in self._by_time(order, [lane], behind))
+            yield place, None
+
+    def _models_from_cursor(self) -> Iterator[Step]:
+        """Yield the models by name: first that in the middle of which a page has ended, then those behind it."""
+        name = Sorting(self.sorting.orders[:1])
+        if len(self.cursor) > 1:
+            place = str(self.cursor[0])
+            identity = place.rpartition("\t")[2]
+            known = self.models.meet([identity]).get(identity)
+            if known is not None and model_places(known.model)[BY_NAME] == place:
+                yield (place,), known
+        every = replace(self.asked, filter=replace(self.asked.filter, conditions=_of_names(self.asked.filter.conditions)))
+        yield from replace(self, sorting=name, cursor=self.cursor[:1], asked=every).models_in_order()
+
+    def _by_time(self, order: Order, lanes: Sequence[Lane], behind: Place) -> Iterator[tuple[str, Known | None]]:
+        after = str(behind[0]) if behind else None
+        return versions_in(self.meta, self.models, lanes, descending=not order.ascending, after=after, wanted=self.asked.limit + 1)
+
+    def _batch(self, wanted: int) -> int:
+        """Return how many versions to read at a time: no more than the page takes, where every one that is read is shown."""
+        shown = all(c.kind == "attribute" and c.key in (NAME, NUMBER) for c in self.asked.filter.conditions)
+        return min(_BATCH, wanted) if shown else _BATCH
+
+    def _gathered(self) -> Iterable[Step]:
+        """Return the versions of several models in an order that no index has.
+
+        Raises:
+            MlflowError: they are more than a page looks at.
+        """
+        every = list(islice(replace(self, sorting=_ONE_BY_ONE, cursor=())._by_model(), READ_AT_MOST + 1))
+        if len(every) > READ_AT_MOST:
+            raise invalid(
+                f"Versions of several models are ordered by 'version_number' first where they are {READ_AT_MOST} at most, and these are "
+                "more: name one model in the filter, or order by 'name' or a timestamp first"
+            )
+        return self._sorted((self._place(known), known) for _, known in every if known is not None)
+
+    def _sorted(self, found: Iterable[Step]) -> list[Step]:
+        """Return what comes behind the cursor, sorted."""
+        behind = [step for step in found if self.sorting.is_behind(step[0], self.cursor)]
+        return sorted(behind, key=lambda step: self.sorting.rank(step[0]))
+
+    def _place(self, known: Known) -> Place:
+        """Return the place of a version."""
+        values: dict[str, str | int] = {NUMBER: known.require_version()[0].number, NAME: model_places(known.model)[BY_NAME]}
+        return tuple(values[o.key] if o.key in values else place_of(known, LANES[o.key]) for o in self.sorting.orders)
+
+    def _lanes(self, order: str) -> list[Lane]:
+        """Return the lanes that together hold, in an order by time, all versions that may meet the filter."""
+        tags = self._tags()
+        if tags and order == BY_CREATION:
+            return [Lane(VERSIONS, "tag", tags[0], BY_CREATION)]
+        if self.of is not None:
+            return [Lane(VERSIONS, "model", known.model.model, order) for known in self.of]
+        return [Lane(VERSIONS, "all", "", order)]
+
+    def _tags(self) -> list[str]:
+        """Return the lanes' values of tags that what meets the filter must have; of a version, run and source are tags."""
+        tags: list[str] = []
+        for condition in self.asked.filter.conditions:
+            key = condition.key if condition.kind == "tag" else _TAG_OF.get(condition.key, "")
+            if key and condition.comparator == "=":
+                tags.append(pair(key, str(condition.value)))
+        return tags
+
+    def _numbers(self, known: Known, order: Order, behind: Place) -> range:
+        """Return the numbers of a model's versions that are left to look at, in their order."""
+        low, high = 1, known.last
+        for condition in self.asked.filter.conditions:
+            if condition.kind == "attribute" and condition.key == NUMBER and isinstance(condition.value, int):
+                value = condition.value
+                low = max(low, {"=": value, ">=": value, ">": value + 1}.get(condition.comparator, low))
+                high = min(high, {"=": value, "<=": value, "<": value - 1}.get(condition.comparator, high))
+        if behind:
+            after = int(behind[0])
+            low, high = (max(low, after + 1), high) if order.ascending else (low, min(high, after - 1))
+        return range(low, high + 1) if order.ascending else range(high, low - 1, -1)
 
 
-def _after(number: int, numbers: range) -> str:
-    """Return the cursor behind a number; empty behind the last."""
-    return json.dumps([number]) if number != numbers[-1] else ""
+def _page(
+    steps: Iterable[Step], limit: int, show: Callable[[Known], Shown], meets: Callable[[Shown], bool], last: Place = ()
+) -> tuple[list[Shown], str]:
+    """Return a page of what is met, and the cursor behind it.
+
+    Args:
+        steps: what is looked at, in order.
+        limit: how many the page has at most.
+        show: what is shown of it.
+        meets: whether it belongs to the answer.
+        last: the last place, where it is known; else it is looked whether anything follows.
+    """
+    page: list[Shown] = []
+    behind: Place = ()
+    for looked_at, (place, known) in enumerate(steps, start=1):
+        shown = show(known) if known is not None else None
+        if shown is not None and meets(shown):
+            if len(page) == limit:
+                return page, write_cursor(behind)
+            page.append(shown)
+        behind = place
+        if last and (place == last or len(page) == limit):
+            return page, write_cursor(() if place == last else place)
+        if looked_at >= READ_AT_MOST:
+            return page, write_cursor(place)
+    return page, ""
 
 
-def _numbers(last: int, asked: Search, *, ascending: bool) -> range:
-    """Return the numbers that a search has left to look at, in its order."""
-    low, high = 1, last
-    for condition in asked.filter.conditions:
-        if condition.kind == "attribute" and condition.key == NUMBER and isinstance(condition.value, int):
-            value = condition.value
-            low = max(low, {"=": value, ">=": value, ">": value + 1}.get(condition.comparator, low))
-            high = min(high, {"=": value, "<=": value, "<": value - 1}.get(condition.comparator, high))
-    if asked.cursor:
-        after = _read_place(asked.cursor, (Order(NUMBER),))[0].value
-        low, high = (max(low, int(after) + 1), high) if ascending else (low, min(high, int(after) - 1))
-    return range(low, high + 1) if ascending else range(high, low - 1, -1)
+def _names(conditions: Sequence[Condition]) -> tuple[str, ...] | None:
+    """Return the names of models that a filter asks for by `=` or IN; None where it names none."""
+    for condition in conditions:
+        if condition.kind == "attribute" and condition.key == NAME and condition.comparator in ("=", "IN"):
+            return condition.value if isinstance(condition.value, tuple) else (str(condition.value),)
+    return None
 
 
-def _one_name(conditions: Sequence[Condition]) -> str | None:
-    """Return the name of the one model whose versions may meet the conditions."""
-    named = (c.value for c in conditions if c.kind == "attribute" and c.key == "name" and c.comparator == "=")
-    return next((value for value in named if isinstance(value, str)), None)
+def _named(models: Models, conditions: Sequence[Condition]) -> list[Known] | None:
+    names = _names(conditions)
+    return None if names is None else models.named(names)
 
 
-def _by_number(order: Sequence[Order]) -> bool | None:
-    """Return whether the versions of one model are wanted by ascending number; None where they are wanted in another order."""
-    told = [o for o in order if o.key != NAME]
-    if not told:
-        return False
-    return told[0].ascending if told[0].key == NUMBER else None
+def _of_names(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Return the conditions that models are chosen by where versions are searched."""
+    return tuple(c for c in conditions if c.kind == "attribute" and c.key == NAME)
 
 
-def _models_of(meta: MetaStore, conditions: Sequence[Condition], readable: Readable) -> Iterable[Known]:
-    """Yield the models whose versions may meet the conditions."""
-    named = [c for c in conditions if c.kind == "attribute" and c.key == "name"]
-    exact = _one_name(conditions)
-    if exact is not None:
-        names: Iterable[str] = [exact]
-    else:
-        names = [m.name for m in _readable(meta, readable) if all(matches_text(m.name, c.comparator, c.value) for c in named)]
-    for name in names:
-        try:
-            known = find(meta, name)
-        except MlflowError:
-            continue
-        if readable([known.model.model]):
-            yield known
-
-
-def _readable(meta: MetaStore, readable: Readable) -> list[RegisteredModel]:
-    """Return the models of the catalogue that the caller may read."""
-    models = {str(row["model"]): RegisteredModel.from_item(row) for row in meta.list_collection(COLLECTION)}
-    return [models[model] for model in readable(list(models))]
+def _prefix(conditions: Sequence[Condition]) -> tuple[str | None, str | None]:
+    """Return between which places the names lie that a LIKE lets."""
+    for condition in conditions:
+        if condition.kind == "attribute" and condition.key == NAME and condition.comparator == "LIKE":
+            known = str(condition.value).replace("_", "%").split("%")[0][:_PREFIX]
+            if known:
+                return known, known + "\U0010ffff"
+    return None, None
 
 
 def _model_meets(model: RegisteredModel, condition: Condition) -> bool:
@@ -167,55 +318,3 @@ def _version_meets(version: ShownVersion, condition: Condition) -> bool:
         return matches_number(version.number, condition.comparator, condition.value)
     text = {"name": version.name, "run_id": version.run_id, "source_path": version.source}[condition.key]
     return matches_text(text, condition.comparator, condition.value)
-
-
-def _page(found: list[Any], asked: Search, value: Callable[[Any, str], str | int], default: tuple[Order, ...]) -> tuple[list[Any], str]:
-    """Return a page in order, and the cursor behind it."""
-    orders = list(asked.order or default)
-    orders += [tie for tie in (Order(NAME), Order(NUMBER, ascending=False)) if tie.key not in {o.key for o in orders}]
-    placed = sorted(((tuple(_Ranked(value(one, o.key), o.ascending) for o in orders), one) for one in found), key=lambda pair: pair[0])
-    if asked.cursor:
-        after = _read_place(asked.cursor, orders)
-        placed = [pair for pair in placed if pair[0] > after]
-    page = placed[: asked.limit]
-    if len(placed) <= asked.limit:
-        return [one for _, one in page], ""
-    return [one for _, one in page], json.dumps([ranked.value for ranked in page[-1][0]])
-
-
-class _Ranked:
-    """A value that comes earlier the smaller it is, or the larger."""
-
-    def __init__(self, value: str | int, ascending: bool) -> None:
-        self.value = value
-        self._ascending = ascending
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ranked) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-    def __lt__(self, other: _Ranked) -> bool:
-        first, second = (self.value, other.value) if self._ascending else (other.value, self.value)
-        return bool(first < second)  # type: ignore[operator]  # values of one key are of one type
-
-
-def _read_place(cursor: str, orders: Sequence[Order]) -> tuple[_Ranked, ...]:
-    try:
-        values: Place = json.loads(cursor)
-        if len(values) != len(orders) or any(type(v) is not (int if o.key == NUMBER else str) for v, o in zip(values, orders, strict=True)):
-            raise ValueError("another place")
-    except (ValueError, TypeError) as error:
-        raise invalid("Invalid page token, it is none that this registry gave") from error
-    return tuple(_Ranked(value, order.ascending) for value, order in zip(values, orders, strict=True))
-
-
-def _model_value(model: RegisteredModel, key: str) -> str | int:
-    values: dict[str, str | int] = {NAME: model.name, CREATED: model.created_at, UPDATED: model.updated_at, NUMBER: 0}
-    return values[key]
-
-
-def _version_value(version: ShownVersion, key: str) -> str | int:
-    values: dict[str, str | int] = {NAME: version.name, CREATED: version.created, UPDATED: version.updated, NUMBER: version.number}
-    return values[key]

@@ -29,10 +29,10 @@ from attestry.domain.search_index import (
     MODELS,
     VERSIONS,
     Lane,
+    current_places,
     metrics_of,
     number_place,
     version_place,
-    version_places,
 )
 from attestry.domain.version import Version
 from attestry.ports import Item, Key, MetaStore
@@ -74,7 +74,7 @@ class VersionHit:
             "status": version.status.value,
             "standing": version.standing.value,
             "created": version.created,
-            "updated": version.updated,
+            "updated": max(version.updated, self.labels.updated_at),
             "version_digest": version.version_digest,
             "submitter_person": version.submitter_person,
             "metrics": dict(version.metrics),
@@ -145,12 +145,12 @@ def earlier_like(meta: MetaStore, version: Version) -> list[Version]:
     return [v for v in found if v.candidate != version.candidate and (v.created, v.model, v.number) < _made(version)][:_EARLIER]
 
 
-def _has_place(lane: Lane, place: _Place, version: Version) -> bool:
-    """Return whether a version's own row puts it where an entry lies; one that was overtaken, or planted, lies elsewhere."""
+def _has_place(lane: Lane, place: _Place, version: Version, labels: Labels) -> bool:
+    """Return whether a version's own rows put it where an entry lies; one that was overtaken, or planted, lies elsewhere."""
     if lane.order == METRIC:
         value = metrics_of(version).get(lane.value.removeprefix(f"{version.model}/"))
         return value is not None and place.sort == f"{number_place(value)}#{version_place(version.model, version.number)}"
-    return place.sort == version_places(version.model, version.number, version.created, version.updated)[lane.order]
+    return place.sort == current_places(version, labels)[lane.order]
 
 
 def tell_alike(version: Version, other: Version) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _judge_versions(meta: MetaStore, query: Query, places: Sequence[_Place], lan
             continue
         version = Version.from_item(head)
         labels = Labels.from_item(place.model, place.number, rows.get(labels_key(place.model, place.number)))
-        if matches_version(query.conditions, version, labels) and _has_place(lane, place, version):
+        if matches_version(query.conditions, version, labels) and _has_place(lane, place, version, labels):
             aliases = Aliases.from_item(place.model, rows.get(aliases_key(place.model)))
             found[place] = VersionHit(version, labels, aliases.of_version(place.number))
     return found

@@ -291,7 +291,7 @@ def test_a_page_that_few_versions_meet_ends_after_so_many_and_goes_on_by_its_tok
         make_approved(governed.meta, number)
     counted(governed, 60)
     governed.ok("POST", f"{VERSIONS}/set-tag", name=MODEL, version="3", key="good", value="yes")
-    asked = {"filter": f"name = '{MODEL}' AND tags.good = 'yes'"}
+    asked = {"filter": f"name = '{MODEL}' AND tags.good LIKE 'y%'"}
     first = governed.ok("GET", f"{VERSIONS}/search", **asked)
     assert "model_versions" not in first
     rest = governed.ok("GET", f"{VERSIONS}/search", **asked, page_token=first["next_page_token"])
