@@ -265,11 +265,10 @@ def _gate(g: Grants) -> Statements:
 
 def _mlflow(g: Grants) -> Statements:
     return [
-        *g.read_rows("CATALOGUE#*", "LOGIN#*", "MODEL#*", "VERSION#*"),
+        *g.read_rows("CATALOGUE#*", "INDEX#*", "LOGIN#*", "MODEL#*", "VERSION#*"),
         *g.check_rows("MODEL#*", "VERSION#*"),
         *g.write_rows("CATALOGUE#*", "INDEX#*", delete=True),
         *g.write_rows("OUTBOX"),
-        *g.read_index("CATALOGUE"),
         *g.audit(),
         *g.decide_access(),
         *g.read_objects(g.stores.store, FROZEN),

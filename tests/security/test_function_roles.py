@@ -258,7 +258,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
         read_row("CATALOGUE#probe"),
         ("catalogue", "deliver", "mlflow", "reconcile", "register", "registry"),
     ),
-    "read the index": (read_row("INDEX#probe"), ("reconcile", "register", "registry")),
+    "read the index": (read_row("INDEX#probe"), ("mlflow", "reconcile", "register", "registry")),
     "write what people say of a model": (write_row("CATALOGUE#probe"), ("catalogue", "mlflow", "register")),
     "delete what people say of a model": (delete_row("CATALOGUE#probe"), ("catalogue", "mlflow")),
     "write an entry of the index": (write_row("INDEX#probe"), (*MOVERS, "catalogue", "mlflow")),
