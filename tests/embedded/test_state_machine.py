@@ -44,6 +44,7 @@ class Server:
             self.s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
             self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         self.signers = {name: self._signer() for name in (*MAY_SIGN, "delegate", "sign_artifact")}
+        self.built: set[str] = set()
 
     def _signer(self) -> KmsSigner:
         made = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]
@@ -75,6 +76,7 @@ class EmbeddedFlow(MachineFlow):
     def __init__(self) -> None:
         super().__init__()
         server = self.server
+        self.built = server.built
         self.model = f"m-{uuid.uuid4().hex[:12]}"
         self.table = server.make_table()
         store, scratch = (S3ObjectStore(server.s3, bucket, retention=("GOVERNANCE", 1)) for bucket in server.buckets)

@@ -8,20 +8,24 @@ from typing import Any
 
 from attestry.domain.approvals import Verdict
 from attestry.domain.commands import Command, State
-from attestry.domain.errors import AttestryError, HeldError
+from attestry.domain.errors import AttestryError, ConflictError, HeldError
 from attestry.domain.names import name_execution
 from attestry.domain.operations import Operation, require_role
 from attestry.domain.principal import Principal, registry_principal
 from attestry.domain.stages import PIPELINE, Stage, Standing, Status, stage_after
 from attestry.domain.version import Version
 from attestry.usecases.decide import decide_approval
+from attestry.usecases.decide_promotion import decide_promotion
 from attestry.usecases.delegate import delegate_signing
 from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
 from attestry.usecases.executions import start_next_attempt
 from attestry.usecases.gate import open_approval, send_on
+from attestry.usecases.lapse import lapse_due
 from attestry.usecases.manual import Hand, hold_version, redo_stage, release_version, retry_version
+from attestry.usecases.open_promotion import open_promotion
 from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.pointer import number_in
+from attestry.usecases.promotion import check_promotion, has_to_be_asked, is_waiting, withdraw_promotion
 from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import approval_key, load_version, person_of, pointer_key, stage_key
@@ -31,9 +35,9 @@ from attestry.usecases.revoke import kill_version, retire_due, retire_version
 from attestry.usecases.sweep import sweep
 from tests.flow import DATA, GOOD
 from tests.machine.flow import MachineFlow, source
+from tests.machine.promotions import DEPLOYMENTS, SECOND
 from tests.versions import session
 
-ENVIRONMENT = "production"
 PIPELINE_PRINCIPAL = registry_principal("pipeline")
 PRINCIPALS: Mapping[str, Principal] = {
     "submitter": session("scientist", "dana"),
@@ -43,6 +47,10 @@ PRINCIPALS: Mapping[str, Principal] = {
     "second approver": session("approver", "grace"),
     "validator": session("validator", "vera"),
     "deployer": session("deployer", "henry"),
+    "deployer as approver": session("approver", "henry"),
+    "other deployer": session("deployer", "judy"),
+    "submitter as deployer": session("deployer", "dana2"),
+    "deployer nobody knows": session("deployer", "mallory"),
     "consumer": session("consumer", "frank"),
     "admin": session("admin", "alex"),
     "other scientist": session("scientist", "judy"),
@@ -75,12 +83,14 @@ class Commander:
     Attributes:
         flow: the ports.
         manifests: number of a version to its manifest.
+        deployments: number of a version to the name of what its candidate says of its deployment.
     """
 
     def __init__(self, flow: MachineFlow) -> None:
         self.flow = flow
         self.manifests: dict[int, bytes] = {}
-        self.built = False
+        self.deployments: dict[int, str] = {}
+        self._who: dict[str, Principal] = {}
 
     # What is there
 
@@ -92,7 +102,10 @@ class Commander:
         return State(version.stage, version.status, version.standing, bool(version.held))
 
     def who(self, name: str) -> Principal:
-        return person_of(self.flow.meta, PRINCIPALS[name])
+        if name not in self._who:
+            # Logins change persons nowhere in these sequences; asking once is enough.
+            self._who[name] = person_of(self.flow.meta, PRINCIPALS[name])
+        return self._who[name]
 
     def hand(self, by: str) -> Hand:
         flow = self.flow
@@ -101,15 +114,17 @@ class Commander:
 
     # Commands
 
-    def submit(self, edit: Callable[[dict[str, Any]], None], *, by_hand: bool = False) -> Version:
+    def submit(self, edit: Callable[[dict[str, Any]], None], *, by_hand: bool = False, deployment: str = "production alone") -> Version:
+        def complete(mapping: dict[str, Any]) -> None:
+            edit(mapping)
+            mapping["deployment"] |= DEPLOYMENTS[deployment][0]
+
         number = len(self.manifests) + 1
-        manifest = self.flow.manifest(number, edit)
+        manifest = self.flow.manifest(number, complete)
         registration = self._upload(manifest, by_hand=by_hand)
         assert registration.version is not None, registration.errors
-        self.manifests[number] = manifest
-        if not self.built:
-            self.flow.build_environments(registration.version)
-            self.built = True
+        self.manifests[number], self.deployments[number] = manifest, deployment
+        self.flow.build_environments(registration.version)
         return registration.version
 
     def _upload(self, manifest: bytes, *, by_hand: bool = False) -> Registration:
@@ -212,23 +227,26 @@ class Commander:
             if outcome == "FAILED" and self.version(number).status is Status.FAILED:
                 self._end_execution(version)
 
-    def deploy(self, number: int, by: Principal, *, finish: bool = True) -> None:
+    def deploy(self, number: int, by: Principal, *, finish: bool = True, environment: str | None = None) -> None:
         """What the deploy function does, but for the warming."""
-        flow, attestor = self.flow, self.flow.attestors["deploy"]
+        flow, attestor, begun = self.flow, self.flow.attestors["deploy"], False
         version = self.version(number)
         if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
             return
         try:
             version = begin_deployment(flow.meta, attestor, version, by=by, reason="approved", at=flow.clock.now())
+            begun = True
             if finish:
                 check_frozen_files(flow.store, version)
-                self.swap(number, by)
-        except HeldError as error:
+                self.swap(number, by, environment or version.deployment_environment)
+        except ConflictError as error:
+            if not begun and not isinstance(error, HeldError):
+                raise
             fail_deployment(flow.meta, attestor, flow.model, number, by=by, error=error.message, at=flow.clock.now())
 
-    def swap(self, number: int, by: Principal) -> None:
+    def swap(self, number: int, by: Principal, environment: str = SECOND) -> None:
         flow = self.flow
-        what = {"environment": ENVIRONMENT, "capture_rate": "0", "by": by, "reason": "approved", "at": flow.clock.now()}
+        what = {"environment": environment, "capture_rate": "0", "by": by, "reason": "approved", "at": flow.clock.now()}
         swap_pointer(flow.meta, flow.attestors["deploy"], flow.model, number, **what)
 
     # Persons
@@ -246,21 +264,45 @@ class Commander:
         if done.complete:
             flow.functions.send("gate", {"action": "decided", "model": flow.model, "version": number})
 
-    def request_deployment(self, number: int, who: str) -> None:
+    def request_deployment(self, number: int, who: str, environment: str | None = None) -> None:
         flow, by = self.flow, self.who(who)
         require_role(Operation.DEPLOY, by, flow.model)
         ports = (flow.meta, flow.attestors["operate"], flow.functions)
-        request_deployment(*ports, flow.model, number, deploy_function="deploy", by=by, reason="release", at=flow.clock.now())
+        what: dict[str, Any] = {"deploy_function": "deploy", "by": by, "reason": "release", "at": flow.clock.now()}
+        request_deployment(*ports, flow.model, number, environment=environment, **what)
 
-    def roll_back(self, who: str, to: int | None = None) -> None:
+    def promote(self, number: int, who: str, to: str) -> None:
+        """What the function that operates does when it is asked for a promotion, and the gate for it."""
+        flow, by, version = self.flow, self.who(who), self.version(number)
+        if not is_waiting(version, to):
+            check_promotion(version, to, flow.clock.now())
+        require_role(Operation.DEPLOY, by, flow.model)
+        if has_to_be_asked(version, to, flow.clock.now()):
+            ports = (flow.meta, flow.attestors["gate"], flow.store, flow.notifier)
+            open_promotion(*ports, flow.model, number, environment=to, by=by, reason="release", at=flow.clock.now())
+        else:
+            self.request_deployment(number, who, to)
+
+    def withdraw(self, number: int, who: str, to: str) -> None:
+        flow, by = self.flow, self.who(who)
+        require_role(Operation.DEPLOY, by, flow.model)
+        what: dict[str, Any] = {"environment": to, "by": by, "reason": "not now", "at": flow.clock.now()}
+        withdraw_promotion(flow.meta, flow.attestors["operate"], flow.model, number, **what)
+
+    def decide_promotion(self, number: int, who: str, verdict: Verdict, to: str) -> None:
+        flow, by = self.flow, self.who(who)
+        require_role(Operation(verdict.value), by, flow.model)
+        what: dict[str, Any] = {"environment": to, "by": by, "reason": "reviewed", "at": flow.clock.now()}
+        decide_promotion(flow.meta, flow.attestors["decide"], flow.store, flow.model, number, verdict, **what)
+
+    def roll_back(self, who: str, to: int | None = None, environment: str = "") -> None:
         flow, by = self.flow, self.who(who)
         require_role(Operation.ROLLBACK, by, flow.model)
-        roll_back(
-            flow.meta, flow.attestors["operate"], flow.model, environment=ENVIRONMENT, by=by, reason="back", at=flow.clock.now(), to=to
-        )
+        where = environment or (self.version(to).deployment_environment if to is not None else SECOND)
+        roll_back(flow.meta, flow.attestors["operate"], flow.model, environment=where, by=by, reason="back", at=flow.clock.now(), to=to)
 
     def deploy_another(self, number: int) -> None:
-        pointer = self.flow.meta.get(pointer_key(self.flow.model, ENVIRONMENT))
+        pointer = self.flow.meta.get(pointer_key(self.flow.model, SECOND))
         others = [n for n in self.manifests if n != number and n != number_in(pointer)]
         self.swap(next(n for n in others if self.version(n).approved), PIPELINE_PRINCIPAL)
 
@@ -292,6 +334,13 @@ class Commander:
         self.flow.clock.advance(days=2)
         retire_due(self.flow.meta, self.flow.attestors["operate"], at=self.flow.clock.now())
 
+    def lapse_due(self) -> None:
+        """Let days pass, and what has ended by then leave."""
+        flow = self.flow
+        flow.clock.advance(days=2)
+        done = lapse_due(flow.meta, flow.attestors["operate"], flow.notifier, at=flow.clock.now())
+        assert not done.errors, done.errors
+
     def lose(self, number: int) -> None:
         """Let the execution of the latest attempt break off, and the sweep find that."""
         self._end_execution(self.version(number))
@@ -309,16 +358,17 @@ class Commander:
         for function, payload in sent:
             try:
                 if function == "deploy":
-                    self.deploy(int(payload["version"]), Principal.from_item(payload["principal"]))
+                    by, where = Principal.from_item(payload["principal"]), payload.get("environment")
+                    self.deploy(int(payload["version"]), by, environment=where)
                 else:
                     ports = (flow.meta, flow.attestors["gate"], flow.store, flow.pipeline)
                     send_on(*ports, model=flow.model, number=int(payload["version"]), at=flow.clock.now())
             except AttestryError:
                 continue
 
-    def delegate(self, jwk: Mapping[str, str]) -> Any:
+    def delegate(self, jwk: Mapping[str, str], environment: str) -> Any:
         flow = self.flow
-        return delegate_signing(flow.meta, flow.delegator, model=flow.model, environment=ENVIRONMENT, jwk=jwk, at=flow.clock.now())
+        return delegate_signing(flow.meta, flow.delegator, model=flow.model, environment=environment, jwk=jwk, at=flow.clock.now())
 
     def _has_ended(self, version: Version) -> bool:
         return self.flow.pipeline.status(self._execution(version)) != "RUNNING" or (

@@ -12,7 +12,7 @@ import yaml
 
 from attestry.domain.version import Version
 from attestry.evidence.trusted_root import MAY_SIGN
-from attestry.ports import Key, MetaStore, ObjectStore, Put, Signer
+from attestry.ports import Key, MetaStore, ObjectStore, Put, Signer, When
 from attestry.usecases.attest import Attestor
 from attestry.usecases.prepare_stage import StagePreparer
 from attestry.usecases.record_stage import StageRecorder
@@ -44,12 +44,14 @@ class MachineFlow(Flow):
         signers: by function.
         attestors: by function.
         delegator: signs delegations.
+        built: the environments that lie in the store; flows that share a store may share them.
     """
 
     model = "tumour-diagnosis"
 
     def __init__(self) -> None:
         super().__init__(clock=TickingClock())
+        self.built: set[str] = set()
         signers = {function: LocalSigner(f"local:{function}") for function in (*MAY_SIGN, "delegate", "sign_artifact")}
         self.wire(self.meta, self.store, self.scratch, signers)
 
@@ -65,9 +67,7 @@ class MachineFlow(Flow):
         lock = LOCK + b"\n# evaluation\n"
         self.preparer = StagePreparer(meta, self.attestors["prepare_stage"], store, scratch, sandbox, evaluation_lock=lock)
         self.recorder = StageRecorder(meta, self.attestors["record_stage"], store, scratch, self.notifier, sign_artifact=self.sign_artifact)
-        for login, person in LOGINS.items():
-            if meta.get(login_key(login)) is None:
-                meta.transact([Put(login_key(login), {"person": person, "login": login})])
+        meta.transact([Put(login_key(login), {"person": person, "login": login}, When()) for login, person in LOGINS.items()])
 
     def rows(self) -> Rows:
         """Every row of the table."""
@@ -75,12 +75,13 @@ class MachineFlow(Flow):
         return dict(self.meta.rows)
 
     def build_environments(self, version: Version) -> None:
-        """What the builder leaves; the same for all versions, and read from the example once."""
-        for wanted in self.preparer.plan_environments(version.model, version.number):
+        """What the builder leaves; the same for all versions, so it is built once, and read from the example once."""
+        for wanted in [] if self.built else self.preparer.plan_environments(version.model, version.number):
             prefix = f"environments/{wanted['id']}/"
             archive = self.store.put_new(f"{prefix}environment.zip", b"PK environment " + wanted["lock_sha256"].encode())
             made = {"archive_sha256": archive.sha256, "size": archive.size, "python": PLATFORM[0], "platform": PLATFORM[1]}
             self.store.put_new(f"{prefix}environment.json", json.dumps({**wanted, **made, "packages": [_framework()]}).encode())
+            self.built.add(wanted["id"])
 
     def manifest(self, number: int, edit: Callable[[dict[str, Any]], None]) -> bytes:
         """A manifest that no other number has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,21 +20,26 @@ from attestry.evidence.predicates import check_attestation
 from attestry.evidence.statement import Statement
 from attestry.evidence.trusted_root import require_may_sign
 from attestry.ports import Key
+from attestry.usecases.pointer import PROMOTED, named_in
 from attestry.usecases.readiness import check_frozen_files
+from attestry.usecases.reconcile_promotions import examine_packets, examine_promotions
 from attestry.usecases.recorded import event_of_transition, waiting_key
-from attestry.usecases.records import OUTBOX, model_key, pointer_key
+from attestry.usecases.records import OUTBOX, model_key
 from tests.machine.flow import MachineFlow, Rows
+from tests.machine.promotions import Book
 
 STATES = frozenset(reachable())
 APPROVED = frozenset({Standing.APPROVED, Standing.DEPLOYED, Standing.ROLLBACK})
 ENDS = ("version.killed", "version.retired")
+LAPSES = ("approval.lapsed", "promotion.lapsed")
 
 
 class Watch:
     """Checks the invariants of one model; what was checked once and cannot change is not checked again."""
 
-    def __init__(self, flow: MachineFlow) -> None:
+    def __init__(self, flow: MachineFlow, deployments: Mapping[int, str] | None = None) -> None:
         self._flow = flow
+        self.book = Book(deployments if deployments is not None else {})
         self._model = flow.model
         self._keys = {sha256_hex(s.public_key_der()): (name, s.public_key_der()) for name, s in flow.signers.items()}
         self._checked: dict[tuple[int, int], tuple[Mapping[str, Any], bytes, dict[str, Any]]] = {}
@@ -54,21 +59,27 @@ class Watch:
         index = replay(events)
         for number, version in heads.items():
             own = [(k.sort, r) for k, r in _sorted(rows) if k.partition == f"VERSION#{self._model}#{number}"]
-            moves, approvals = ([r for sort, r in own if sort.startswith(prefix)] for prefix in ("TRANSITION#", "APPROVAL#"))
+            prefixes = ("TRANSITION#", "APPROVAL#", "PROMOTION#")
+            moves, approvals, promotions = ([r for sort, r in own if sort.startswith(prefix)] for prefix in prefixes)
             self._moves(rows, version, moves, events)
             self._stays(version)
             check_approvals(version, approvals)
+            self._promotions(version, moves, promotions)
+            decisions = [*approvals, *(row for row in promotions if "decision" in row)]
             assert compare_version(index, version.reference, version.to_item(), moves) == []
-            assert compare_approvals(index, version.reference, approvals) == []
+            assert compare_approvals(index, version.reference, decisions) == []
         pointers = [r for k, r in rows.items() if k.partition == model_key(self._model).partition and k.sort.startswith("POINTER#")]
         assert compare_pointers(index, self._model, pointers) == []
 
     def check_objects(self, rows: Rows) -> None:
-        """Check that what is frozen lies there as it was recorded."""
+        """Check that what is frozen lies there as it was recorded, and what people decided on."""
         for row in _heads(rows, self._model).values():
             version = Version.from_item(row)
             if version.version_digest:
                 check_frozen_files(self._flow.store, version)
+            if version.promotions:
+                own = [r for k, r in _sorted(rows) if k.partition == row["pk"] and k.sort.startswith("TRANSITION#")]
+                assert list(examine_packets(self._flow.store, version.folder, own)) == []
 
     def _numbers(self, rows: Rows, heads: Mapping[int, Version]) -> None:
         """Invariant 1: numbers are counted up, and each is one candidate's."""
@@ -78,17 +89,39 @@ class Watch:
             assert len({v.candidate for v in heads.values()}) == len(heads)
 
     def _places(self, rows: Rows, heads: Mapping[int, Version], events: list[dict[str, Any]]) -> None:
-        """Invariant 4: at most one stands deployed, none only before the first deployment or after its end; the rollback target is kept."""
-        pointer = rows.get(pointer_key(self._model, "production"))
-        stand = {s: [n for n, v in heads.items() if v.standing is s] for s in (Standing.DEPLOYED, Standing.ROLLBACK)}
-        deployed = [n for n in [(pointer or {}).get("number")] if n is not None]
-        assert stand[Standing.DEPLOYED] == deployed
-        assert stand[Standing.ROLLBACK] == [n for n in [(pointer or {}).get("previous")] if n is not None]
-        if pointer is None:
-            assert not [e for e in events if e["kind"] in ("version.deployed", "version.rolled_back")]
-        elif not deployed:
-            assert pointer["vacant"]["kind"] in ENDS
-            assert heads[int(pointer["vacant"]["number"])].standing is Standing.RETIRED
+        """Invariant 4: in each environment at most one stands deployed, none only before the first or after its end; the target is kept."""
+        partition = model_key(self._model).partition
+        pointers = [r for k, r in rows.items() if k.partition == partition and k.sort.startswith("POINTER#")]
+        for standing, place in ((Standing.DEPLOYED, "number"), (Standing.ROLLBACK, "previous")):
+            stand = sorted((n, v.deployment_environment) for n, v in heads.items() if v.standing is standing)
+            named = sorted((int(p[place]), str(p["environment"])) for p in pointers if p.get(place) is not None)
+            assert stand == named, f"{standing} stand {stand}; the pointers name {named}"
+        placed = {str(e["data"]["environment"]) for e in events if e["kind"] in ("version.deployed", "version.rolled_back")}
+        assert placed == {str(p["environment"]) for p in pointers}
+        for pointer in pointers:
+            assert not [n for n in named_in(pointer) if heads[n].standing is Standing.RETIRED], "what is out of use stands somewhere"
+            if pointer.get("number") is None:
+                self._vacant(pointer, heads[int(pointer["vacant"]["number"])], events)
+
+    def _vacant(self, pointer: Mapping[str, Any], left: Version, events: list[dict[str, Any]]) -> None:
+        """A place is vacant because what stood there has come to its end, went on, or lost the approval that it stood by."""
+        kind, environment = pointer["vacant"]["kind"], str(pointer["environment"])
+        if kind == PROMOTED:
+            assert left.deployment_environment != environment
+        else:
+            assert kind in (*ENDS, *LAPSES)
+            ends = [e for e in events if (e["kind"], e["subject"], e["at"]) == (kind, left.reference, pointer["vacant"]["at"])]
+            assert [e["data"]["vacated"] for e in ends] == [[environment]]
+            assert kind in LAPSES or left.standing is Standing.RETIRED
+
+    def _promotions(self, version: Version, moves: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Invariant 2, for an environment that asks people first: none decides who asked, and none stands there whom they did not let."""
+        self.book.take(version, moves)
+        place = f"VERSION#{self._model}#{version.number}"
+        problems = list(examine_promotions(place, [dict(r) for r in rows], [dict(m) for m in moves], {int(m["number"]) for m in moves}))
+        assert problems == [], problems
+        if version.standing in (Standing.DEPLOYED, Standing.ROLLBACK):
+            assert self.book.course(version.number).counts(version.deployment_environment), "nobody let it stand where it stands"
 
     def _moves(self, rows: Rows, version: Version, moves: list[Mapping[str, Any]], events: list[dict[str, Any]]) -> None:
         """Invariant 3: moves without a gap, each with its event, each attested by a function that may; none passes over a stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,15 +13,17 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from attestry.domain.commands import Command, Effect, State, outcome
+from attestry.domain.approvals import Verdict
+from attestry.domain.commands import Command, Effect, Outcome, State, outcome
 from attestry.domain.errors import AttestryError, NotFoundError
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
-from attestry.usecases.records import version_key
+from attestry.usecases.records import transition_key, version_key
 from attestry.usecases.request_transition import WANTED
 from tests.machine.commander import PRINCIPALS, RIGHTFUL, Commander
 from tests.machine.flow import MachineFlow, Rows
 from tests.machine.invariants import Watch
+from tests.machine.promotions import DEPLOYMENTS, ENVIRONMENTS, SECOND, Fate
 
 MAX_VERSIONS = 4
 NOBODY = 99
@@ -32,6 +35,8 @@ POLICIES: dict[str, dict[str, Any]] = {
     "automatic": {"automatic": True},
 }
 PEOPLE = tuple(sorted(PRINCIPALS))
+WAYS = tuple(sorted(DEPLOYMENTS))
+ANYWHERE = (*ENVIRONMENTS, "elsewhere")
 COMMANDS_PER_STEP = 5
 LEADING = 0.55
 """Share of the commands that are chosen among those that lead on."""
@@ -48,6 +53,10 @@ DECIDING = [
     "second approver",
     "consumer",
 ]
+PROMOTING = 0.6
+"""Share of the commands that lead on by its promotion what stands where it may be promoted."""
+
+TO_PROMOTE = [*DECIDING, "validator", "validator", "approver", "second approver"]
 WEIGHTS = {
     Command.START: 12,
     Command.SUCCEED: 12,
@@ -77,27 +86,33 @@ class RegistryMachine(RuleBasedStateMachine):
 
     make_flow: ClassVar[Callable[[], MachineFlow]] = MachineFlow
 
-    @initialize(policy=st.sampled_from(sorted(POLICIES)), steps=st.sampled_from([TO_APPROVAL, 5, 2, 0]), deployed=st.booleans())
-    def begin(self, policy: str, steps: int, deployed: bool) -> None:
+    @initialize(
+        policy=st.sampled_from(sorted(POLICIES)),
+        steps=st.sampled_from([TO_APPROVAL, 5, 2, 0]),
+        deployed=st.booleans(),
+        ways=st.tuples(st.sampled_from(WAYS), st.sampled_from(WAYS)),
+    )
+    def begin(self, policy: str, steps: int, deployed: bool, ways: tuple[str, str]) -> None:
         self.flow = type(self).make_flow()
         self.commander = Commander(self.flow)
-        self.watch = Watch(self.flow)
+        self.watch = Watch(self.flow, self.commander.deployments)
         self.rows: Rows = {}
-        self.submit_new(policy, by_hand=False)
+        self.submit_new(policy, by_hand=False, way=ways[0])
         self.advance(1, steps)
         if deployed:
-            self.submit_new("automatic", by_hand=False)
+            self.submit_new("automatic", by_hand=False, way=ways[1])
             self.advance(2, TO_APPROVAL + 2)
 
     # Rules
 
     @precondition(lambda self: len(self.commander.manifests) < MAX_VERSIONS)
-    @rule(policy=st.sampled_from(sorted(POLICIES)), by_hand=st.booleans())
-    def submit_new(self, policy: str, by_hand: bool) -> None:
+    @rule(policy=st.sampled_from(sorted(POLICIES)), by_hand=st.booleans(), way=st.sampled_from(WAYS))
+    def submit_new(self, policy: str, by_hand: bool, way: str) -> None:
         def edit(mapping: dict[str, Any]) -> None:
             mapping["approval"] = POLICIES[policy]
 
-        self.attempt(lambda: self.commander.submit(edit, by_hand=by_hand))
+        note(f"submitted: {policy}, {way}")
+        self.attempt(lambda: self.commander.submit(edit, by_hand=by_hand, deployment=way))
 
     @rule(seed=st.integers(0, 2**32 - 1))
     def play(self, seed: int) -> None:
@@ -110,7 +125,8 @@ class RegistryMachine(RuleBasedStateMachine):
             elif share < LEADING + DEFYING:
                 self.defy(chance)
             else:
-                chance.choice((self.ask, self.ask, self.wish, self.report_late, self.let_time_pass, self.roll_back, self.delegate))(chance)
+                acts = (self.ask, self.ask, self.wish, self.report_late, self.let_time_pass, self.roll_back, self.delegate)
+                chance.choice((*acts, self.promote_any))(chance)
 
     def advance(self, number: int, steps: int) -> None:
         """The pipeline takes several steps, up to where it waits for a decision."""
@@ -124,6 +140,9 @@ class RegistryMachine(RuleBasedStateMachine):
         """A command that leads on from where a version is, by somebody who may give it, or nearly."""
         there = list(self.commander.manifests)
         (number,) = chance.choices(there, [self.weight(n) for n in there])
+        if self.is_promotable(number) and chance.random() < PROMOTING:
+            self.go_on_promoting(chance, number)
+            return
         state = self.state(number)
         leading = [c for c in WEIGHTS if outcome(state, c).effect in (Effect.MOVES, Effect.RECORDS)]
         if not leading:
@@ -135,6 +154,30 @@ class RegistryMachine(RuleBasedStateMachine):
         elif chance.random() < ANYBODY:
             who = chance.choice(PEOPLE)
         self.command(command, number, who)
+
+    def go_on_promoting(self, chance: random.Random, number: int) -> None:
+        """What leads a version on to the second environment: ask, decide, and put it in place, by somebody who may, or nearly."""
+        asked = self.watch.book.course(number).ask
+        if asked is not None and asked.state == "OPEN" and chance.random() < 0.9:
+            verdict = Verdict.REJECT if chance.random() < 0.06 else Verdict.APPROVE
+            self.decide_promotion(number, chance.choice(TO_PROMOTE), verdict, SECOND)
+        elif asked is not None and chance.random() < 0.08:
+            self.withdraw(number, "deployer", SECOND)
+        else:
+            deployers = ("deployer", "deployer", "other deployer", "submitter as deployer")
+            self.promote(number, chance.choice(PEOPLE if chance.random() < ANYBODY else deployers), SECOND)
+            if chance.random() < 0.8:
+                self.attempt(self.commander.deliver)
+
+    def promote_any(self, chance: random.Random) -> None:
+        """Anything about a promotion, by anybody, of any version or of none, to anywhere."""
+        number, who = self.number(chance), chance.choice((*PEOPLE, *TO_PROMOTE, "deployer", "other deployer"))
+        to = chance.choice((*ANYWHERE, SECOND, SECOND, SECOND))
+        act = chance.choice(("promote", "withdraw", "decide", "decide"))
+        if act == "decide":
+            self.decide_promotion(number, who, chance.choice(tuple(Verdict)), to)
+        else:
+            (self.promote if act == "promote" else self.withdraw)(number, who, to)
 
     def defy(self, chance: random.Random) -> None:
         """A command that the table refuses where a version is, by somebody who may give it elsewhere."""
@@ -158,8 +201,8 @@ class RegistryMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.commander.transition(number, to, who))
 
     def roll_back(self, chance: random.Random) -> None:
-        who = chance.choice(("deployer", "deployer", "deployer", "approver", "consumer"))
-        self.attempt(lambda: self.commander.roll_back(who))
+        who, environment = chance.choice(("deployer", "deployer", "deployer", "approver", "consumer")), chance.choice(ENVIRONMENTS)
+        self.attempt(lambda: self.commander.roll_back(who, environment=environment))
 
     def report_late(self, chance: random.Random) -> None:
         """An execution is lost, the next attempt begins, and then the first one reports a success after all: nothing moves."""
@@ -176,19 +219,22 @@ class RegistryMachine(RuleBasedStateMachine):
 
     def let_time_pass(self, chance: random.Random) -> None:
         """What was sent arrives, and schedules run."""
-        self.attempt(chance.choice((self.commander.deliver, self.commander.deliver, self.commander.sweep, self.commander.retire_due)))
+        commander = self.commander
+        self.attempt(chance.choice((commander.deliver, commander.deliver, commander.sweep, commander.retire_due, commander.lapse_due)))
 
-    def delegate(self, _chance: random.Random) -> None:
+    def delegate(self, chance: random.Random) -> None:
         """Invariant 2: a key is delegated to what stands deployed with all its approvals, and to nothing else."""
+        environment = chance.choice(ENVIRONMENTS)
         public = base64.urlsafe_b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).rstrip(b"=").decode()
-        before = self.heads()
-        deployed = [v for v in before.values() if v.standing is Standing.DEPLOYED]
+        deployed = [v for v in self.heads().values() if (v.standing, v.deployment_environment) == (Standing.DEPLOYED, environment)]
+        (may_stand,) = [self.watch.book.may_stand(v.number, environment, self.flow.clock.at) for v in deployed] or [False]
         try:
-            delegation = self.commander.delegate({"kty": "OKP", "crv": "Ed25519", "x": public})
+            delegation = self.commander.delegate({"kty": "OKP", "crv": "Ed25519", "x": public}, environment)
         except AttestryError:
             assert self.flow.rows() == self.rows
-            assert not deployed or deployed[0].is_due(self.flow.clock.at), "what stands deployed may sign"
+            assert not may_stand or deployed[0].is_due(self.flow.clock.at), "what stands deployed may sign"
             return
+        assert may_stand, "nobody let it stand there"
         assert [v.number for v in deployed] == [delegation.grant.version.number]
         assert delegation.grant.version.digest == deployed[0].version_digest
         self.rows = self.flow.rows()
@@ -213,6 +259,8 @@ class RegistryMachine(RuleBasedStateMachine):
     def weight(self, number: int) -> float:
         """How often a version is led on: seldom once it is at an end or in place, so that another one comes to take that place."""
         standing = self.head(number).standing
+        if self.is_promotable(number):
+            return 4
         return 0.3 if standing in (Standing.RETIRED, Standing.REJECTED) else 1 if standing is Standing.DEPLOYED else 4
 
     def waits(self, number: int) -> bool:
@@ -223,6 +271,48 @@ class RegistryMachine(RuleBasedStateMachine):
         version = self.head(number)
         return State(version.stage, version.status, version.standing, bool(version.held))
 
+    def is_promotable(self, number: int) -> bool:
+        """Whether a version stands where it may be promoted from."""
+        version = self.head(number)
+        return version.standing is Standing.DEPLOYED and version.deployment_environment != SECOND
+
+    def promote(self, number: int, who: str, to: str) -> None:
+        self.decided(
+            f"{who}: promote to {to}, version {number}",
+            number,
+            lambda: self.watch.book.promote(self.head(number), self.commander.who(who), to, self.flow.clock.at),
+            lambda: self.commander.promote(number, who, to),
+        )
+
+    def withdraw(self, number: int, who: str, to: str) -> None:
+        self.decided(
+            f"{who}: withdraw the promotion to {to}, version {number}",
+            number,
+            lambda: self.watch.book.withdraw(self.head(number), self.commander.who(who), to),
+            lambda: self.commander.withdraw(number, who, to),
+        )
+
+    def decide_promotion(self, number: int, who: str, verdict: Verdict, to: str) -> None:
+        self.decided(
+            f"{who}: {verdict} the promotion to {to}, version {number}",
+            number,
+            lambda: self.watch.book.decide(self.head(number), self.commander.who(who), verdict, to, self.flow.clock.at),
+            lambda: self.commander.decide_promotion(number, who, verdict, to),
+        )
+
+    def decided(self, told: str, number: int, expect: Callable[[], Fate], act: Callable[[], Any]) -> None:
+        """Do something about a promotion, and hold what became of it against the book."""
+        expected = expect() if number != NOBODY else Fate.REFUSED
+        note(f"{told}: {expected}")
+        before = self.head(number).transition if number != NOBODY else 0
+        refused = self.attempt(act)
+        if refused is not None:
+            assert expected is Fate.REFUSED, f"{told}: {expected} was to be, and it was refused: {refused.message}"
+            return
+        moved = self.head(number).transition
+        kind = self.rows[transition_key(self.flow.model, number, moved)]["kind"] if moved > before else Fate.NOTHING
+        assert kind == expected, f"{told}: {expected} was to be, and it is {kind}"
+
     def command(self, command: Command, number: int, who: str) -> None:
         """Give a command, and hold what it did against the table."""
         note(f"{who or 'the pipeline'}: {command}, version {number}")
@@ -232,7 +322,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 assert refused is None or isinstance(refused, AttestryError)
             return
         state, before = self.state(number), self.head(number).transition
-        expected = outcome(state, command)
+        expected = self.outcome(number, command)
         refused = self.attempt(lambda: self.commander.give(command, number, who))
         after = self.state(number)
         assert not isinstance(refused, NotFoundError) or command is Command.ROLLBACK
@@ -241,6 +331,14 @@ class RegistryMachine(RuleBasedStateMachine):
         if expected.effect is Effect.REFUSED:
             assert after == state
             assert self.head(number).transition == before, f"{command} in {state} is to be refused"
+
+    def outcome(self, number: int, command: Command) -> Outcome:
+        """What the table says, but that no deployment succeeds in an environment that has not let the version in, or does not any more."""
+        state, version = self.state(number), self.head(number)
+        arrives = command is Command.SUCCEED and (state.stage, state.status) == (Stage.DEPLOYMENT, Status.RUNNING)
+        if arrives and not self.watch.book.may_stand(number, version.deployment_environment, self.flow.clock.at):
+            return Outcome(Effect.MOVES, replace(state, status=Status.FAILED))
+        return outcome(state, command)
 
     def attempt(self, act: Callable[[], Any]) -> AttestryError | None:
         """Do something; where it is refused, nothing may have changed, not a byte of a row."""
