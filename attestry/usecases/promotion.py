@@ -44,6 +44,11 @@ def check_promotion(version: Version, to: str, at: datetime) -> None:
             raise ConflictError(f"{version.reference} stands {version.standing}; only what is approved is promoted")
         if _is_promoted(version, to, at):
             raise ConflictError(f"{version.reference} is approved for {to}, where it belongs: attestry deploy, or attestry rollback --to")
+        if version.standing is not Standing.APPROVED:
+            # Asked for in its place, it would stand there without an approval, whatever is decided: its lapse belongs to the one before.
+            raise ConflictError(
+                f"{version.reference} stands {version.standing} in {to} by an approval that has ended, and leaves within minutes; ask then"
+            )
         return
     following = next_environment(version)
     if to != following:

@@ -53,10 +53,13 @@ DECIDING = [
     "second approver",
     "consumer",
 ]
-PROMOTING = 0.6
+PROMOTING = 0.75
 """Share of the commands that lead on by its promotion what stands where it may be promoted."""
 
 TO_PROMOTE = [*DECIDING, "validator", "validator", "approver", "second approver"]
+RIGHTLY = 0.6
+"""Share of the decisions on promotions that are by one of those who mostly may."""
+
 WEIGHTS = {
     Command.START: 12,
     Command.SUCCEED: 12,
@@ -90,9 +93,10 @@ class RegistryMachine(RuleBasedStateMachine):
         policy=st.sampled_from(sorted(POLICIES)),
         steps=st.sampled_from([TO_APPROVAL, 5, 2, 0]),
         deployed=st.booleans(),
+        asked=st.booleans(),
         ways=st.tuples(st.sampled_from(WAYS), st.sampled_from(WAYS)),
     )
-    def begin(self, policy: str, steps: int, deployed: bool, ways: tuple[str, str]) -> None:
+    def begin(self, policy: str, steps: int, deployed: bool, asked: bool, ways: tuple[str, str]) -> None:
         self.flow = type(self).make_flow()
         self.commander = Commander(self.flow)
         self.watch = Watch(self.flow, self.commander.deployments)
@@ -102,6 +106,8 @@ class RegistryMachine(RuleBasedStateMachine):
         if deployed:
             self.submit_new("automatic", by_hand=False, way=ways[1])
             self.advance(2, TO_APPROVAL + 2)
+            if asked and self.is_promotable(2):
+                self.promote(2, "deployer", SECOND)
 
     # Rules
 
@@ -160,7 +166,9 @@ class RegistryMachine(RuleBasedStateMachine):
         asked = self.watch.book.course(number).ask
         if asked is not None and asked.state == "OPEN" and chance.random() < 0.9:
             verdict = Verdict.REJECT if chance.random() < 0.06 else Verdict.APPROVE
-            self.decide_promotion(number, chance.choice(TO_PROMOTE), verdict, SECOND)
+            rightly = chance.random() < RIGHTLY
+            who = chance.choice(("approver", "second approver", "validator") if rightly else TO_PROMOTE)
+            self.decide_promotion(number, who, verdict, SECOND)
         elif asked is not None and chance.random() < 0.08:
             self.withdraw(number, "deployer", SECOND)
         else:
@@ -260,7 +268,7 @@ class RegistryMachine(RuleBasedStateMachine):
         """How often a version is led on: seldom once it is at an end or in place, so that another one comes to take that place."""
         standing = self.head(number).standing
         if self.is_promotable(number):
-            return 4
+            return 8
         return 0.3 if standing in (Standing.RETIRED, Standing.REJECTED) else 1 if standing is Standing.DEPLOYED else 4
 
     def waits(self, number: int) -> bool:

@@ -460,6 +460,20 @@ class TestLapse:
         verified = lapsing.verify(lapsing.version_bundle())
         assert verified.verdict == "PROVEN", [(s.name, s.detail) for s in verified.steps]
 
+    def test_what_still_stands_there_by_an_approval_that_has_ended_leaves_before_it_is_asked_for_again(
+        self, lapsing: PromotionWorld
+    ) -> None:
+        """Otherwise the lapse would find another promotion than its own, and the version would stay, even if that is rejected."""
+        lapsing.approved()
+        lapsing.place()
+        lapsing.clock.at += timedelta(days=31)
+        with pytest.raises(ConflictError, match="by an approval that has ended, and leaves within minutes"):
+            lapsing.ask()
+        assert sweep(lapsing).lapsed == (f"{MODEL}@1",)
+        assert lapsing.ask().promotions["production"]["state"] == "OPEN"
+        lapsing.decide(ERIN, Verdict.REJECT)
+        assert standing_in(lapsing, "production") is None
+
     def test_where_the_policy_says_so_what_is_kept_takes_the_place_first(self) -> None:
         world = PromotionWorld().staged()
         world.approved()
