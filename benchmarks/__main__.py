@@ -89,13 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = f"versions of the models that `mlflow` measures; above {bench_mlflow.BOTH_AT_MOST} without mlflow server"
     parser.add_argument("--versions", nargs="+", type=int, default=bench_mlflow.SIZES, metavar="N", help=told)
     options = parser.parse_args(arguments)
+    sizes = sorted(set(options.versions))
+    if len(sizes) < 2 or sizes[0] < 1:
+        parser.error("--versions takes at least two different numbers: what is ours is measured at the least beside the greatest")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     started = time.monotonic()
     say: Callable[[str], None] = lambda text: print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr)  # noqa: E731
     # Ended from outside it must not leave the registry running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="attestry-bench-", ignore_cleanup_errors=True) as folder:
-        benchmarks = Benchmarks(Path(folder), say, options.versions)
+        benchmarks = Benchmarks(Path(folder), say, sizes)
         try:
             # Handlers write logs and metrics to where Lambda reads them: their own standard output.
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):

@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -31,10 +32,14 @@ QUIET_SECONDS = 2.0
 LONGEST_SECONDS = 120.0
 """It is saved after so long even when something changes all the time."""
 
+SHARE = 0.2
+"""Saving takes no more of a processor than this: with ten thousand versions it takes it for twenty seconds."""
+
 CHILD_SECONDS = 120
 """A process that saves for longer hangs, on a lock that another thread held when it was forked, and is ended."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_READING = re.compile(rb"DynamoDB_\d+\.(GetItem|BatchGetItem|TransactGetItems|Query|Scan|Describe\w+)")
 _LOG = logging.getLogger("attestry.local.saving")
 
 Message = dict[str, Any]
@@ -82,15 +87,18 @@ class Saver:
 
     Args:
         save: writes the state.
+        share: see `SHARE`.
     """
 
-    def __init__(self, save: Callable[[], None] = save_state) -> None:
+    def __init__(self, save: Callable[[], None] = save_state, *, share: float = SHARE) -> None:
         self._save = save
+        self._share = share
         self._child: int | None = None
+        self._rests_until = 0.0
 
     def begin(self) -> bool:
-        """Begin to save, and return True; False while the last one is not done, or where no process can be forked now."""
-        if self.is_busy():
+        """Begin to save, and return True; False while a copy is at work, soon after one, or where no process can be forked now."""
+        if self.is_busy() or time.monotonic() < self._rests_until:
             return False
         if sys.platform != "linux":
             self._save()
@@ -109,8 +117,10 @@ class Saver:
         """Return whether a copy is at work."""
         if self._child is not None:
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._child, os.WNOHANG) == (0, 0):
+                ended, _, used = os.wait4(self._child, os.WNOHANG)
+                if ended == 0:
                     return True
+                self._rests_until = time.monotonic() + (used.ru_utime + used.ru_stime) / self._share
             self._child = None
         return False
 
@@ -139,6 +149,13 @@ class Saver:
             os._exit(status)
 
 
+def is_read(scope: Message) -> bool:
+    """Return whether a request changes nothing, as far as can be told before it is answered."""
+    if scope["method"] in _READS:
+        return True
+    return any(name == b"x-amz-target" and _READING.fullmatch(value) is not None for name, value in scope.get("headers", ()))
+
+
 class Saving:
     """The emulator's application, its state saved from time to time while it changes.
 
@@ -157,7 +174,7 @@ class Saving:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request, or the life of the server."""
-        if scope["type"] == "http" and scope["method"] not in _READS:
+        if scope["type"] == "http" and not is_read(scope):
             self._changed_at = time.monotonic()
         if scope["type"] != "lifespan":
             await self._application(scope, receive, send)

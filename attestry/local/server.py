@@ -31,6 +31,7 @@ from attestry.local import (
     patch_jobs,
     patch_lambda,
     patch_quotas,
+    patch_repeats,
     patch_s3,
     patch_states,
     patch_windows,
@@ -65,6 +66,7 @@ def patch_emulator() -> None:
         patch_states,
         patch_jobs,
         patch_quotas,
+        patch_repeats,
         patch_windows,
         saving,
     ):

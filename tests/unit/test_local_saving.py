@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from attestry.local.saving import Message, Saver, Saving, _write_whole
+from attestry.local.saving import Message, Saver, Saving, _write_whole, is_read
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server saves by itself")
 
@@ -61,6 +61,39 @@ def test_one_copy_saves_at_a_time_and_the_next_may_begin_when_it_is_done(tmp_pat
     until(saver.begin)
 
 
+def test_saving_takes_no_more_of_a_processor_than_its_share(savers: list[Saver]) -> None:
+    def save() -> None:
+        until_then = time.process_time() + 0.1
+        while time.process_time() < until_then:
+            pass
+
+    saver = Saver(save, share=0.1)
+    savers.append(saver)
+    assert saver.begin()
+    until(lambda: not saver.is_busy())
+    done = time.monotonic()
+    until(saver.begin)
+    assert time.monotonic() - done > 0.9
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "reads"),
+    [
+        ("GET", b"", True),
+        ("POST", b"", False),
+        ("POST", b"DynamoDB_20120810.GetItem", True),
+        ("POST", b"DynamoDB_20120810.Query", True),
+        ("POST", b"DynamoDB_20120810.PutItem", False),
+        ("POST", b"DynamoDB_20120810.TransactWriteItems", False),
+        ("POST", b"AWSStepFunctions.DescribeExecution", False),
+        ("PUT", b"DynamoDB_20120810.GetItemX", False),
+    ],
+)
+def test_reading_a_table_is_no_change(method: str, target: bytes, reads: bool) -> None:
+    headers = [(b"host", b"localhost"), (b"x-amz-target", target)] if target else []
+    assert is_read({"method": method, "headers": headers}) is reads
+
+
 def test_a_copy_that_fails_leaves_the_server_as_it_was(savers: list[Saver]) -> None:
     def save() -> None:
         raise OSError("the disk is full")
@@ -68,8 +101,7 @@ def test_a_copy_that_fails_leaves_the_server_as_it_was(savers: list[Saver]) -> N
     saver = Saver(save)
     savers.append(saver)
     assert saver.begin()
-    until(lambda: not saver.is_busy())
-    assert saver.begin()
+    until(saver.begin)
 
 
 def test_where_no_process_can_be_forked_the_next_try_saves(savers: list[Saver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
