@@ -557,11 +557,12 @@ class MemoryAlarms(_Faulty):
         return self._call("states", lambda: {name: self.known[name] for name in names if name in self.known})
 
 
-class MemoryNotifier:
+class MemoryNotifier(_Faulty):
     """`attestry.ports.Notifier` that keeps what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults | None = None) -> None:
+        super().__init__(faults)
         self.messages: list[tuple[str, Mapping[str, Any]]] = []
 
     def notify(self, subject: str, message: Mapping[str, Any]) -> None:
-        self.messages.append((subject, message))
+        self._call("notify", lambda: self.messages.append((subject, message)))

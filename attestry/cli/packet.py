@@ -23,16 +23,14 @@ def register(app: typer.Typer) -> None:
         version: VersionArgument,
         html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, to read or print.")] = None,
         save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write exactly the bytes that are digested.")] = None,
-        promotion: Annotated[str, typer.Option("--promotion", metavar="ENVIRONMENT", help="That of the promotion there; no page.")] = "",
+        promotion: Annotated[str, typer.Option("--promotion", metavar="ENVIRONMENT", help="That of the promotion there.")] = "",
     ) -> None:
         """Show what a decision on a version, or on its promotion, rests on, as it was frozen when that was opened."""
         from attestry.cli import render_packet
 
         reference = read_reference(version)
         if promotion:
-            if html is not None:
-                raise typer.BadParameter("a promotion's packet has no page; --save writes its text")
-            _show_promotion(cli, reference.model, reference.number, promotion, save)
+            _show_promotion(cli, reference.model, reference.number, promotion, html, save)
             return
         found = cli.client.packet(reference.model, reference.number)
         if html is not None:
@@ -47,10 +45,15 @@ def register(app: typer.Typer) -> None:
         cli.show(told, lambda _: render_packet.packet(found))
 
 
-def _show_promotion(cli: Cli, model: str, number: int, environment: str, save: Path | None) -> None:
+def _show_promotion(cli: Cli, model: str, number: int, environment: str, html: Path | None, save: Path | None) -> None:
     from attestry.cli import decide_promotion, render
 
     found = cli.client.promotion_packet(model, number, environment)
+    if html is not None:
+        from attestry.evidence.promotion_page import render_promotion_page
+
+        write(html, render_promotion_page(found))
+        cli.say(f"page in {html}")
     if save is not None:
         write(save, found.raw)
         cli.say(f"packet in {save}")

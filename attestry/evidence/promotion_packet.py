@@ -57,6 +57,11 @@ class PromotionPacket(PacketForm):
     MARKS: ClassVar[Mapping[str, object]] = {"format": FORMAT, "packet": ABOUT}
 
 
+def promotion_page_key(folder: str, sha256: str) -> str:
+    """Return the key of the page that shows it."""
+    return f"{folder}/evidence/packet-promotion-{sha256}.html"
+
+
 def promotion_packet_key(folder: str, sha256: str) -> str:
     """Return the key of a promotion packet, in the version's folder (without a slash at the end)."""
     return f"{folder}/evidence/packet-promotion-{sha256}.json"

@@ -88,7 +88,7 @@ def lapse_put(model: str, number: int, opening: int, due: str, what: str, enviro
         number: the version's number.
         opening: number of the transition that opened the approval, or the promotion.
         due: when, RFC 3339.
-        what: `notice`, `lapse` or `tell`; of a promotion `promotion_notice`, `promotion` or `promotion_tell`.
+        what: `notice`, `lapse` or `tell`; of a promotion `promotion_notice`, `promotion`, `promotion_tell` or `promotion_asked`.
         environment: of a promotion.
     """
     row: dict[str, Any] = {"model": model, "number": number, "opening": opening, "due": due, "what": what}

@@ -31,6 +31,7 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import LAPSES, check_conditions, lapse_put
 from attestry.usecases.lapse_promotion import COMPONENT, lapse_promotion, message_of, promotion_in_force, put_back
 from attestry.usecases.pointer import named_in, number_in, vacate
+from attestry.usecases.promotion_notice import ASKED, asked_notice
 from attestry.usecases.records import Move, load_version, model_key, move_writes
 from attestry.usecases.rollout_places import forget_rollouts
 
@@ -76,10 +77,7 @@ def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, *, at: da
             if str(row["what"]).startswith("promotion"):
                 row, done = _of_promotion(meta, attestor, version, row, at)
                 lapsed += [version.reference] if done else []
-                version = load_version(meta, version.model, version.number)
-                if row["what"] == "promotion_tell" or (row["what"] == "promotion_notice" and promotion_in_force(version, row)):
-                    notifier.notify(*message_of(version, row))
-                    told += 1
+                told += _tell_of_promotion(notifier, load_version(meta, version.model, version.number), row)
                 _forget(meta, row)
                 continue
             if row["what"] == "lapse" and _is_about(version, row) and _lapse(meta, attestor, version, row, at):
@@ -102,6 +100,17 @@ def _of_promotion(meta: MetaStore, attestor: Attestor, version: Version, row: It
     left = lapse_put(version.model, version.number, int(row["opening"]), str(tell["due"]), "promotion_tell", str(row["environment"]))
     done = lapse_promotion(meta, attestor, version, row, at, Delete(_key(row), When()), left)
     return (tell if done else row), done
+
+
+def _tell_of_promotion(notifier: Notifier, version: Version, row: Item) -> int:
+    """Tell people what a row about a promotion says that they are to be told, if it still is so; return how many notices went out."""
+    asked = row["what"] == ASKED
+    due = row["what"] == "promotion_tell" or (row["what"] == "promotion_notice" and promotion_in_force(version, row))
+    notice = asked_notice(version, row) if asked else message_of(version, row) if due else None
+    if notice is None:
+        return 0
+    notifier.notify(*notice)
+    return 1
 
 
 def _is_about(version: Version, row: Item) -> bool:

@@ -1,7 +1,8 @@
 """Open a promotion: freeze what people decide on, and record that somebody asked for it.
 
-The packet is written first, under its own digest; then the move `promotion.opened`, the row of the promotion and its event are one
-transaction. A try that is cut off in between leaves a packet that nothing names, and the next try writes its own.
+The packet is written first, under its own digest, and the page that shows it; then the move `promotion.opened`, the row of the promotion,
+its event and the row that has people told are one transaction. A try that is cut off before leaves a packet that nothing names, and the
+next try writes its own; one that is cut off behind leaves the telling to the sweep (`attestry.usecases.promotion_notice`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from attestry.domain.principal import Principal
 from attestry.domain.promotion import OPENED, State, policy_for, promotion_of, promotions_after
 from attestry.domain.stages import Standing
 from attestry.domain.version import Version
-from attestry.evidence.promotion_packet import ABOUT, FORMAT, PromotionPacket, promotion_packet_key
+from attestry.evidence.promotion_packet import ABOUT, FORMAT, PromotionPacket, promotion_packet_key, promotion_page_key
+from attestry.evidence.promotion_page import render_promotion_page
 from attestry.ports import MetaStore, Notifier, ObjectStore, Put
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import conflicts_at_opening
@@ -24,6 +26,7 @@ from attestry.usecases.freeze_packet import open_findings
 from attestry.usecases.manifests import load_manifest
 from attestry.usecases.pointer import number_in
 from attestry.usecases.promotion import check_promotion
+from attestry.usecases.promotion_notice import asked_put, tell_asked
 from attestry.usecases.promotion_rows import PREFIX, promotion_key
 from attestry.usecases.records import Move, approval_key, load_version, move_writes, pointer_key, version_key
 from attestry.usecases.served import predictions_made
@@ -43,6 +46,7 @@ def open_promotion(
     by: Principal,
     reason: str,
     at: datetime,
+    api_url: str = "",
 ) -> Version:
     """Ask for the promotion of a version to an environment that has an approval of its own; one that is open already stays as it is.
 
@@ -57,6 +61,7 @@ def open_promotion(
         by: the authenticated principal, with its person, who never decides on it.
         reason: why, checked.
         at: the time.
+        api_url: where the API answers, for the notice; empty for the route alone.
 
     Raises:
         NotFoundError: no such version.
@@ -76,7 +81,8 @@ def open_promotion(
             return version
         check_promotion(version, environment, at)
         version.require_not_held("is not promoted")
-        packet = _freeze(meta, store, version, policy, environment, by, reason, at)
+        packet = _collect(meta, store, version, policy, environment, by, reason, at)
+        page_sha256 = _freeze(store, version, packet)
         data = {
             "environment": environment,
             "origin": packet.content["origin"],
@@ -84,6 +90,7 @@ def open_promotion(
             "since": packet.content["service"]["since"],
             "approval": version.opening,
             "packet_sha256": packet.sha256,
+            "page_sha256": page_sha256,
             "policy_sha256": policy.digest,
         }
         move = Move(version.stage, version.status, version.standing, OPENED, by, reason, at, packet.sha256, data)
@@ -99,36 +106,26 @@ def open_promotion(
             "at": timestamp(at),
         }
         moving = move_writes(version, move, attestor, {"promotions": after})
+        asked = asked_put(version, environment, opened, packet.content["service"], at)
         try:
-            meta.transact([*moving, Put(promotion_key(model, number, environment, opened), row)])
+            meta.transact([*moving, Put(promotion_key(model, number, environment, opened), row), asked])
         except ConditionFailedError:
             continue
         version = load_version(meta, model, number)
-        notifier.notify(*notice_of(version, environment, packet))
+        tell_asked(meta, notifier, version, asked, api_url=api_url)
         return version
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 
 
-def notice_of(version: Version, environment: str, packet: PromotionPacket) -> tuple[str, dict[str, Any]]:
-    """Return subject and message of what people are told; neither the message nor a link in it decides anything."""
-    reference, content = version.reference, packet.content
-    acts = (f"packet {reference}", f"approve {reference} --reason '...'", f"reject {reference} --reason '...'")
-    message = {
-        "model": version.model,
-        "version": version.number,
-        "from": content["origin"],
-        "to": environment,
-        "asked_by": content["asked_by"].get("person"),
-        "service": content["service"],
-        "metrics": content["metrics"],
-        "policy": content["policy"],
-        "packet_sha256": packet.sha256,
-        "commands": [f"attestry {act} --promotion {environment}" for act in acts],
-    }
-    return f"the promotion of {reference} to {environment} waits for approval", message
+def _freeze(store: ObjectStore, version: Version, packet: PromotionPacket) -> str:
+    """Write the packet of the transition that opens the promotion, and its page, once and retained; return the page's SHA-256."""
+    store.put_new(promotion_packet_key(version.folder, packet.sha256), packet.raw, content_type="application/json", retain=True)
+    page = promotion_page_key(version.folder, packet.sha256)
+    shown = store.put_new(page, render_promotion_page(packet), content_type="text/html; charset=utf-8", retain=True)
+    return shown.sha256
 
 
-def _freeze(
+def _collect(
     meta: MetaStore,
     store: ObjectStore,
     version: Version,
@@ -138,7 +135,7 @@ def _freeze(
     reason: str,
     at: datetime,
 ) -> PromotionPacket:
-    """Write the packet of the transition that opens the promotion, once and retained."""
+    """Return the packet of the transition that opens the promotion."""
     conflicts = conflicts_at_opening(meta, version, fresh_eyes=policy.fresh_eyes)
     earlier = _earlier(meta, version, environment)
     content = {
@@ -167,9 +164,7 @@ def _freeze(
         **({"conflicts": conflicts} if conflicts else {}),
         **({"earlier": earlier} if earlier else {}),
     }
-    packet = PromotionPacket.make(content)
-    store.put_new(promotion_packet_key(version.folder, packet.sha256), packet.raw, content_type="application/json", retain=True)
-    return packet
+    return PromotionPacket.make(content)
 
 
 def _own_approval(meta: MetaStore, version: Version) -> dict[str, Any]:

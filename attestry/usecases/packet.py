@@ -8,9 +8,9 @@ from attestry.domain.errors import IntegrityError, NotFoundError
 from attestry.domain.promotion import Promotion, promotion_of
 from attestry.domain.version import Version
 from attestry.evidence.packet import MAX_PACKET_BYTES, Packet, page_key
-from attestry.evidence.promotion_packet import PromotionPacket, promotion_packet_key
+from attestry.evidence.promotion_packet import PromotionPacket, promotion_packet_key, promotion_page_key
 from attestry.ports import MetaStore, ObjectStore
-from attestry.usecases.records import load_version
+from attestry.usecases.records import load_version, transition_key
 
 PAGE_SECONDS = 15 * 60
 
@@ -44,7 +44,7 @@ def show_packet(meta: MetaStore, store: ObjectStore, model: str, number: int) ->
 
 
 def show_promotion_packet(meta: MetaStore, store: ObjectStore, model: str, number: int, environment: str) -> dict[str, Any]:
-    """Return the packet of a version's latest promotion to an environment, as exactly the text that was digested.
+    """Return the packet of a version's latest promotion to an environment, as exactly the text that was digested, and its page's URL.
 
     Raises:
         NotFoundError: no such version, or nobody has asked for a promotion there that people approve.
@@ -57,7 +57,13 @@ def show_promotion_packet(meta: MetaStore, store: ObjectStore, model: str, numbe
     packet = load_promotion_packet(store, version, promotion)
     key = promotion_packet_key(version.folder, packet.sha256)
     told = {"model": model, "version": number, "sha256": packet.sha256, "key": key, "transition": promotion.opened}
-    return {**told, "content": packet.raw.decode(), "promotion": environment}
+    shown: dict[str, Any] = {"content": packet.raw.decode(), "promotion": environment}
+    opened = meta.get(transition_key(model, number, promotion.opened)) or {}
+    page_sha256 = (opened.get("data") or {}).get("page_sha256")
+    if page_sha256:  # promotions of former times have no page
+        url = store.presign_get(promotion_page_key(version.folder, packet.sha256), None, seconds=PAGE_SECONDS)
+        shown["page"] = {"sha256": page_sha256, "url": url}
+    return {**told, **shown}
 
 
 def load_packet(store: ObjectStore, version: Version) -> Packet:

@@ -30,13 +30,14 @@ from attestry.evidence.canonical import parse_canonical
 from attestry.evidence.promotion_packet import PromotionPacket
 from attestry.ports import Put, Update
 from attestry.usecases.browse import show_version
+from attestry.usecases.conditions import LAPSES
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.lapse import lapse_due
 from attestry.usecases.packet import show_promotion_packet
 from attestry.usecases.promotion_rows import promotion_key
 from attestry.usecases.records import OUTBOX, load_version, pointer_key, version_key
 from tests.evidence_world import ERIN, GRACE
-from tests.fakes import Killed
+from tests.fakes import Killed, MemoryNotifier
 from tests.promotions import IVAN, TWO, VERA, PromotionWorld
 from tests.ssh_keys import SshPerson
 from tests.versions import session
@@ -576,6 +577,51 @@ def test_a_crash_at_any_call_leaves_a_state_from_which_a_retry_goes_on(world: Pr
             assert len([r for r in rows_of(world) if "decision" not in r]) == 1
             assert_ledger_agrees(world)
         assert n > 20, "no call was cut off"
+
+
+def test_people_are_told_of_a_promotion_wherever_asking_for_it_is_cut_off(world: PromotionWorld) -> None:
+    """Nobody asks again: the sweep tells what the gate could not."""
+    faults = world.meta.faults
+    world.flow.notifier = notifier = MemoryNotifier(faults)
+    rows, at, objects = copy.deepcopy(world.meta.rows), world.clock.at, copy.deepcopy(world.store.versions)
+    opened = 0
+    for after in (False, True):
+        n = 0
+        while True:
+            n += 1
+            world.meta.rows, world.clock.at, world.store.versions = copy.deepcopy(rows), at, copy.deepcopy(objects)
+            notifier.messages.clear()
+            faults.clear()
+            (faults.fail_after if after else faults.fail_before)(n, error=Killed())
+            try:
+                world.ask()
+            except Killed:
+                faults.clear()
+                world.clock.at += timedelta(minutes=10)
+                sweep(world)
+            else:
+                break
+            waits = "production" in world.head.promotions
+            opened += waits
+            assert len(notifier.messages) in ((1, 2) if waits else (0,))
+            assert all(m["packet_sha256"] == world.head.promotions["production"]["packet"] for _, m in notifier.messages)
+            assert world.meta.query(LAPSES) == []
+        assert len(notifier.messages) == 1
+        assert n > 10, "no call was cut off"
+    assert opened > 5, "nothing was cut off behind the opening"
+
+
+def test_of_a_promotion_that_ended_before_anybody_was_told_nobody_is_told(world: PromotionWorld) -> None:
+    faults = world.meta.faults
+    world.flow.notifier = MemoryNotifier(faults)
+    faults.fail_before(1, method="notify", error=Killed())
+    with pytest.raises(Killed):
+        world.ask()
+    world.withdraw()
+    world.clock.at += timedelta(minutes=10)
+    assert sweep(world).told == 0
+    assert world.flow.notifier.messages == []
+    assert world.meta.query(LAPSES) == []
 
 
 def _again(world: PromotionWorld) -> None:
