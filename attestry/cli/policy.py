@@ -59,7 +59,8 @@ def _register_reads(group: typer.Typer) -> None:
     ) -> None:
         """Tell in which fields a manifest asks for less than a policy; ends with 1 if there are any."""
         from attestry.client.policy_file import read_manifest_to_check
-        from attestry.domain.policies import Policy, check_manifest
+        from attestry.domain.policies import Policy
+        from attestry.domain.policy_checks import check_manifest
 
         checked = read_manifest_to_check(_read(manifest))
         objections = check_manifest(Policy.from_mapping(_document(cli, policy)), checked)

@@ -10,10 +10,14 @@ in force is refused when it is registered, with the field that is too weak.
       - name: high-risk
         applies: {risk_tiers: [high]}
         approval: {persons: 2, roles: {validator: 1}, signed: true}
+        promotion: {production: {persons: 2, roles: {validator: 1}}}
         gates: {metrics: [{metric: accuracy, minimum: 0.9}], no_worse_than_deployed: [accuracy], required: [model.purpose]}
 
 Rules:
-- A rule applies where everything holds that `applies` names; an empty one applies to every model.
+- A rule applies where everything holds that `applies` names; an empty one applies to every model. A manifest is held against the rules of
+  every environment that its versions may come to, not of the first one alone.
+- `promotion` is what it takes at least to bring a version to an environment: of a manifest that promotes to it, its approval there; of one
+  that deploys there straight away, the approval of the version, so that nobody is asked less for having left out what comes before.
 - Every rule that applies counts, of all policies in force. They are not merged into the manifest, which stays what its author wrote.
 - A replay judges promotions of the past by what was recorded then: who decided in which role, with which signature, on which metrics.
 """
@@ -23,21 +27,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import rfc8785
 
-from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import InvalidInputError, Problem
-from attestry.domain.gates import is_filled_in
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.manifest_sections import MetricGate
 from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
-from attestry.domain.requirements import Requirement, are_met
 
 MAX_RULES: Final = 100
 MAX_YEARS: Final = 100
@@ -52,7 +52,7 @@ class Applies:
         models: names, with `*` and `?` as wildcards.
         risk_tiers: of the model.
         labels: of the model; each has to have the value.
-        environments: where the version is to be deployed.
+        environments: where the version is to be deployed, or promoted.
     """
 
     models: tuple[str, ...] = ()
@@ -74,6 +74,11 @@ class ApprovalFloor:
     persons: int = 0
     roles: Mapping[str, int] = field(default_factory=dict)
     signed: bool = False
+
+    @property
+    def needed(self) -> int:
+        """Return how many persons it takes, by number and by role."""
+        return max(self.persons, sum(self.roles.values()))
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,14 @@ class RetentionFloor:
 
 @dataclass(frozen=True)
 class Rule:
-    """What is asked of the promotions that it applies to."""
+    """What is asked of the promotions that it applies to; `promotion` is by environment."""
 
     name: str
     applies: Applies = field(default_factory=Applies)
     approval: ApprovalFloor = field(default_factory=ApprovalFloor)
     gates: GateFloor = field(default_factory=GateFloor)
     retention: RetentionFloor | None = None
+    promotion: Mapping[str, ApprovalFloor] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class Promotion:
         manifest: its manifest.
         environment: where it was deployed, or was to be.
         approvers: persons who approved; none where its gates alone did.
+        promoters: persons who approved that it comes to the environment: by its promotion, or where that was its first environment, the
+            approvers; None where it has not come there.
         metrics: what the registry computed.
         compared: metrics that were held against the deployed version's and passed.
     """
@@ -177,6 +185,7 @@ class Promotion:
     approvers: tuple[Approver, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     compared: frozenset[str] = frozenset()
+    promoters: tuple[Approver, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,146 +226,6 @@ def read_since(value: object) -> str:
         raise InvalidInputError.of("since", "date", "a date YYYY-MM-DD is needed") from error
 
 
-def check_manifest(policy: Policy, manifest: Manifest) -> list[Objection]:
-    """Return in which fields a manifest asks for less than a policy."""
-    return [
-        objection
-        for rule in _applying(policy, manifest, manifest.deployment.environment)
-        for objection in (*_weak_approval(policy, rule, manifest), *_weak_gates(policy, rule, manifest), *_short(policy, rule, manifest))
-    ]
-
-
-def rules_for(policy: Policy, *, model: str, risk_tier: str, labels: Mapping[str, str], environment: str) -> list[Rule]:
-    """Return the rules of a policy that apply to a model in an environment, where there is no manifest that would tell them.
-
-    A rule that narrows by risk tier applies to a model whose tier nobody has named: what is not known is not taken for harmless.
-    """
-    return [
-        rule
-        for rule in policy.rules
-        if (not rule.applies.models or any(fnmatchcase(model, pattern) for pattern in rule.applies.models))
-        and (not rule.applies.risk_tiers or not risk_tier or risk_tier in rule.applies.risk_tiers)
-        and (not rule.applies.environments or environment in rule.applies.environments)
-        and all(labels.get(name) == value for name, value in rule.applies.labels.items())
-    ]
-
-
-def replay_policy(policy: Policy, promotion: Promotion) -> list[Objection]:
-    """Return why a policy would have stopped a promotion, judged by what was recorded then; empty where it would have let it pass."""
-    return [
-        objection
-        for rule in _applying(policy, promotion.manifest, promotion.environment)
-        for objection in (
-            *_missing_approvals(policy, rule, promotion),
-            *_missed_gates(policy, rule, promotion),
-            *_short(policy, rule, promotion.manifest),
-        )
-    ]
-
-
-def _applying(policy: Policy, manifest: Manifest, environment: str) -> Iterator[Rule]:
-    for rule in policy.rules:
-        applies, model = rule.applies, manifest.model
-        if (
-            (not applies.models or any(fnmatchcase(model.name, pattern) for pattern in applies.models))
-            and (not applies.risk_tiers or model.risk_tier in applies.risk_tiers)
-            and (not applies.environments or environment in applies.environments)
-            and all(model.labels.get(name) == value for name, value in applies.labels.items())
-        ):
-            yield rule
-
-
-def _weak_approval(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
-    floor, asked, name = rule.approval, ApprovalPolicy.of_manifest(manifest.approval, manifest.gates.records), f"{policy.name}/{rule.name}"
-    needed = max(floor.persons, sum(floor.roles.values()))
-    if needed and asked.automatic:
-        yield Objection(name, "approval.automatic", f"{name} asks for {_persons(needed)}; the manifest lets the gates decide")
-        return
-    if needed > asked.needed:
-        yield Objection(name, "approval.people", f"{name} asks for {_persons(needed)}, the manifest for {asked.needed}")
-    for role, count in sorted(floor.roles.items()):
-        if _asked_of(asked, role) < count:
-            message = f"{name} asks for {_persons(count)} in the role {role}; the manifest lets others take their place"
-            yield Objection(name, "approval.people", message)
-    if floor.signed and not asked.signed:
-        yield Objection(name, "approval.signed", f"{name} asks for the approvers' own signatures")
-
-
-def _weak_gates(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
-    name = f"{policy.name}/{rule.name}"
-    limits = {gate.metric: gate for gate in manifest.gates.metrics}
-    for floor in rule.gates.metrics:
-        gate = limits.get(floor.metric)
-        for side in ("minimum", "maximum"):
-            wanted, given = getattr(floor, side), getattr(gate, side, None)
-            if wanted is not None and (given is None or (given < wanted if side == "minimum" else given > wanted)):
-                has = "has none" if given is None else f"says {given:g}"
-                message = f"{name} asks for a {side} of {wanted:g} for {floor.metric}; the manifest {has}"
-                yield Objection(name, "gates.metrics", message)
-    compared = {gate.metric for gate in manifest.gates.no_worse_than_deployed}
-    for metric in rule.gates.no_worse_than_deployed:
-        if metric not in compared:
-            yield Objection(name, "gates.no_worse_than_deployed", f"{name} asks that {metric} is compared with the deployed version's")
-    yield from _unfilled(name, rule, manifest)
-
-
-def _missing_approvals(policy: Policy, rule: Rule, promotion: Promotion) -> Iterator[Objection]:
-    floor, name = rule.approval, f"{policy.name}/{rule.name}"
-    counted = [a for a in promotion.approvers if a.signed or not floor.signed]
-    persons = {a.person for a in counted}
-    needed = max(floor.persons, sum(floor.roles.values()))
-    unsigned = " of their own signature" if floor.signed else ""
-    if len(persons) < needed:
-        message = f"{name} asks for {_persons(needed)}{unsigned}; approved {'by ' + ', '.join(sorted(persons)) if persons else 'by nobody'}"
-        yield Objection(name, "approval.people", message)
-    elif not are_met([Requirement((role,), count) for role, count in sorted(floor.roles.items())], _acted(counted)):
-        roles = ", ".join(f"{count} {role}" for role, count in sorted(floor.roles.items()))
-        acted = ", ".join(f"{a.person} as {' and '.join(a.roles) or 'nobody'}" for a in counted)
-        yield Objection(name, "approval.people", f"{name} asks for {roles}; approved by {acted}")
-
-
-def _acted(approvers: Iterable[Approver]) -> dict[str, set[str]]:
-    """Return each person's roles; of one who is named twice they are taken together."""
-    acted: dict[str, set[str]] = {}
-    for approver in approvers:
-        acted.setdefault(approver.person, set()).update(approver.roles)
-    return acted
-
-
-def _missed_gates(policy: Policy, rule: Rule, promotion: Promotion) -> Iterator[Objection]:
-    name = f"{policy.name}/{rule.name}"
-    for floor in rule.gates.metrics:
-        value = promotion.metrics.get(floor.metric)
-        if value is None:
-            yield Objection(name, "gates.metrics", f"{name} judges {floor.metric}, which was not computed")
-        elif (floor.minimum is not None and value < floor.minimum) or (floor.maximum is not None and value > floor.maximum):
-            wanted = f"at least {floor.minimum:g}" if floor.minimum is not None and value < floor.minimum else f"at most {floor.maximum:g}"
-            yield Objection(name, "gates.metrics", f"{name} asks for {floor.metric} of {wanted}; it was {value:g}")
-    for metric in rule.gates.no_worse_than_deployed:
-        if metric not in promotion.compared:
-            message = f"{name} asks that {metric} is compared with the deployed version's, which it was not"
-            yield Objection(name, "gates.no_worse_than_deployed", message)
-    yield from _unfilled(name, rule, promotion.manifest)
-
-
-def _unfilled(name: str, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
-    mapping = manifest.to_mapping()
-    for path in rule.gates.required:
-        if not is_filled_in(path, mapping):
-            yield Objection(name, path, f"{name} asks that {path} is filled in")
-
-
-def _short(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Objection]:
-    floor, given, name = rule.retention, manifest.retention, f"{policy.name}/{rule.name}"
-    if floor is None:
-        return
-    if given is None or given.years < floor.years:
-        has = f"says {given.years}" if given else "names no retention"
-        yield Objection(name, "retention.years", f"{name} asks for a retention of {floor.years} years; the manifest {has}")
-    elif floor.compliance and given.mode != "compliance":
-        yield Objection(name, "retention.mode", f"{name} asks for a retention that nobody can shorten (mode compliance)")
-
-
 def _problems(policy: Policy) -> Iterator[Problem]:
     if policy.format != 1:
         yield Problem("format", "one_of", "1 is the only format")
@@ -368,22 +237,18 @@ def _problems(policy: Policy) -> Iterator[Problem]:
         if count > 1:
             yield Problem("rules", "unique", f"two rules are called {name}")
     for index, rule in enumerate(policy.rules):
-        path = f"rules[{index}]"
-        if not NAME.fullmatch(rule.name):
-            yield Problem(f"{path}.name", "name", "lower-case letters, digits and hyphens are needed, at most 64")
-        if rule.approval.persons < 0 or any(count < 1 for count in rule.approval.roles.values()):
-            yield Problem(f"{path}.approval", "minimum", "numbers of persons are 1 or more")
-        if rule.retention is not None and not 1 <= rule.retention.years <= MAX_YEARS:
-            yield Problem(f"{path}.retention.years", "range", f"1 to {MAX_YEARS} years are possible")
-        for gate in rule.gates.metrics:
-            if gate.minimum is None and gate.maximum is None:
-                yield Problem(f"{path}.gates.metrics", "required", f"{gate.metric} has neither minimum nor maximum")
+        yield from _problems_of(rule, f"rules[{index}]")
 
 
-def _asked_of(asked: ApprovalPolicy, role: str) -> int:
-    """Return how many persons of a role are asked for at least; where others may take their place, none."""
-    return sum(r.count for r in asked.requirements if r.roles == (role,))
-
-
-def _persons(count: int) -> str:
-    return f"{count} person{'s' if count > 1 else ''}"
+def _problems_of(rule: Rule, path: str) -> Iterator[Problem]:
+    if not NAME.fullmatch(rule.name):
+        yield Problem(f"{path}.name", "name", "lower-case letters, digits and hyphens are needed, at most 64")
+    floors = {"approval": rule.approval, **{f"promotion.{name}": floor for name, floor in sorted((rule.promotion or {}).items())}}
+    for at, floor in floors.items():
+        if floor.persons < 0 or any(count < 1 for count in floor.roles.values()):
+            yield Problem(f"{path}.{at}", "minimum", "numbers of persons are 1 or more")
+    if rule.retention is not None and not 1 <= rule.retention.years <= MAX_YEARS:
+        yield Problem(f"{path}.retention.years", "range", f"1 to {MAX_YEARS} years are possible")
+    for gate in rule.gates.metrics:
+        if gate.minimum is None and gate.maximum is None:
+            yield Problem(f"{path}.gates.metrics", "required", f"{gate.metric} has neither minimum nor maximum")

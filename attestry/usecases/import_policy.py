@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import InvalidInputError, Problem
-from attestry.domain.policies import Rule, rules_for
+from attestry.domain.policies import ApprovalFloor, Rule
+from attestry.domain.policy_checks import rules_for
 from attestry.domain.requirements import Requirement, total
 from attestry.ports import Check, Item, Key, MetaStore, When
 from attestry.usecases.policies import Edition, policy_key
@@ -51,7 +52,7 @@ def policy_for_import(
     if problems:
         raise InvalidInputError(problems)
     for rule in rules:
-        base = _raised(base, rule)
+        base = _raised(base, *_floors(rule))
     return replace(base, signed=True) if not base.automatic and tier in signed_tiers else base
 
 
@@ -64,7 +65,7 @@ def require_met(meta: MetaStore, editions: Sequence[Edition], model: str, head: 
     if asked.automatic and not _is_open(meta, model):
         raise InvalidInputError.of("submission", "policy", f"{model} is open no more; begin another import")
     for rule in _rules(editions, model, head or {}):
-        if any(_impossible(rule)) or _raised(asked, rule) != asked:
+        if any(_impossible(rule)) or _raised(asked, *_floors(rule)) != asked:
             message = f"{rule.name} asks for more than the policy that this import was begun under; begin another one"
             raise InvalidInputError.of("submission", "policy", message)
 
@@ -107,10 +108,21 @@ def _impossible(rule: Rule) -> Iterator[Problem]:
         yield Problem("model", "policy", f"{rule.name} asks for {', '.join(gates.required)} of a manifest, and an import has none")
 
 
-def _raised(asked: ApprovalPolicy, rule: Rule) -> ApprovalPolicy:
-    """Return a policy that asks for what was asked for, and for what a rule does."""
-    floor = rule.approval
-    needed = max(floor.persons, sum(floor.roles.values()))
+def _floors(rule: Rule) -> tuple[ApprovalFloor, ...]:
+    """Return what a rule asks of who approves an import: it belongs to its environment without a promotion."""
+    there = (rule.promotion or {}).get(ENVIRONMENT)
+    return (rule.approval, *([there] if there else []))
+
+
+def _raised(asked: ApprovalPolicy, *floors: ApprovalFloor) -> ApprovalPolicy:
+    """Return a policy that asks for what was asked for, and for what floors do."""
+    for floor in floors:
+        asked = _raised_to(asked, floor)
+    return asked
+
+
+def _raised_to(asked: ApprovalPolicy, floor: ApprovalFloor) -> ApprovalPolicy:
+    needed = floor.needed
     if not needed and not floor.signed:
         return asked
     if asked.automatic:

@@ -21,7 +21,8 @@ from attestry.domain.errors import ConditionFailedError, ConflictError, Integrit
 from attestry.domain.events import Event, timestamp
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.paging import WHOLE, Page
-from attestry.domain.policies import Policy, check_manifest
+from attestry.domain.policies import Policy
+from attestry.domain.policy_checks import check_manifest
 from attestry.domain.principal import Principal
 from attestry.evidence.canonical import parse_canonical
 from attestry.evidence.digests import sha256_hex

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from attestry.domain.policies import Approver, Objection, Policy, Promotion, replay_policy
+from attestry.domain.policies import Approver, Objection, Policy, Promotion
+from attestry.domain.policy_checks import replay_policy
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.each_row import each_row
 from attestry.usecases.manifests import load_manifest
+from attestry.usecases.promotion_rows import PREFIX
 from attestry.usecases.records import MODELS, version_key
 
 PROMOTIONS: Final = frozenset({"version.approved", "version.deployed"})
@@ -87,17 +89,26 @@ def _replay_version(meta: MetaStore, store: ObjectStore, policy: Policy, version
     manifest = load_manifest(store, version)
     compared = frozenset(str(g["name"]) for g in version.gates if g["rule"] == "no_worse_than_deployed" and g["passed"])
     metrics = {name: float(value) for name, value in version.metrics.items()}
+    first = manifest.deployment.environment
     for move in moves:
-        environment = str(move["data"].get("environment") or version.deployment_environment)
-        approvers = tuple(_approvers(rows, str(move["at"]), version.version_digest))
-        promotion = Promotion(manifest, environment, approvers, metrics, compared)
+        environment = str(move["data"].get("environment") or first)
+        approvers = tuple(_approvers(rows, "APPROVAL#", str(move["at"]), version.version_digest))
+        promoters = approvers if environment == first else tuple(_promoters(rows, move, environment, version.version_digest))
+        promotion = Promotion(manifest, environment, approvers, metrics, compared, promoters)
         yield Replayed(version.reference, str(move["kind"]), str(move["at"]), tuple(replay_policy(policy, promotion)))
 
 
-def _approvers(rows: list[Item], at: str, version_digest: str) -> Iterator[Approver]:
+def _promoters(rows: list[Item], move: Item, environment: str, version_digest: str) -> Iterator[Approver]:
+    """Yield who approved the promotion that a placing rests on; of one that asked nobody, nobody."""
+    opened = (move["data"].get("promotion") or {}).get("opened")
+    if opened is not None:
+        yield from _approvers(rows, f"{PREFIX}{environment}#{int(opened):06d}#", str(move["at"]), version_digest)
+
+
+def _approvers(rows: list[Item], prefix: str, at: str, version_digest: str) -> Iterator[Approver]:
     """Yield who had approved the version's digest by then; the registry's own approval by its gates is nobody's."""
     for row in rows:
-        if str(row["sk"]).startswith("APPROVAL#") and row["decision"] == "approve" and str(row["at"]) <= at:
+        if str(row["sk"]).startswith(prefix) and row["decision"] == "approve" and str(row["at"]) <= at:
             principal = row["principal"]
             if row["version_digest"] == version_digest and principal.get("person"):
                 yield Approver(str(row["person"]), tuple(principal["roles"]), bool(row.get("signed_by_person")))

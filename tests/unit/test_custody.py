@@ -22,7 +22,8 @@ from attestry.domain.errors import (
     UnprovenIdentityError,
 )
 from attestry.domain.manifest_sections import Retention
-from attestry.domain.policies import Policy, check_manifest
+from attestry.domain.policies import Policy
+from attestry.domain.policy_checks import check_manifest
 from attestry.evidence.verdict import Verdict
 from attestry.ports import Key, Put, When
 from attestry.usecases.browse import list_data, list_files

@@ -333,3 +333,12 @@ def test_an_import_keeps_what_the_models_row_says():
     bring(flow, submit(flow), model=made.model)
     (row,) = flow.meta.list_collection("MODELS")
     assert (row["next"], row["risk_tier"], bool(row["owner"])) == (3, "high", True)
+
+
+def test_a_floor_for_promotions_to_where_imports_belong_raises_what_is_asked_of_who_approves_them():
+    flow = Flow()
+    rule = {"name": "floor", "promotion": {"production": {"persons": 2, "signed": True}, "staging": {"persons": 9}}}
+    policy = Policy.from_mapping({"format": 1, "name": "standard", "rules": [rule]})
+    publish_policy(flow.meta, policy, by=ADMIN, reason="a rule", at=flow.clock.now())
+    asked = ApprovalPolicy.from_item(bring(flow, submit(flow)).approval_policy)
+    assert (asked.needed, asked.signed) == (2, True)

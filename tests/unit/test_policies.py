@@ -16,7 +16,8 @@ from attestry.client.policy_file import read_manifest_to_check, read_policy
 from attestry.domain.approvals import Verdict
 from attestry.domain.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, UnavailableError, UnprovenIdentityError
 from attestry.domain.manifest import Manifest, read_manifest
-from attestry.domain.policies import Approver, Policy, Promotion, check_manifest, read_since, replay_policy
+from attestry.domain.policies import Approver, Policy, Promotion, read_since
+from attestry.domain.policy_checks import check_manifest, replay_policy
 from attestry.evidence.canonical import parse_canonical
 from attestry.ports import Delete, Key, Update, When
 from attestry.usecases.decide import decide_approval
@@ -31,6 +32,7 @@ from attestry.usecases.policies import (
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.records import OUTBOX, transition_key
 from tests.flow import EXAMPLE, Flow, Serving, example_manifest, example_source
+from tests.promotions import GRACE, IVAN, PromotionWorld
 from tests.versions import ERIN, session
 
 ADMIN = session("admin", "root-admin", person="root-admin")
@@ -64,6 +66,11 @@ def events(flow: Flow, kind: str) -> list[dict[str, Any]]:
         ({"format": 1, "name": "Bank Standard"}, "name", "name"),
         ({"format": 1, "name": "a", "rules": [{"name": "x"}, {"name": "x"}]}, "rules", "unique"),
         ({"format": 1, "name": "a", "rules": [{"name": "x", "approval": {"roles": {"validator": 0}}}]}, "rules[0].approval", "minimum"),
+        (
+            {"format": 1, "name": "a", "rules": [{"name": "x", "promotion": {"production": {"persons": -1}}}]},
+            "rules[0].promotion.production",
+            "minimum",
+        ),
         (
             {"format": 1, "name": "a", "rules": [{"name": "x", "gates": {"metrics": [{"metric": "r2"}]}}]},
             "rules[0].gates.metrics",
@@ -132,6 +139,17 @@ def by_roles(*roles: str, count: int) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
+def promoted(*, count: int = 0, signed: bool = False) -> Callable[[dict[str, Any]], None]:
+    """A manifest that goes to production by way of staging, and there asks so many approvers, or nobody."""
+
+    def edit(draft: dict[str, Any]) -> None:
+        asked = {"to": "production", "people": {"roles": ["approver"], "count": count}, **({"signed": True} if signed else {})}
+        more = {"promotion": [asked]} if count else {}
+        draft["deployment"] |= {"environment": "staging", "promotes_to": ["production"], **more}
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("rule", "edit", "fields"),
     [
@@ -142,6 +160,19 @@ def by_roles(*roles: str, count: int) -> Callable[[dict[str, Any]], None]:
         ({"approval": {"roles": {"validator": 1}}}, by_roles("validator", count=1), []),
         ({"approval": {"roles": {"validator": 1}}}, by_roles("validator", "approver", count=1), ["approval.people"]),
         ({"approval": {"signed": True}}, by_roles("approver", count=1), ["approval.signed"]),
+        ({"promotion": {"production": {"persons": 2}}}, by_roles("approver", count=1), ["approval.people"]),
+        ({"promotion": {"production": {"persons": 2}}}, automatic, ["approval.automatic"]),
+        ({"promotion": {"staging": {"persons": 2}}}, by_roles("approver", count=1), []),
+        ({"promotion": {"production": {"persons": 2}}}, promoted(), ["deployment.promotion"]),
+        ({"promotion": {"production": {"signed": True}}}, promoted(), ["deployment.promotion"]),
+        ({"promotion": {"production": {}}}, promoted(), []),
+        ({"promotion": {"production": {"persons": 2}}}, promoted(count=1), ["deployment.promotion.people"]),
+        ({"promotion": {"production": {"persons": 2}}}, promoted(count=2), []),
+        ({"promotion": {"production": {"roles": {"validator": 1}}}}, promoted(count=1), ["deployment.promotion.people"]),
+        ({"promotion": {"production": {"signed": True}}}, promoted(count=1), ["deployment.promotion.signed"]),
+        ({"promotion": {"production": {"signed": True}}}, promoted(count=1, signed=True), []),
+        ({"promotion": {"other": {"persons": 9}}}, promoted(count=1), []),
+        ({"applies": {"environments": ["production"]}, "approval": {"persons": 2}}, promoted(count=2), ["approval.people"]),
         ({"gates": {"metrics": [{"metric": "roc_auc_score", "minimum": 0.5}]}}, None, []),
         ({"gates": {"metrics": [{"metric": "roc_auc_score", "minimum": 0.9999}]}}, None, ["gates.metrics"]),
         ({"gates": {"metrics": [{"metric": "roc_auc_score", "maximum": 0.9999}]}}, None, ["gates.metrics"]),
@@ -166,6 +197,12 @@ def test_a_person_who_approved_in_two_roles_fills_one_place() -> None:
     asked = policy(approval={"roles": {"approver": 1, "validator": 1}})
     (objection,) = replay_policy(asked, Promotion(manifest(), "production", both))
     assert objection.message == "standard/all asks for 1 approver, 1 validator; approved by erin as approver and validator, frank as nobody"
+
+
+def test_a_policy_without_floors_for_promotions_keeps_the_digest_that_it_had() -> None:
+    """So that editions of former times are still what was published."""
+    assert "promotion" not in policy(approval={"persons": 2}).to_mapping()["rules"][0]
+    assert Policy.from_mapping(policy(promotion={"production": {"persons": 2}}).to_mapping()).rules[0].promotion is not None
 
 
 # Editions
@@ -347,6 +384,66 @@ def test_a_replay_says_which_promotions_would_have_been_stopped_and_why(serving:
 )
 def test_a_replay_judges_what_was_recorded(serving: Serving, rule: dict[str, Any], fields: list[str]) -> None:
     assert {tuple(o.field for o in r.objections) for r in replayed(serving, policy(**rule))} == {tuple(fields)}
+
+
+@pytest.fixture(scope="module")
+def placed() -> PromotionWorld:
+    """A version that two people let into production, one of whom signed it."""
+    world = PromotionWorld().staged()
+    world.ask()
+    world.decide(GRACE, signed=True)
+    world.decide(IVAN)
+    world.place()
+    return world
+
+
+@pytest.mark.parametrize(
+    ("rule", "objections"),
+    [
+        ({"promotion": {"production": {"persons": 2}}}, []),
+        ({"promotion": {"production": {"roles": {"approver": 2}}}}, []),
+        ({"promotion": {"staging": {"persons": 1}}}, []),
+        ({"promotion": {"elsewhere": {"persons": 9}}}, []),
+        (
+            {"promotion": {"production": {"persons": 3}}},
+            ["standard/all asks for 3 persons before a version comes to production; approved by grace, ivan"],
+        ),
+        (
+            {"promotion": {"production": {"roles": {"validator": 1}}}},
+            ["standard/all asks for 1 validator before a version comes to production; approved by grace as approver, ivan as approver"],
+        ),
+        (
+            {"promotion": {"production": {"persons": 2, "signed": True}}},
+            ["standard/all asks for 2 persons of their own signature before a version comes to production; approved by grace"],
+        ),
+    ],
+)
+def test_a_replay_judges_who_let_a_version_into_an_environment(placed: PromotionWorld, rule: dict[str, Any], objections: list[str]) -> None:
+    found, _ = replay_promotions(placed.meta, placed.store, policy(**rule), since=LONG_AGO)
+    assert [r.kind for r in found] == ["version.approved", "version.deployed", "version.deployed"]
+    assert [[o.message for o in r.objections] for r in found] == [[], [], objections]
+
+
+def test_a_replay_stops_what_nobody_was_asked_about() -> None:
+    world = PromotionWorld()
+    world.validate(edit=world.edit())
+    world.open()
+    world.approve()
+    world.place("staging")
+    world.place()
+    found, _ = replay_promotions(world.meta, world.store, policy(promotion={"production": {"persons": 1}}), since=LONG_AGO)
+    assert [[o.field for o in r.objections] for r in found] == [[], [], ["deployment.promotion"]]
+
+
+def test_an_approval_of_an_earlier_promotion_counts_for_no_later_one() -> None:
+    world = PromotionWorld().staged()
+    world.ask()
+    world.decide(ERIN)
+    world.withdraw()
+    world.approved(GRACE, IVAN)
+    world.place()
+    found, _ = replay_promotions(world.meta, world.store, policy(promotion={"production": {"persons": 3}}), since=LONG_AGO)
+    assert found[-1].objections[0].message.endswith("approved by grace, ivan")
 
 
 def test_promotions_before_the_day_are_passed_over(serving: Serving) -> None:
