@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook as Receiver
 
-from attestry.evidence.leaf import Leaf
+from attestry.client.imports import import_model
+from attestry.evidence.leaf import Leaf, event_id
 from attestry.usecases.ledger import LedgerReader
 from tests.embedded.flows import Registry, until
+from tests.mlflow_environment import run
 
 pytest_plugins = ("tests.embedded.flows",)
 pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
@@ -102,6 +109,62 @@ def test_an_act_is_told_on_the_bus_and_by_a_signed_request_and_stands_in_the_led
     messages = until(lambda: sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"), "the bus told it")
     on_bus = json.loads(messages[0]["Body"])
     assert (on_bus["source"], on_bus["detail-type"], on_bus["detail"]) == ("attestry", "person.changed", told)
+
+
+MLFLOW = "/api/2.0/mlflow"
+HOOKED = ("registered_model.created", "model_version.created", "model_version_tag.set", "model_version_alias.created")
+
+
+def test_a_webhook_of_mlflow_is_told_of_acts_through_the_queue_and_signed_as_mlflow_itself_signs(
+    registry: Registry, receivers: Receivers, tmp_path: Any
+) -> None:
+    name, secret = f"hooked-{uuid.uuid4().hex[:8]}", "s3cret of ours"
+    events = [dict(zip(("entity", "action"), event.upper().split("."), strict=True)) for event in HOOKED]
+    receivers.answers["/mlflow"] = [503, 204]
+    asked = {"name": "ci", "url": receivers.url("/mlflow"), "events": events, "secret": secret}
+    made = registry.call("admin", "POST", f"{MLFLOW}/webhooks", asked)
+    assert made.status == 200, made.body
+    assert secret not in made.raw.decode()
+
+    def act(route: str, **body: str) -> None:
+        answer = registry.call("dana", "POST", f"{MLFLOW}/{route}", {"name": name, **body})
+        assert answer.status == 200, answer.body
+
+    (tmp_path / "weights.txt").write_text("0.5")
+    act("registered-models/create", description="told outside")
+    assert import_model(registry.client("dana"), tmp_path, name, {}).number == 1
+    act("model-versions/set-tag", version="1", key="checked", value="yes & no")
+    act("registered-models/alias", version="1", alias="champion")
+
+    def delivered() -> dict[str, tuple[dict[str, str], bytes]] | None:
+        mine = [(json.loads(body), headers, body) for headers, body in receivers.of("/mlflow") if name.encode() in body]
+        found = {f"{told['entity']}.{told['action']}": (headers, body) for told, headers, body in mine}
+        return found if set(found) == set(HOOKED) else None
+
+    told = until(delivered, "each of the acts was told")
+    given = [
+        {"secret": secret, "id": h["x-mlflow-delivery-id"], "timestamp": h["x-mlflow-timestamp"], "body": body.decode()}
+        for h, body in told.values()
+    ]
+    # By MLflow's own code, and by what its documentation has receivers do.
+    by_mlflow = json.loads(run("receive.py", given=json.dumps(given)))
+    for (headers, body), request, judged in zip(told.values(), given, by_mlflow, strict=True):
+        signed = f"{request['id']}.{request['timestamp']}.{body.decode()}".encode()
+        code = base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+        assert headers["x-mlflow-signature"] == judged["signature"] == f"v1,{code}"
+        assert judged["differs"] == []
+        assert abs(datetime.now().timestamp() - int(headers["x-mlflow-timestamp"])) < 300  # noqa: DTZ005 - a moment, whatever the zone
+    data = {event: json.loads(body)["data"] for event, (_, body) in told.items()}
+    assert data["registered_model.created"] == {"name": name, "tags": {}, "description": "told outside"}
+    assert (data["model_version.created"]["name"], data["model_version.created"]["version"]) == (name, "1")
+    assert data["model_version_tag.set"] == {"name": name, "version": "1", "key": "checked", "value": "yes & no"}
+    assert data["model_version_alias.created"] == {"name": name, "alias": "champion", "version": "1"}
+
+    # What was refused came again under its ID, and the ID is that of the event in the ledger.
+    again = [(h["x-mlflow-delivery-id"], body) for h, body in receivers.of("/mlflow")]
+    assert again.count(again[0]) == 2
+    assert told["registered_model.created"][0]["x-mlflow-delivery-id"] == event_id("model.created", f"model/{name}", 1)
+    assert registry.call("admin", "DELETE", f"{MLFLOW}/webhooks/{made.body['webhook']['webhook_id']}").status == 200
 
 
 def test_a_receiver_that_is_gone_is_told_no_more_and_a_ping_says_so(registry: Registry, receivers: Receivers) -> None:
