@@ -92,8 +92,8 @@ class RegistryFiles(ArtifactRepository):
 
 
 def host_creds_of(address: str) -> MlflowHostCreds:
-    """Return where a registry answers, and how requests to it are signed."""
-    return MlflowHostCreds(host=registry_of(address).api_url, auth="attestry")
+    """Return where a registry answers the credentials that the client has, and how requests to it are signed."""
+    return MlflowHostCreds(host=registry_of(address).tree_url, auth="attestry")
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The HTTP API: every route is authorised by IAM (SigV4), and each goes to the function that may do just that.
 
 Where the deployment takes bearer tokens, every route is there a second time below `/oidc`, behind an authorizer of ours: a route takes one
-authorizer, and the gateway's own for JWTs knows one issuer and no elliptic curves. The same function answers both.
+authorizer, and the gateway's own for JWTs knows one issuer and no elliptic curves. The same function answers both. The gateway imports
+all of it as one document (`infra/api_body.py`), so that routes are no resources of the stack, of which there may be 500.
 
 An HTTP API and not a REST API, because its request context carries the caller's ARN, user ID and address under IAM authorisation, and it
 costs a third. Access logs name who called what and how it ended, never a header or a body.
@@ -10,19 +11,20 @@ costs a third. Access logs name who called what and how it ended, never a header
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Aws, RemovalPolicy
 from aws_cdk import aws_apigatewayv2 as apigw
-from aws_cdk import aws_apigatewayv2_authorizers as authorizers
-from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from infra import mlflow_routes
+from infra.api_body import SIGNED, JsonObject, Operation, Tree, bearer_scheme, lambda_uri, openapi
 from infra.config import Config
 from infra.function_maker import RETENTION_DAYS
 from infra.functions import Functions
@@ -140,24 +142,8 @@ ROUTES = (
 )
 
 TOKEN_TREE = "/oidc"  # noqa: S105 - a path
-SIGNED_ALONE = ("describe", "mlflow", "root")
-"""Functions whose callers sign with AWS credentials alone: MLflow's clients, the root's key ceremony, and readers of the API's description,
-which is in the documentation too. With every route there twice the stack would hold more than 500 resources."""
-
 SCORING_PATH = "/v1/models/{model}/scorings"
 """There only where files are scored."""
-
-
-def off_in(config: Config) -> frozenset[str]:
-    """Return the paths that a deployment does not have.
-
-    MLflow's webhooks are there where webhooks are off too, and say so; beside bearer tokens there is no room for that.
-    """
-    webhooks = (*mlflow_routes.WEBHOOK_READS, *mlflow_routes.WEBHOOK_CHANGES) if config.with_tokens and not config.webhooks else ()
-    return frozenset({*(() if config.batch_scoring else (SCORING_PATH,)), *(route.path for route in webhooks)})
-
-
-TOKEN_ROUTES = tuple(route for route in ROUTES if route.function not in SIGNED_ALONE)
 
 TOKEN_CACHE_SECONDS = 60
 """For how long the gateway takes a token for checked; the functions see to it that it has not ended meanwhile."""
@@ -190,32 +176,36 @@ class Api(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, config: Config, functions: Functions, key: kms.Key) -> None:
         super().__init__(scope, construct_id)
-        self.api = apigw.HttpApi(self, "Http", api_name=config.prefix, description="Attestry", create_default_stage=False)
-        # One permission for each function and not for each route: a stack holds 500 resources.
-        self._targets = {
-            name: integrations.HttpLambdaIntegration(name, functions.by_name[name], scope_permission_to_route=False)
-            for name in sorted({route.function for route in ROUTES} & functions.by_name.keys())
-        }
-        self._off = off_in(config)
-        self._add_tree("", ROUTES, authorizers.HttpIamAuthorizer())
+        self.api = apigw.HttpApi(self, "Http", create_default_stage=False)
+        answering = {route.function for route in ROUTES} & functions.by_name.keys()
+        trees = [Tree("signed", SIGNED, _operations("", answering, config))]
         if config.with_tokens:
-            self._add_tree(TOKEN_TREE, TOKEN_ROUTES, _token_authorizer(functions))
+            authorizer = functions.by_name["authenticate"]
+            scheme = bearer_scheme(_uri(authorizer), TOKEN_CACHE_SECONDS)
+            trees.append(Tree("bearer", scheme, _operations(TOKEN_TREE, answering, config)))
+            self._let_invoke(authorizer, "authorizers/*")
+        for name in sorted(answering):
+            self._let_invoke(functions.by_name[name], "*/*")
+        self._import(openapi(config.prefix, "Attestry", {name: _uri(functions.by_name[name]) for name in answering}, trees))
         self.access_log = self._add_stage(config, key)
         self.url = self.api.api_endpoint
         self.url_parameter = ssm.StringParameter(
             self, "Url", parameter_name=f"/{config.prefix}/api-url", string_value=self.url, description="Where the Attestry API answers"
         )
 
-    def _add_tree(self, start: str, routes: Sequence[Route], authorizer: apigw.IHttpRouteAuthorizer) -> None:
-        for route in routes:
-            if route.function not in self._targets or route.path in self._off:
-                continue  # of an option that is off
-            self.api.add_routes(
-                path=f"{start}{route.path}",
-                methods=[apigw.HttpMethod(route.method)],
-                integration=self._targets[route.function],
-                authorizer=authorizer,
-            )
+    def _import(self, document: JsonObject) -> None:
+        resource = self.api.node.default_child
+        assert isinstance(resource, apigw.CfnApi)  # noqa: S101 - narrows CDK's type
+        resource.body = document
+        # What the importer does not understand it leaves out, and a route without its scheme would be open.
+        resource.fail_on_warnings = True
+        for told in ("Name", "ProtocolType"):
+            resource.add_property_deletion_override(told)  # the document says it
+
+    def _let_invoke(self, function: lambda_.Function, what: str) -> None:
+        """Let the gateway invoke a function; one permission for all its routes."""
+        arn = f"arn:{Aws.PARTITION}:execute-api:{Aws.REGION}:{Aws.ACCOUNT_ID}:{self.api.api_id}/{what}"
+        function.add_permission("Api", principal=iam.ServicePrincipal("apigateway.amazonaws.com"), source_arn=arn)
 
     def _add_stage(self, config: Config, key: kms.Key) -> logs.LogGroup:
         stage = apigw.HttpStage(
@@ -242,10 +232,11 @@ class Api(Construct):
         return log
 
 
-def _token_authorizer(functions: Functions) -> authorizers.HttpLambdaAuthorizer:
-    return authorizers.HttpLambdaAuthorizer(
-        "Tokens",
-        functions.by_name["authenticate"],
-        response_types=[authorizers.HttpLambdaResponseType.SIMPLE],
-        results_cache_ttl=Duration.seconds(TOKEN_CACHE_SECONDS),
-    )
+def _operations(start: str, answering: Collection[str], config: Config) -> tuple[Operation, ...]:
+    """Return the routes of a tree, less those of options that are off."""
+    there = [route for route in ROUTES if route.function in answering and (config.batch_scoring or route.path != SCORING_PATH)]
+    return tuple(Operation(route.method, f"{start}{route.path}", route.function) for route in there)
+
+
+def _uri(function: lambda_.Function) -> str:
+    return lambda_uri(Aws.PARTITION, Aws.REGION, function.function_arn)

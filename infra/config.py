@@ -112,8 +112,8 @@ class Config:
         data_buckets: buckets outside the registry that manifests may name as source data.
         oidc_issuers: identity providers whose bearer tokens the API takes, each an object as JSON (docs/access.md); beside the IAM roles.
         user_pool: make a Cognito user pool, whose groups stand for the registry's roles.
-        webhooks: have webhooks; beside bearer tokens the stack would hold more than the 500 resources that CloudFormation takes.
-        batch_scoring: have files of rows scored; beside bearer tokens the stack would hold more than 500 resources.
+        webhooks: have webhooks.
+        batch_scoring: have files of rows scored.
         saml_metadata_url: where the metadata of a SAML provider is through which people sign in to the pool.
         deletion_protection: keep table, buckets and keys from being deleted with the stack.
         throttle_rate: requests per second that the API accepts in the steady state.

@@ -29,6 +29,11 @@ MODELS = "/api/2.0/mlflow/registered-models"
 VERSIONS = "/api/2.0/mlflow/model-versions"
 WEBHOOKS = "/api/2.0/mlflow/webhooks"
 
+NO_WEBHOOKS = (
+    "this registry has no webhooks: they are off in its deployment. Who deploys it turns them on by the setting `webhooks` "
+    "(cdk deploy -c attestry:webhooks=true)"
+)
+
 world = World(call_seconds=25)
 
 Operation = Callable[[changing.Desk, Fields], Any]
@@ -154,11 +159,12 @@ def delete_version_tag(desk: changing.Desk, fields: Fields) -> Any:
     return {}
 
 
-def download_uri(desk: changing.Desk, fields: Fields) -> Any:
-    """Tell where an unmodified client finds a version's files."""
-    known = desk.find(*requests.version_of(fields))
+def download_uri(request: Request) -> dict[str, Any]:
+    """Tell where an unmodified client finds a version's files: on the tree that it asks, whose credentials it has."""
+    desk = _desk(request)
+    known = desk.find(*requests.version_of(Fields.of_query(request.raw_query)))
     files.require_handed_to(desk.by, known)
-    return {"artifact_uri": files.artifact_uri(_api_url(), known)}
+    return {"artifact_uri": files.artifact_uri(f"{_api_url()}{request.tree}", known)}
 
 
 def list_files(desk: changing.Desk, fields: Fields) -> Any:
@@ -187,7 +193,6 @@ _AT_DESK: Mapping[str, Operation] = {
     f"DELETE {VERSIONS}/delete": delete_version,
     f"POST {VERSIONS}/set-tag": set_version_tag,
     f"DELETE {VERSIONS}/delete-tag": delete_version_tag,
-    f"GET {VERSIONS}/get-download-uri": download_uri,
     f"GET {files.ROUTE}": list_files,
 }
 
@@ -207,7 +212,7 @@ def presign_file(request: Request) -> dict[str, Any]:
 def webhooks(request: Request) -> Answer:
     """Have the function that keeps webhooks answer; where the deployment has none, say so."""
     if not world.settings.webhooks_function:
-        raise MlflowError(ENDPOINT_NOT_FOUND, "this registry has no webhooks: they are off in its deployment (setting `webhooks`)")
+        raise MlflowError(ENDPOINT_NOT_FOUND, NO_WEBHOOKS)
     return forward(world.functions, world.settings.webhooks_function, request)
 
 
@@ -223,6 +228,7 @@ ROUTES: Mapping[str, Callable[[Request], Any]] = {
     **{route: _at_desk(operation) for route, operation in _AT_DESK.items()},
     f"GET {MODELS}/search": search_models,
     f"GET {VERSIONS}/search": search_versions,
+    f"GET {VERSIONS}/get-download-uri": download_uri,
     f"GET {files.ROUTE}/{{path+}}": read_file,
     "GET /api/2.0/mlflow-artifacts/presigned/{path+}": presign_file,
     **dict.fromkeys((f"GET {WEBHOOKS}", f"POST {WEBHOOKS}", f"POST {WEBHOOKS}/{{webhook_id}}/test"), webhooks),

@@ -33,7 +33,7 @@ def keys(_: Request) -> dict[str, Any]:
 
 
 def publish(request: Request) -> Answer:
-    """Publish metadata; who may come here, the route's IAM policy says, and what may be published, the signatures."""
+    """Publish metadata; who may come here, IAM and the gate say, and what may be published, the signatures."""
     files = request.body("files").get("files")
     if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
         raise InvalidInputError.of("files", "type", "an object of file names and texts is needed")

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from attestry.access.issuers import TokenHolder
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from lambdas import mlflow, operate
@@ -59,8 +60,10 @@ class Desk:
         mlflow._api_url.cache_clear()
         add_logins(self.meta, dana="dana", erin="erin", frank="frank")
 
-    def ask(self, method: str, route: str, *, by: str = "dana", role: str = "scientist", **values: Any) -> tuple[int, Any]:
-        """Send a request as MLflow's clients do, and return status and body."""
+    def ask(
+        self, method: str, route: str, *, by: str = "dana", role: str = "scientist", holder: TokenHolder | None = None, **values: Any
+    ) -> tuple[int, Any]:
+        """Send a request as MLflow's clients do, signed or as the holder of a token, and return status and body."""
         query = urlencode([(k, v) for k, value in values.items() for v in (value if isinstance(value, list) else [value])])
         identity = {"userArn": f"arn:aws:sts::123456789012:assumed-role/attestry-{role}/{by}", "userId": f"AROA:{by}"}
         key, parameters = f"{method} {route}", {}
@@ -69,10 +72,14 @@ class Desk:
                 key, parameters = f"{method} {greedy}{{path+}}", {"path": route.removeprefix(greedy)}
         event = {
             "version": "2.0",
-            "routeKey": key,
+            "routeKey": key if holder is None else key.replace(" /", " /oidc/", 1),
             "rawQueryString": query if method == "GET" else "",
             "pathParameters": parameters,
-            "requestContext": {"requestId": "r1", "http": {"sourceIp": "192.0.2.7"}, "authorizer": {"iam": identity}},
+            "requestContext": {
+                "requestId": "r1",
+                "http": {"sourceIp": "192.0.2.7"},
+                "authorizer": {"iam": identity} if holder is None else {"lambda": holder.to_context()},
+            },
             "body": "" if method == "GET" else json.dumps(values),
             "isBase64Encoded": False,
         }

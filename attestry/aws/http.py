@@ -60,6 +60,7 @@ class Request:
         headers: those that a request may be conditional on or be told again by, names in lower case; no other is kept.
         max_body_bytes: limit of the body.
         raw_query: the query as the client sent it, percent-encoded.
+        tree: what stands before the path of the route: `BEARER_TREE`, or nothing where the caller signed.
         principal: who calls, with the roles that count on what is asked for; None before the gate.
         warrant: decides on what only the function finds out; None before the gate.
     """
@@ -73,6 +74,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     max_body_bytes: int = MAX_BODY_BYTES
     raw_query: str = ""
+    tree: str = ""
     principal: Principal | None = None
     warrant: Warrant | None = None
 
@@ -287,8 +289,9 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES,
     if not repeats:
         _check_once(str(event.get("rawQueryString") or ""))
     parameters = {name: unquote(value) for name, value in (event.get("pathParameters") or {}).items()}
+    tree, route = _split_tree(str(event.get("routeKey", "")))
     return Request(
-        route=_route(str(event.get("routeKey", ""))),
+        route=route,
         parameters=parameters,
         query=dict(event.get("queryStringParameters") or {}),
         raw=raw,
@@ -297,6 +300,7 @@ def read_request(event: Mapping[str, Any], max_body_bytes: int = MAX_BODY_BYTES,
         headers={name: str(given[name]) for name in _HEADERS if name in given},
         max_body_bytes=max_body_bytes,
         raw_query=str(event.get("rawQueryString") or ""),
+        tree=tree,
     )
 
 
@@ -310,10 +314,10 @@ def _refused(error: AttestryError, request_id: str, on_error: Refusal | None) ->
     return Answer(theirs.body, theirs.status, {**kept, **theirs.headers})
 
 
-def _route(key: str) -> str:
-    """Return the route of a key of either tree: the same operation, whether the gateway checks a signature or a token before it."""
+def _split_tree(key: str) -> tuple[str, str]:
+    """Return the tree of a route's key, and the route: the same operation, whether the gateway checks a signature or a token before it."""
     method, _, path = key.partition(" ")
-    return f"{method} {path.removeprefix(BEARER_TREE)}" if path.startswith(f"{BEARER_TREE}/") else key
+    return (BEARER_TREE, f"{method} {path.removeprefix(BEARER_TREE)}") if path.startswith(f"{BEARER_TREE}/") else ("", key)
 
 
 def _tell_denied(on_denied: Denied, request: Request, error: AttestryError) -> None:

@@ -90,6 +90,11 @@ class Connection:
             raise EndpointError(f"the registry's address {url} is neither HTTPS nor on this machine")
         return url
 
+    @property
+    def tree_url(self) -> str:
+        """Where the routes begin that take this client's credentials, without a slash at the end; errors as of `api_url`."""
+        return f"{self.api_url}{BEARER_TREE if self._token else ''}"
+
     def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """Send a request and return the answer's JSON.
 
@@ -145,7 +150,7 @@ class Connection:
         return self.call("POST", path, query=query, body=body)
 
     def _signed(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, key: str = "") -> AWSRequest:
-        url = f"{self.api_url}{BEARER_TREE if self._token else ''}{path}" + (f"?{urlencode(query)}" if query else "")
+        url = f"{self.tree_url}{path}" + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode() if body is not None else b""
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {})}
         if key:

@@ -16,6 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from attestry.local.deploy import Services
+from attestry.local.openapi import read_openapi
 
 Properties = dict[str, Any]
 Reader = Callable[[Services, str, Properties], Properties]
@@ -268,8 +269,27 @@ def _api_part(method: str, identifier: str) -> Reader:
     return reader
 
 
-def _api(services: Services, api_id: str, _: Properties) -> Properties:
-    return dict(services.client("apigatewayv2").get_api(ApiId=api_id))
+def _api(services: Services, api_id: str, expected: Properties) -> Properties:
+    client = services.client("apigatewayv2")
+    found = dict(client.get_api(ApiId=api_id))
+    if "Body" in expected:
+        in_force = _routes_in_force(client, api_id)
+        found["Body"] = expected["Body"] if in_force == read_openapi(expected["Body"]).in_force() else in_force
+    return found
+
+
+def _routes_in_force(client: Any, api_id: str) -> dict[str, tuple[str, str, str]]:
+    """Return the routes of an API as `Imported.in_force` does those of a document."""
+    authorizers = {one["AuthorizerId"]: one["AuthorizerUri"] for one in client.get_authorizers(ApiId=api_id)["Items"]}
+    invoked = {one["IntegrationId"]: one["IntegrationUri"] for one in client.get_integrations(ApiId=api_id)["Items"]}
+    return {
+        route["RouteKey"]: (
+            route["AuthorizationType"],
+            authorizers.get(route.get("AuthorizerId"), ""),
+            invoked[route["Target"].removeprefix("integrations/")],
+        )
+        for route in client.get_routes(ApiId=api_id)["Items"]
+    }
 
 
 def _parameter(services: Services, name: str, _: Properties) -> Properties:

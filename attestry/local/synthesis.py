@@ -79,8 +79,6 @@ def context() -> dict[str, Any]:
     batch = f"arn:aws:batch:{REGION}:{ACCOUNT}"
     return {
         "attestry:bundling": "source",
-        # Every option at once, which CloudFormation would refuse; so would the emulator (see `patch_quotas`).
-        "@aws-cdk/core:stackResourceLimit": 0,
         # Its key is told to the function afterwards: the template is the same for every data directory.
         "attestry:oidcIssuers": [setting()],
         "attestry:executors": ["lambda", "sagemaker", "batch", "emr-serverless"],

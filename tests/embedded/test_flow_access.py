@@ -53,11 +53,23 @@ def test_forged_tokens_open_nothing(registry: Registry) -> None:
         "expired": issue(registry.stack.data, "admin", ["admin"], seconds=-120),
         "none": "eyJhbGciOiJub25lIn0." + changed + ".",
     }
-    assert {name: raw(registry, "/oidc/v1/me", {"Authorization": f"Bearer {token}"}) for name, token in forged.items()} == dict.fromkeys(
-        forged, 403
-    )
-    assert raw(registry, "/oidc/v1/me", {}) == 401
-    assert raw(registry, "/oidc/v1/me", {"Authorization": f"Bearer {good}"}) == 200
-    # The tree of signatures takes no token, and the one of tokens no signature.
-    assert raw(registry, "/v1/me", {"Authorization": f"Bearer {good}"}) == 403
-    assert registry.call("admin", "GET", "/oidc/v1/me").status == 403
+    for path in ("/v1/me", "/api/2.0/mlflow/registered-models/search"):
+        told = {name: raw(registry, f"/oidc{path}", {"Authorization": f"Bearer {token}"}) for name, token in forged.items()}
+        assert told == dict.fromkeys(forged, 403)
+        assert raw(registry, f"/oidc{path}", {}) == 401
+        assert raw(registry, f"/oidc{path}", {"Authorization": f"Bearer {good}"}) == 200
+        # The tree of signatures takes no token, and the one of tokens no signature.
+        assert raw(registry, path, {"Authorization": f"Bearer {good}"}) == 403
+        assert registry.call("admin", "GET", f"/oidc{path}").status == 403
+
+
+def test_every_option_is_there_by_token_at_once(registry: Registry) -> None:
+    """Webhooks, batch scoring, the description and the root of trust: nothing of the API is for signatures alone."""
+    admin = by_token(registry, issue(registry.stack.data, "olga", ["admin"]))
+    assert admin.get("/v1/openapi.json")["openapi"].startswith("3.1")
+    assert isinstance(admin.get("/v1/webhooks")["webhooks"], list)
+    assert admin.get("/v1/root/keys")["keys"]
+    consumer = by_token(registry, issue(registry.stack.data, "otto", ["consumer"]))
+    with pytest.raises(ApiError) as caught:
+        consumer.post("/v1/models/no-such-model/scorings", {})
+    assert not caught.value.by_gateway

@@ -16,6 +16,7 @@ import pytest
 
 from attestry.local import process
 from attestry.local.settings import ACCOUNT, REGION, DataDirectory
+from infra.api_body import SIGNED, Operation, Tree, bearer_scheme, lambda_uri, openapi
 from tests.embedded.bare_server import BareServer, account_principal, allow, document, refused, wait_for
 
 pytestmark = pytest.mark.embedded
@@ -408,3 +409,27 @@ def test_the_first_row_after_a_restart_reaches_the_function_behind_the_stream(tm
         assert not saw("third")
     finally:
         process.stop(data)
+
+
+def test_routes_of_an_openapi_document_are_made_with_their_api_and_another_document_replaces_them(bare: BareServer, name: str) -> None:
+    cloudformation, gateway = bare.client("cloudformation"), bare.client("apigatewayv2")
+    uri = lambda_uri("aws", REGION, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
+
+    def template(*trees: Tree) -> str:
+        api = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"Body": openapi(name, "", {"show": uri}, trees), "FailOnWarnings": True}}
+        return json.dumps({"Resources": {"Api": api}})
+
+    def deployed(status: str) -> dict[str, str]:
+        wait_for(lambda: cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == status)
+        (api,) = [api for api in gateway.get_apis()["Items"] if api["Name"] == name]
+        assert len(gateway.get_integrations(ApiId=api["ApiId"])["Items"]) == 1
+        return {route["RouteKey"]: route["AuthorizationType"] for route in gateway.get_routes(ApiId=api["ApiId"])["Items"]}
+
+    signed = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"), Operation("POST", "/a/{x}", "show")))
+    cloudformation.create_stack(StackName=name, TemplateBody=template(signed))
+    assert deployed("CREATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "POST /a/{x}": "AWS_IAM"}
+
+    fewer = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"),))
+    by_token = Tree("bearer", bearer_scheme(uri, 60), (Operation("GET", "/oidc/a/{x}", "show"),))
+    cloudformation.update_stack(StackName=name, TemplateBody=template(fewer, by_token))
+    assert deployed("UPDATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "GET /oidc/a/{x}": "CUSTOM"}

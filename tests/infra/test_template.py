@@ -37,7 +37,7 @@ def test_a_second_synthesis_in_another_process_gives_the_same_bytes_also_when_de
     assert (tmp_path / "Attestry.assets.json").read_bytes() == (synthesis.outdir / "Attestry.assets.json").read_bytes()
 
 
-@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_executors"])
+@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_executors", "all_options"])
 def test_cfn_lint_finds_nothing(configuration: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(configuration).template_path
     linter = Path(sys.executable).parent / "cfn-lint"
@@ -47,6 +47,13 @@ def test_cfn_lint_finds_nothing(configuration: str, request: pytest.FixtureReque
     # cfn-lint's schema of the States Language has yet to learn that a JSONata state's time limit may be an expression.
     assert [f for f in found if not (f[0] == "E3601" and "{% " in f[1] and f[1].endswith("/TimeoutSeconds'"))] == []
     assert done.returncode == 0 or found
+
+
+def test_the_fullest_configuration_leaves_room_in_what_cloudformation_and_the_gateway_take(all_options: Synthesis) -> None:
+    template = all_options.template
+    assert len(template.raw["Resources"]) <= 450  # of 500 resources in a stack
+    assert len(template.routes()) <= 280  # of 300 routes in an HTTP API
+    assert len(json.dumps(template.raw)) <= 900_000  # of a megabyte, without CDK's spaces
 
 
 def test_the_command_lines_settings_keep_the_template_the_same() -> None:
@@ -78,9 +85,9 @@ def test_functions_run_on_arm_with_python_313_and_their_own_log_group(template: 
 
 
 def test_functions_behind_the_api_end_before_the_gateway_does(template: Template) -> None:
-    integrations = json.dumps(list(template.of_type("AWS::ApiGatewayV2::Integration").values()))
+    answering = {function for _, function in template.routes().values()}
     for function in template.of_type("AWS::Lambda::Function").values():
-        if f'function:{function["FunctionName"]}"' in integrations:
+        if function["FunctionName"] in answering:
             assert function["Timeout"] <= 29
 
 
@@ -110,9 +117,9 @@ def test_no_setting_lets_webhooks_reach_the_loopback_address(template: Template)
 
 
 def test_every_route_is_authorised_by_iam(template: Template) -> None:
-    routes = template.of_type("AWS::ApiGatewayV2::Route").values()
-    assert routes
-    assert all(route["AuthorizationType"] == "AWS_IAM" for route in routes)
+    assert {authorization for authorization, _ in template.routes().values()} == {"AWS_IAM"}
+    kinds = {resource["Type"] for resource in template.raw["Resources"].values() if "ApiGateway" in resource["Type"]}
+    assert kinds == {"AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"}
 
 
 def test_the_access_log_names_no_header(template: Template) -> None:

@@ -1,11 +1,13 @@
 """Runs in MLflow's own environment: real code of MLflow against the registry. Prints what it saw as JSON; the test that runs it judges.
 
 Tracking is a server of MLflow's own; the registry is elsewhere. Acts are named `ACT:MODEL` and done one after the other, through the plugin
-(attestry://) until the word `plain`, and from there on by MLflow's client as it comes.
+(attestry://) until the word `plain`, and from there on by MLflow's client as it comes; `bearer` is the same with a token in MLflow's own
+variable.
 """
 
 import json
 import os
+import pathlib
 import sys
 import tempfile
 import time
@@ -95,6 +97,46 @@ def use(name):
     }
 
 
+def bring(name):
+    """Register a model by the plugin, whose token is its own."""
+    model = LogisticRegression(max_iter=200).fit(FEATURES, LABELS)
+    mlflow.sklearn.save_model(model, "model", pip_requirements=["scikit-learn"])
+    made = mlflow.register_model(str(pathlib.Path("model").resolve()), name, await_registration_for=None)
+    version = ready(MlflowClient(), name, made.version)
+    loaded = predict(f"models:/{name}/1") == model.predict(FEATURES[:5]).tolist()
+    return {"number": int(version.version), "status": version.status, "loaded": loaded}
+
+
+def hold(name):
+    """Describe, find, load and be refused, by MLflow's own client with MLflow's own variable for a token."""
+    client = MlflowClient()
+    client.set_registered_model_alias(name, "champion", "1")
+    client.set_model_version_tag(name, "1", "reviewed", "yes & no = maybe")
+    version = client.get_model_version_by_alias(name, "champion")
+    found = client.search_model_versions(f"name = '{name}' AND version_number < 3", order_by=["version_number DESC"])
+    seen = {
+        "version": (version.version, version.aliases, version.tags, version.user_id),
+        "found": [int(v.version) for v in found],
+        "stage": client.transition_model_version_stage(name, "1", "Production").current_stage,
+        "loaded": predict(f"models:/{name}@champion") == predict(f"models:/{name}/1"),
+        "uri": client.get_model_version_download_uri(name, "1"),
+        "missing": refused(client.get_model_version, name, "99"),
+        "denied": refused(client.delete_model_version, name, "1"),
+        "webhook": refused(client.create_webhook, "ci", "https://ci.example.org/x", ["model_version.created"]),
+    }
+    good = os.environ["MLFLOW_TRACKING_TOKEN"]
+    os.environ["MLFLOW_TRACKING_TOKEN"] = os.environ["FORGED"]
+    seen["forged"] = refused(client.get_registered_model, name)
+    os.environ["MLFLOW_TRACKING_TOKEN"] = good
+    return seen
+
+
+def others(name):
+    """See and load what somebody else made."""
+    version = MlflowClient().get_model_version_by_alias(name, "champion")
+    return {"alias": version.version, "loaded": predict(f"models:/{name}@champion") == predict(f"models:/{name}/1")}
+
+
 def steal(name):
     """Try to register what is not the caller's own, and return the codes."""
     client = MlflowClient()
@@ -169,12 +211,16 @@ def await_tracking(url):
 
 def main(words):
     """Do what is asked for, and print what was seen, by act and model."""
-    acts = {act.__name__: act for act in (register, use, steal, move, retire, free)}
+    acts = {act.__name__: act for act in (register, use, steal, move, retire, free, bring, hold, others)}
     seen = {}
     for word in words:
         if word == "plain":
             mlflow.set_registry_uri(os.environ["ATTESTRY_API_URL"])
             os.environ["MLFLOW_TRACKING_AUTH"] = "attestry"
+            continue
+        if word == "bearer":
+            mlflow.set_registry_uri(f"{os.environ['ATTESTRY_API_URL']}/oidc")
+            os.environ["MLFLOW_TRACKING_TOKEN"] = os.environ.pop("ATTESTRY_TOKEN")
             continue
         act, name = word.split(":", 1)
         seen[word] = acts[act](name)
