@@ -1,7 +1,7 @@
 """People who sign in with the company's identity provider, or with a password of their own: a Cognito user pool, where it is asked for.
 
 Nobody signs themselves up. A group `<prefix>-<role>` stands for a role of the registry; whoever runs the pool makes those that are
-wanted, since the stack has no room for them, and grants narrow them. SAML goes through the pool: the deployment names
+wanted, and grants narrow them. SAML goes through the pool: the deployment names
 the provider's metadata, and people sign in there.
 """
 

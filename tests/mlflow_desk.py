@@ -70,6 +70,9 @@ class Desk:
         for greedy in (f"{FILES}/artifacts/", f"{FILES}/presigned/"):
             if route.startswith(greedy):
                 key, parameters = f"{method} {greedy}{{path+}}", {"path": route.removeprefix(greedy)}
+        if route.startswith(f"{mlflow.WEBHOOKS}/"):
+            webhook, slash, act = route.removeprefix(f"{mlflow.WEBHOOKS}/").partition("/")
+            key, parameters = f"{method} {mlflow.WEBHOOKS}/{{webhook_id}}{slash}{act}", {"webhook_id": webhook}
         event = {
             "version": "2.0",
             "routeKey": key if holder is None else key.replace(" /", " /oidc/", 1),

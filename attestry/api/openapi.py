@@ -31,7 +31,8 @@ COMMON_ERRORS: Final = (400, 403, 429, 500, 503)
 _DESCRIPTION: Final = (
     "A model registry in which every prediction can be traced, and proven, back to the model version that made it, the code, data and "
     "settings that made the version, and the people who approved it.\n\n"
-    "Requests are signed with AWS Signature Version 4 for the service `execute-api`. Errors of the registry are problem details "
+    "Requests are signed with AWS Signature Version 4 for the service `execute-api`; or they carry a bearer token, where the deployment "
+    "takes them, and then `/oidc` stands before each path. Errors of the registry are problem details "
     "(RFC 9457) with a stable `code`, and with `field` and `rule` for an input that breaks one. What the gateway itself refuses is "
     '`{"message": ...}`. Fields that nobody knows are refused in requests; in answers fields may be added, and a client passes over '
     "those that it does not know."
@@ -48,13 +49,13 @@ def document(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {"title": "Attestry", "version": EDITION, "description": _DESCRIPTION, "license": {"name": "Apache-2.0"}},
         "servers": [{"url": "{api_url}", "variables": {"api_url": {"default": "/", "description": "SSM parameter `/attestry/api-url`."}}}],
-        "security": [{"sigv4": []}],
+        "security": [{"sigv4": []}, {"bearer": []}],
         "tags": [{"name": group} for group in dict.fromkeys(operation.group for operation in operations)],
         "paths": paths,
         "components": {
             "schemas": dict(COMPONENTS),
             "responses": {str(status): _error(status) for status in sorted({s for o in operations for s in errors_of(o)})},
-            "securitySchemes": {"sigv4": _SIGV4},
+            "securitySchemes": {"sigv4": _SIGV4, "bearer": _BEARER},
         },
     }
 
@@ -76,6 +77,13 @@ _SIGV4: Mapping[str, str] = {
     "in": "header",
     "description": "AWS Signature Version 4 for `execute-api`.",
     "x-amazon-apigateway-authtype": "awsSigv4",
+}
+
+_BEARER: Mapping[str, str] = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A token of an identity provider that the deployment names; below `/oidc`.",
 }
 
 

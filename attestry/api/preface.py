@@ -10,9 +10,11 @@ This page is made of the code (`attestry api reference`), and so is the OpenAPI 
 
 ## Requests
 
-A request is signed with AWS Signature Version 4 for the service `execute-api`; who calls is read from the signature and from nothing else.
-The address is the SSM parameter `/attestry/api-url`. Bodies are JSON (RFC 8259) in UTF-8 of at most 1 MiB: no name twice in an object, no
-NaN. A field that the operation does not have is refused (`unknown_field`).
+A request is signed with AWS Signature Version 4 for the service `execute-api`. Where the deployment takes
+[bearer tokens](access.md#bearer-tokens) (RFC 6750), every operation is there for them as well, below `/oidc`: `GET /oidc/v1/me`. Who
+calls is read from signature or token and from nothing else. The address is the SSM parameter `/attestry/api-url`. Bodies are JSON
+(RFC 8259) in UTF-8 of at most 1 MiB: no name twice in an object, no NaN. A field that the operation does not have is refused
+(`unknown_field`).
 
 ## Lists
 
