@@ -43,7 +43,13 @@ class AttestryStack(Stack):
     """Everything of one deployment. It names no account and no region, so one template serves all."""
 
     def __init__(self, scope: Construct, construct_id: str, config: Config) -> None:
-        super().__init__(scope, construct_id, description="Attestry: model registry with traceable predictions", analytics_reporting=False)
+        super().__init__(
+            scope,
+            construct_id,
+            description="Attestry: model registry with traceable predictions",
+            analytics_reporting=False,
+            suppress_template_indentation=True,  # nearly half of the megabyte that CloudFormation takes would be spaces
+        )
         self.config = config
         keys = Keys(self, "Keys", config)
         stores = Stores(self, "Stores", config, keys.data)
