@@ -411,13 +411,25 @@ def test_the_first_row_after_a_restart_reaches_the_function_behind_the_stream(tm
         process.stop(data)
 
 
-def test_routes_of_an_openapi_document_are_made_with_their_api_and_another_document_replaces_them(bare: BareServer, name: str) -> None:
+def test_routes_of_an_openapi_document_replace_those_that_were_there_resources_of_their_own_included(bare: BareServer, name: str) -> None:
     cloudformation, gateway = bare.client("cloudformation"), bare.client("apigatewayv2")
     uri = lambda_uri("aws", REGION, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")
 
     def template(*trees: Tree) -> str:
         api = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"Body": openapi(name, "", {"show": uri}, trees), "FailOnWarnings": True}}
         return json.dumps({"Resources": {"Api": api}})
+
+    def template_of_resources() -> str:
+        of_api = {"ApiId": {"Ref": "Api"}}
+        invoke = {"IntegrationType": "AWS_PROXY", "IntegrationUri": uri, "PayloadFormatVersion": "2.0"}
+        target = {"Fn::Join": ["", ["integrations/", {"Ref": "Show"}]]}
+        route = {"RouteKey": "GET /a/{x}", "AuthorizationType": "AWS_IAM", "Target": target}
+        resources = {
+            "Api": {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"Name": name, "ProtocolType": "HTTP"}},
+            "Show": {"Type": "AWS::ApiGatewayV2::Integration", "Properties": {**of_api, **invoke}},
+            "Route": {"Type": "AWS::ApiGatewayV2::Route", "Properties": {**of_api, **route}},
+        }
+        return json.dumps({"Resources": resources})
 
     def deployed(status: str) -> dict[str, str]:
         wait_for(lambda: cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == status)
@@ -426,8 +438,10 @@ def test_routes_of_an_openapi_document_are_made_with_their_api_and_another_docum
         return {route["RouteKey"]: route["AuthorizationType"] for route in gateway.get_routes(ApiId=api["ApiId"])["Items"]}
 
     signed = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"), Operation("POST", "/a/{x}", "show")))
-    cloudformation.create_stack(StackName=name, TemplateBody=template(signed))
-    assert deployed("CREATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "POST /a/{x}": "AWS_IAM"}
+    cloudformation.create_stack(StackName=name, TemplateBody=template_of_resources())
+    assert deployed("CREATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM"}
+    cloudformation.update_stack(StackName=name, TemplateBody=template(signed))
+    assert deployed("UPDATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "POST /a/{x}": "AWS_IAM"}
 
     fewer = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"),))
     by_token = Tree("bearer", bearer_scheme(uri, 60), (Operation("GET", "/oidc/a/{x}", "show"),))
