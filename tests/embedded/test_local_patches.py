@@ -431,19 +431,20 @@ def test_routes_of_an_openapi_document_replace_those_that_were_there_resources_o
         }
         return json.dumps({"Resources": resources})
 
-    def deployed(status: str) -> dict[str, str]:
-        wait_for(lambda: cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == status)
-        (api,) = [api for api in gateway.get_apis()["Items"] if api["Name"] == name]
-        assert len(gateway.get_integrations(ApiId=api["ApiId"])["Items"]) == 1
-        return {route["RouteKey"]: route["AuthorizationType"] for route in gateway.get_routes(ApiId=api["ApiId"])["Items"]}
+    def are_in_force(**routes: str) -> bool:
+        found = [api["ApiId"] for api in gateway.get_apis()["Items"] if api["Name"] == name]
+        status = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
+        if len(found) != 1 or not status.endswith("_COMPLETE") or len(gateway.get_integrations(ApiId=found[0])["Items"]) != 1:
+            return False
+        return routes == {r["RouteKey"]: r["AuthorizationType"] for r in gateway.get_routes(ApiId=found[0])["Items"]}
 
     signed = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"), Operation("POST", "/a/{x}", "show")))
     cloudformation.create_stack(StackName=name, TemplateBody=template_of_resources())
-    assert deployed("CREATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM"}
+    wait_for(lambda: are_in_force(**{"GET /a/{x}": "AWS_IAM"}))
     cloudformation.update_stack(StackName=name, TemplateBody=template(signed))
-    assert deployed("UPDATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "POST /a/{x}": "AWS_IAM"}
+    wait_for(lambda: are_in_force(**{"GET /a/{x}": "AWS_IAM", "POST /a/{x}": "AWS_IAM"}))
 
     fewer = Tree("signed", SIGNED, (Operation("GET", "/a/{x}", "show"),))
     by_token = Tree("bearer", bearer_scheme(uri, 60), (Operation("GET", "/oidc/a/{x}", "show"),))
     cloudformation.update_stack(StackName=name, TemplateBody=template(fewer, by_token))
-    assert deployed("UPDATE_COMPLETE") == {"GET /a/{x}": "AWS_IAM", "GET /oidc/a/{x}": "CUSTOM"}
+    wait_for(lambda: are_in_force(**{"GET /a/{x}": "AWS_IAM", "GET /oidc/a/{x}": "CUSTOM"}))
