@@ -78,7 +78,7 @@ class Template:
         """Yield every policy document."""
         for name, resource in self.raw["Resources"].items():
             properties = self.resolve(resource.get("Properties", {}))
-            for inline in properties.get("Policies", []):
+            for inline in properties.get("Policies", []) if resource["Type"] == "AWS::IAM::Role" else []:
                 yield Policy(name, "identity", inline["PolicyDocument"])
             kinds = {"PolicyDocument": "resource", "KeyPolicy": "key", "AssumeRolePolicyDocument": "trust"}
             for field, kind in kinds.items():
