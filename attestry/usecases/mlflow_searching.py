@@ -260,18 +260,18 @@ def _page(
         last: the last place, where it is known; else it is looked whether anything follows.
     """
     page: list[Shown] = []
-    behind: Place = ()
+    seen: Place = ()  # the last place of what the caller may read: a cursor tells of others only where there was nothing else
     for looked_at, (place, known) in enumerate(steps, start=1):
         shown = show(known) if known is not None else None
         if shown is not None and meets(shown):
             if len(page) == limit:
-                return page, write_cursor(behind)
+                return page, write_cursor(seen)
             page.append(shown)
-        behind = place
+        seen = place if known is not None else seen
         if last and (place == last or len(page) == limit):
             return page, write_cursor(() if place == last else place)
         if looked_at >= READ_AT_MOST:
-            return page, write_cursor(place)
+            return page, write_cursor(seen or place)
     return page, ""
 
 

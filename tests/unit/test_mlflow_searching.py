@@ -261,6 +261,20 @@ def test_models_that_the_caller_may_not_read_are_in_no_page() -> None:
     assert [model.name for model in page] == ["fraud"]
 
 
+def test_a_token_names_no_model_that_the_caller_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attestry.usecases.mlflow_searching.READ_AT_MOST", 3)
+    meta = build([{"name": NAMES[n % 2], "created": n, "labelled": -1, "run": "", "env": ""} for n in range(8)])
+    for order in (["creation_timestamp"], ["name DESC"]):
+        question, cursor, found = asked("versions", "", order, 2), "", []
+        for _ in range(20):
+            page, cursor = search_versions(meta, replace(question, cursor=cursor), lambda models: [m for m in models if m == "churn"])
+            found += told([page])
+            assert not any(name in cursor for name in ("churn-eu", "churn EU"))
+            if not cursor:
+                break
+        assert sorted(found) == [("churn", n) for n in range(1, 5)]
+
+
 def test_an_entry_that_was_planted_shows_nothing_that_is_not_so() -> None:
     meta = build([{"name": "churn", "created": n, "labelled": 1, "run": "r1", "env": "eu"} for n in range(2)])
     late = "2030-01-01T00:00:00.000000Z"
