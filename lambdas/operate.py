@@ -75,12 +75,12 @@ def promote(request: Request) -> Answer:
 
 def rollout(request: Request) -> dict[str, Any]:
     """Advance, halt or finish what is rolled out beside the deployed version."""
-    body = request.body("action", "reason", "environment")
+    body = request.body("action", "reason", "environment", "version", "step")
     reason, environment = read_reason(body.get("reason")), _text("environment", body.get("environment")) or "production"
     model, by, action = request.text("model"), _caller(request, Operation.DEPLOY), body.get("action")
-    version = change_rollout(
-        _meta(request, environment), world.attestor, model, action, environment=environment, by=by, reason=reason, at=world.clock.now()
-    )
+    told: dict[str, Any] = {"environment": environment, "by": by, "reason": reason, "at": world.clock.now()}
+    told |= {"number": _number("version", body.get("version")), "step": _step(body.get("step"))}
+    version = change_rollout(_meta(request, environment), world.attestor, model, action, **told)
     return {**_shown(version), "environment": environment}
 
 
@@ -340,6 +340,12 @@ def _number(field: str, value: Any) -> int | None:
         return None
     if type(value) is not int or not 0 < value < 10**9:
         raise InvalidInputError.of(field, "number", f"{field} is the number of a version")
+    return value
+
+
+def _step(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value < 100):
+        raise InvalidInputError.of("step", "number", "step is the step that the canary is to leave, counted from 0")
     return value
 
 

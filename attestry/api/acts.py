@@ -356,7 +356,14 @@ MOVES = (
         "Advance, halt or finish what is rolled out beside the deployed version.",
         told({**STATE["properties"], "environment": text()}),
         roles=("deployer",),
-        body=asked({"action": one_of("advance", "halt", "finish"), "reason": REASON}, {"environment": maybe(ENVIRONMENT)}),
+        body=asked(
+            {"action": one_of("advance", "halt", "finish"), "reason": REASON},
+            {
+                "environment": maybe(ENVIRONMENT),
+                "version": maybe(whole("The version that is meant; sent again, the request then changes nothing more.", least=1)),
+                "step": maybe(whole("Of `advance`: the step that the canary is to leave, from 0; where it has left it, nothing changes.")),
+            },
+        ),
         errors=(404, 409),
     ),
     Operation(

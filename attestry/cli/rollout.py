@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
             return
         if not reason:
             raise typer.BadParameter(f"say why: attestry rollout {model} {action} --reason TEXT")
-        answer = cli.client.change_rollout(model, action, reason, environment=environment)
+        answer = cli.client.change_rollout(model, action, reason, environment=environment, **_meant(cli, model, action, environment))
         cli.show(answer, lambda a: f"{model}@{a['version']} is {a['standing']} in {environment}")
 
     @verb(app, roles=("deployer",))
@@ -48,6 +48,15 @@ def register(app: typer.Typer) -> None:
         reference = read_reference(version)
         answer = cli.client.promote(reference.model, reference.number, to, reason, withdraw=withdraw)
         cli.show(answer, lambda a: asked(str(reference), to, a))
+
+
+def _meant(cli: Cli, model: str, action: str, environment: str) -> dict[str, int]:
+    """Return what is rolled out at this moment, so that a request that is sent again says what it is about."""
+    seen = cli.client.rollout(model, environment=environment)
+    there = seen["canary"] or seen["shadow"]
+    if not there:
+        return {}
+    return {"version": int(there["number"]), **({"step": int(there["step"])} if action == "advance" and "step" in there else {})}
 
 
 def _told(answer: Mapping[str, Any]) -> Iterator[str]:

@@ -155,6 +155,7 @@ def advance_rollout(
     reason: str,
     at: datetime,
     expected_step: int | None = None,
+    number: int | None = None,
 ) -> Rollout:
     """Raise the share of the canary to that of its next step.
 
@@ -167,13 +168,16 @@ def advance_rollout(
         reason: why, checked.
         at: the time.
         expected_step: the step that it is to leave; where it has left it already, nothing changes.
+        number: the version that is meant; None for whichever is the canary.
 
     Raises:
         NotFoundError: there is no canary there.
-        ConflictError: the last step is reached, or the pointer keeps moving.
+        ConflictError: another version is the canary, the last step is reached, or the pointer keeps moving.
     """
     for _ in range(TRIES):
         pointer, told = _require_rollout(meta, model, environment, Standing.CANARY)
+        if number is not None and int(told["number"]) != number:
+            raise ConflictError(f"{model}@{told['number']} is the canary in {environment}, not {model}@{number}")
         version = load_version(meta, model, int(told["number"]))
         step, plan = int(told["step"]) + 1, Plan.from_item(told["plan"])
         if expected_step is not None and expected_step != step - 1:

@@ -40,9 +40,33 @@ def show_rollouts(meta: MetaStore, model: str, environment: str) -> dict[str, An
 
 
 def change_rollout(
-    meta: MetaStore, attestor: Attestor, model: str, action: Any, *, environment: str, by: Principal, reason: str, at: datetime
+    meta: MetaStore,
+    attestor: Attestor,
+    model: str,
+    action: Any,
+    *,
+    environment: str,
+    by: Principal,
+    reason: str,
+    at: datetime,
+    number: int | None = None,
+    step: int | None = None,
 ) -> Version:
     """Advance, halt or finish the rollout of an environment, and return its version.
+
+    With `number`, and `step` where it is advanced, the same again changes nothing: whoever got no answer can ask again.
+
+    Args:
+        meta: the table.
+        attestor: signs with the acting function's key.
+        model: the model's name.
+        action: `advance`, `halt` or `finish`.
+        environment: where.
+        by: who.
+        reason: why, checked.
+        at: the time.
+        number: the version that is meant; None for whichever is rolled out there.
+        step: the step that the canary is to leave, from 0; None for whichever it is at.
 
     Raises:
         InvalidInputError: no such action.
@@ -50,11 +74,11 @@ def change_rollout(
     """
     told: dict[str, Any] = {"environment": environment, "by": by, "reason": reason, "at": at}
     if action == "advance":
-        return advance_rollout(meta, attestor, model, **told).version
+        return advance_rollout(meta, attestor, model, expected_step=step, number=number, **told).version
     if action == "halt":
-        return halt_rollout(meta, attestor, model, **told).version
+        return halt_rollout(meta, attestor, model, number=number, **told).version
     if action == "finish":
-        return finish_rollout(meta, attestor, model, **told).version
+        return finish_rollout(meta, attestor, model, number=number, **told).version
     raise InvalidInputError.of("action", "one_of", f"a rollout knows {', '.join(ACTIONS)}")
 
 

@@ -23,6 +23,7 @@ from attestry.ports import ExecutionDescription
 from attestry.usecases.audit import GRACE as AUDIT_GRACE
 from attestry.usecases.reconcile import Reconciler
 from attestry.usecases.records import load_version
+from lambdas import operate as operate_function
 from tests.console import MACHINE, delivered, execution_arn, identity, started
 from tests.crash.world import ACCOUNT, Registry
 from tests.flow import DATA, Flow, example_manifest, example_source
@@ -63,6 +64,13 @@ def sweep(registry: Registry) -> None:
         raise UnavailableError("a version could not be mended")
 
 
+def lapse(registry: Registry) -> None:
+    """What the sweep sends where an approval has ended; what could not be done is left to the next one."""
+    done = registry.invoke("operate", operate_function.LAPSE_DUE)
+    if done["errors"]:
+        raise UnavailableError(str(done["errors"]))
+
+
 def reconcile(registry: Registry) -> None:
     """A whole round, which must find nothing."""
     gateway = cast("Any", SimpleNamespace(answered=lambda day: None))
@@ -76,21 +84,25 @@ def reconcile(registry: Registry) -> None:
 
 
 @cache
-def _manifest(n: int, people: int) -> bytes:
+def _manifest(n: int, people: int, deployment: str) -> bytes:
     def edit(draft: dict[str, Any]) -> None:
         draft["training"]["hyperparameters"]["C"] = n / 10
         draft["approval"] = {"people": {"roles": ["approver"], "count": people}} if people else {"automatic": True}
+        draft["deployment"] |= json.loads(deployment)
 
     return example_manifest(example_source(), edit=edit)
 
 
-def _files(n: int, people: int) -> dict[str, bytes]:
-    return {"data/breast_cancer.csv": DATA, "source.tar.gz": example_source(), "manifest.json": _manifest(n, people)}
+def _files(n: int, people: int, **deployment: Any) -> dict[str, bytes]:
+    manifest = _manifest(n, people, json.dumps(deployment))
+    return {"data/breast_cancer.csv": DATA, "source.tar.gz": example_source(), "manifest.json": manifest}
 
 
-def upload(n: int, *, people: int = 0) -> Act:
+def upload(n: int, *, people: int = 0, **deployment: Any) -> Act:
+    """Upload a candidate that so many approvers decide on; `deployment` changes that section of the manifest."""
+
     def act(registry: Registry) -> None:
-        files = _files(n, people)
+        files = _files(n, people, **deployment)
         announced = [{"name": name, "size": len(body), "sha256": hashlib.sha256(body).hexdigest()} for name, body in files.items()]
         granted = registry.api("uploads", "POST /v1/uploads", "scientist/dana", {"files": announced})
         for given in granted["uploads"]:
@@ -190,11 +202,13 @@ def deploy(n: int) -> Act:
 # Persons
 
 
-def decide(n: int, who: str, *, verdict: str = "approve", signed: bool = False) -> Act:
+def decide(n: int, who: str, *, verdict: str = "approve", signed: bool = False, promotion: str = "") -> Act:
     def act(registry: Registry) -> None:
-        packet = str(head(registry, n).packet["sha256"])
+        version = head(registry, n)
+        packet = str(version.promotions[promotion]["packet"] if promotion else version.packet["sha256"])
         signature = SshPerson(who).sign(packet).decode() if signed else ""
         body = {"decision": verdict, "reason": "reviewed", "packet_sha256": packet, "signature": signature}
+        body |= {"promotion": promotion} if promotion else {}
         registry.api("decide", f"POST {VERSION}/decision", f"approver/{who}", body, model=MODEL, number=n)
 
     return act

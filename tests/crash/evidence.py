@@ -173,7 +173,7 @@ def read_statement(envelope: bytes) -> Statement:
 def policy_in(manifest: bytes) -> ApprovalPolicy:
     """The approval policy that a manifest asks for."""
     asked = read_manifest(manifest).manifest
-    return ApprovalPolicy.of_manifest(asked.approval, asked.gates.records)
+    return ApprovalPolicy.of_manifest(asked.approval, asked.gates.records, promotion=asked.deployment.promotion)
 
 
 class Root:

@@ -37,7 +37,8 @@ def compare_table(evidence: Evidence, rows: Mapping[Key, Item]) -> None:
         if name.startswith("VERSION#"):
             reference = "@".join(name.split("#")[1:])
             differences += replay.compare_version(index, reference, part["HEAD"], below(part, "TRANSITION#"))
-            differences += replay.compare_approvals(index, reference, below(part, "APPROVAL#"))
+            decisions = [row for row in below(part, "PROMOTION#") if "decision" in row]
+            differences += replay.compare_approvals(index, reference, [*below(part, "APPROVAL#"), *decisions])
         elif name.startswith("MODEL#"):
             differences += replay.compare_pointers(index, name.removeprefix("MODEL#"), below(part, "POINTER#"))
     logins = {str(row["login"]): str(row["person"]) for key, row in rows.items() if key.partition.startswith("LOGIN#")}

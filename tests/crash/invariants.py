@@ -19,7 +19,9 @@ from tests.fakes import MemoryObjectStore
 from tests.root_of_trust import REGISTRY, WITNESS
 from tests.unit.ledger_world import Tree, check_leaves, check_tiles
 
-ARRIVALS, DEPARTURES = ("version.deployed", "version.rolled_back"), ("version.killed", "version.retired")
+ARRIVALS = ("version.deployed", "version.rolled_back")
+DEPARTURES = ("version.killed", "version.retired", "approval.lapsed", "promotion.lapsed")
+PLACINGS = (*ARRIVALS, "version.canaried", "version.shadowed")
 APPROVING, DECISIONS = ("approval.given", "version.approved"), ("approval.given", "version.approved", "version.rejected")
 OVERWRITTEN = re.compile(r"ledger/checkpoint|root/timestamp\.json|candidates/.*\.status\.json")
 RETAINED = re.compile(
@@ -41,6 +43,7 @@ def check_invariants(store: MemoryObjectStore, *, pin: bytes, acknowledged: Sequ
     check_objects(evidence)
     check_moves(evidence)
     check_approvals(evidence)
+    check_promotions(evidence)
     check_standings(evidence)
     check_predictions(evidence, acknowledged)
     return evidence
@@ -157,6 +160,29 @@ def require_approved(evidence: Evidence, entry: Entry, reference: str) -> list[E
     return moves
 
 
+def check_promotions(evidence: Evidence) -> None:
+    """Invariant 2, of an environment that asks people first: nothing comes to it but by them, none of whom asked for it or submitted it."""
+    for entry in evidence.of_kind(*PLACINGS):
+        moves = evidence.versions[entry.subject]
+        asked = policy_of(evidence, moves).for_promotion(str(entry.data["environment"]))
+        if asked is None:
+            assert "promotion" not in entry.data
+            continue
+        there = [m for m in moves if m.kind.startswith("promotion.") and m.data["environment"] == entry.data["environment"]]
+        about = [m for m in there if m.is_before(entry)]
+        opened = [m for m in about if m.kind == "promotion.opened"][-1]
+        decisions = about[about.index(opened) + 1 :]
+        assert [m.kind for m in decisions] == ["promotion.given"] * (asked.count - 1) + ["promotion.approved"], entry.subject
+        persons = {str(m.data["person"]) for m in decisions}
+        assert len(persons) == asked.count
+        assert not persons & {str(submitter_of(moves)), str(opened.data["asked_by"])}
+        assert entry.data["promotion"] == {"opened": opened.sequence, "approved_by": sorted(persons)}
+        folder = f"{evidence.folder_of(entry.subject)}/evidence/packet-promotion-{opened.data['packet_sha256']}"
+        assert sha256(evidence.body(f"{folder}.json")) == opened.data["packet_sha256"]
+        assert sha256(evidence.body(f"{folder}.html")) == opened.data["page_sha256"]
+        assert all(m.data["evidence"] == opened.data["packet_sha256"] for m in decisions)
+
+
 def policy_of(evidence: Evidence, moves: Sequence[Entry]) -> ApprovalPolicy:
     """The policy of the registered manifest."""
     raw = evidence.body(f"registered/{moves[0].data['candidate']}/manifest.json")
@@ -197,6 +223,8 @@ def instants(evidence: Evidence) -> Iterator[Instant]:
     moves = [entry for entry in evidence.entries if "@" in entry.subject]
     for at, together in groupby(moves, key=lambda e: e.at):
         for entry in together:
+            if entry.kind in PLACINGS and standing.pop((entry.subject, places.get(entry.subject, "")), "") == "DEPLOYED":
+                vacant[places[entry.subject]] = True
             if entry.kind in ARRIVALS:
                 places[entry.subject] = f"{entry.subject.partition('@')[0]}/{entry.data['environment']}"
                 vacant[places[entry.subject]] = False

@@ -7,6 +7,7 @@ happens outside of the registry (the sandbox runs a script, time passes), or wha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from attestry.domain.errors import UnavailableError
 from attestry.domain.stages import Stage
@@ -93,8 +94,13 @@ def story() -> list[Step]:
         *_console_version(6),
         *_end(),
     ]
-    catching_up = _scene("the ledger catches up", sequence)
-    return [part for step in told for part in ([step] if step.scene or step.act is sequence else [catching_up, step])]
+    return catching_up(told)
+
+
+def catching_up(told: list[Step]) -> list[Step]:
+    """The same steps, with the ledger written between all that happens, as its schedule has it."""
+    catches_up = scene("the ledger catches up", sequence)
+    return [part for step in told for part in ([step] if step.scene or step.act is sequence else [catches_up, step])]
 
 
 def _beginning() -> list[Step]:
@@ -104,7 +110,7 @@ def _beginning() -> list[Step]:
     return [
         Step("the root of trust is published", lambda r: publish(r, r.root_files)),
         Step("a person is added", person("erin", SshPerson("erin").public)),
-        *(_scene(f"{name} is added", person(name)) for name in ("alex", "dana", "grace", "henry", "judy")),
+        *(scene(f"{name} is added", person(name)) for name in ("alex", "dana", "grace", "henry", "judy")),
         Step("the ledger begins", sequence),
     ]
 
@@ -115,12 +121,12 @@ def _first_version() -> list[Step]:
         Step("an upload is announced", upload(1, people=2)),
         Step("a manifest is registered", register(1)),
         Step("the environments are planned", plan(1)),
-        _scene("the environments are built", build),
+        scene("the environments are built", build),
     ]
     for stage in SCRIPTS:
         steps += [
             Step(f"{stage} is prepared", prepare(1, stage)),
-            _scene(f"{stage} runs", run(1, stage)),
+            scene(f"{stage} runs", run(1, stage)),
             Step(f"{stage} is recorded", record(1, stage)),
         ]
     return [
@@ -142,18 +148,18 @@ def _first_version() -> list[Step]:
 def _failed_and_rejected_version(n: int) -> list[Step]:
     """Its training fails in the middle of freezing and is tried again in a folder of its own; a person rejects it."""
     return [
-        *_up_to(n, Stage.TRAINING, people=1),
-        _scene("a training leaves no model", run(n, Stage.TRAINING, model={})),
+        *up_to(n, Stage.TRAINING, people=1),
+        scene("a training leaves no model", run(n, Stage.TRAINING, model={})),
         Step("a failed TRAINING is recorded", record(n, Stage.TRAINING)),
-        _scene("its execution ends", end_execution(n)),
+        scene("its execution ends", end_execution(n)),
         Step("a failed version is tried again", operate(n, "retry", "henry", reason="the script was slow")),
         Step("TRAINING is prepared again", prepare(n, Stage.TRAINING, attempt=2)),
-        _scene("the training runs again", run(n, Stage.TRAINING, attempt=2)),
+        scene("the training runs again", run(n, Stage.TRAINING, attempt=2)),
         Step("TRAINING is recorded in another folder", record(n, Stage.TRAINING, attempt=2)),
         *_script(n, Stage.VALIDATION, attempt=2),
-        _scene("the approval opens", open_approval(n)),
+        scene("the approval opens", open_approval(n)),
         Step("a stranger to the rules is refused", refused(n)),
-        _scene("minutes pass", lambda r: r.wait(minutes=3)),
+        scene("minutes pass", lambda r: r.wait(minutes=3)),
         Step("denied acts enter the ledger", sequence),
         Step("a person rejects", decide(n, "erin", verdict="reject")),
         Step("the gate ends a rejected pipeline", Registry.deliver),
@@ -164,10 +170,10 @@ def _failed_and_rejected_version(n: int) -> list[Step]:
 def _automatic_version(n: int) -> list[Step]:
     """Its policy approves it; it takes the place of the first one between two predictions of one process."""
     return [
-        *_up_to(n, None),
+        *up_to(n, None),
         Step("a policy approves as the approval opens", open_approval(n)),
-        _scene("the approval is recorded", record(n, Stage.APPROVAL)),
-        _scene("a prediction before the cut-over", predict),
+        scene("the approval is recorded", record(n, Stage.APPROVAL)),
+        scene("a prediction before the cut-over", predict),
         Step("a deployment replaces another", deploy(n)),
         Step("a prediction after the cut-over", predict),
     ]
@@ -176,13 +182,13 @@ def _automatic_version(n: int) -> list[Step]:
 def _version_by_hand(n: int) -> list[Step]:
     """It was uploaded by hand, so that it waits for who has done so; it is deployed by a person."""
     return [
-        _scene("files are uploaded by hand", upload_by_hand(n)),
+        scene("files are uploaded by hand", upload_by_hand(n)),
         Step("a manifest that nobody announced is registered", register(n)),
-        *_up_to(n, None, begun=True),
+        *up_to(n, None, begun=True),
         Step("an approval waits for a claim", open_approval(n)),
         Step("a submission is claimed", claim(n)),
         Step("a policy approves what was claimed", Registry.deliver),
-        _scene("the approval is recorded", record(n, Stage.APPROVAL)),
+        scene("the approval is recorded", record(n, Stage.APPROVAL)),
         Step("a person asks for a deployment", operate(n, "deployment", "henry", reason="it is better")),
         Step("a deployment that was asked for releases a third version", Registry.deliver),
     ]
@@ -190,11 +196,11 @@ def _version_by_hand(n: int) -> list[Step]:
 
 def _operations() -> list[Step]:
     return [
-        _scene("a prediction by the version that was uploaded by hand", predict),
+        scene("a prediction by the version that was uploaded by hand", predict),
         Step("a rollback", roll_back(3, "it is slow")),
         Step("the capture rate is set", operate_model("capture", "henry", rate="0.5", reason="costs")),
         Step("a login is added", add_person(person="erin", logins=["erin-2"], name="Erin")),
-        _scene("a prediction at the new rate", predict),
+        scene("a prediction at the new rate", predict),
         Step("receipts of several keys are collected", collect),
         Step("the deployed version is killed", operate(3, "kill", "henry", reason="it harms")),
         Step("a rollback into a vacant place", roll_back(4, "the other one was killed")),
@@ -204,8 +210,8 @@ def _operations() -> list[Step]:
 
 def _poor_version(n: int) -> list[Step]:
     return [
-        *_up_to(n, Stage.VALIDATION),
-        _scene("a validation goes badly", run(n, Stage.VALIDATION, metrics=POOR)),
+        *up_to(n, Stage.VALIDATION),
+        scene("a validation goes badly", run(n, Stage.VALIDATION, metrics=POOR)),
         Step("a VALIDATION that fails its gates is recorded", record(n, Stage.VALIDATION)),
     ]
 
@@ -213,17 +219,17 @@ def _poor_version(n: int) -> list[Step]:
 def _console_version(n: int) -> list[Step]:
     """It is decided on in the AWS console; then its execution is gone, and in the end its day of retirement comes."""
     return [
-        *_up_to(n, None, people=1),
-        _scene("the approval opens", open_approval(n)),
-        _scene("grace starts a decision in the console", begin_in_console(n)),
+        *up_to(n, None, people=1),
+        scene("the approval opens", open_approval(n)),
+        scene("grace starts a decision in the console", begin_in_console(n)),
         Step("CloudTrail tells who decides in the console", caller),
         Step("a decision in the console", console),
-        _scene("its execution is lost", end_execution(n)),
+        scene("its execution is lost", end_execution(n)),
         Step("the gate starts the next attempt", Registry.deliver),
-        _scene("that execution is lost too, and time passes", lose(n, 2)),
+        scene("that execution is lost too, and time passes", lose(n, 2)),
         Step("the sweep starts what stands still", sweep),
         Step("a retirement is scheduled", operate(n, "retirement", "alex", reason="the contract ends", on="2026-01-04")),
-        _scene("days pass", lambda r: r.wait(days=2)),
+        scene("days pass", lambda r: r.wait(days=2)),
         Step("the sweep finds what is due", sweep),
         Step("what is due is retired", Registry.deliver),
     ]
@@ -235,28 +241,29 @@ def _end() -> list[Step]:
         Step("keys are closed", collect),
         Step("a changed root of trust is published", publish_next),
         Step("the last events enter the ledger", sequence),
-        _scene("table, ledger and store are compared again", reconcile),
+        scene("table, ledger and store are compared again", reconcile),
     ]
 
 
 def _script(n: int, stage: Stage, attempt: int = 1) -> list[Step]:
     return [
-        _scene(f"{stage} of version {n} is prepared", prepare(n, stage, attempt)),
-        _scene(f"{stage} of version {n} runs", run(n, stage, attempt)),
-        _scene(f"{stage} of version {n} is recorded", record(n, stage, attempt)),
+        scene(f"{stage} of version {n} is prepared", prepare(n, stage, attempt)),
+        scene(f"{stage} of version {n} runs", run(n, stage, attempt)),
+        scene(f"{stage} of version {n} is recorded", record(n, stage, attempt)),
     ]
 
 
-def _up_to(n: int, stage: Stage | None, *, people: int = 0, begun: bool = False) -> list[Step]:
+def up_to(n: int, stage: Stage | None, *, people: int = 0, begun: bool = False, **deployment: Any) -> list[Step]:
     """The scenes that lead a version to where a stage runs, or through all that run scripts."""
     first = [
-        _scene(f"version {n} is uploaded", upload(n, people=people)),
-        _scene(f"version {n} is registered", register(n)),
+        scene(f"version {n} is uploaded", upload(n, people=people, **deployment)),
+        scene(f"version {n} is registered", register(n)),
     ]
-    last = [] if stage is None else [_scene(f"{stage} of version {n} is prepared", prepare(n, stage))]
+    last = [] if stage is None else [scene(f"{stage} of version {n} is prepared", prepare(n, stage))]
     done = SCRIPTS if stage is None else SCRIPTS[: SCRIPTS.index(stage)]
     return [*([] if begun else first), *(step for s in done for step in _script(n, s)), *last]
 
 
-def _scene(name: str, act: Act) -> Step:
+def scene(name: str, act: Act) -> Step:
+    """Something outside of what is tried."""
     return Step(name, act, scene=True)

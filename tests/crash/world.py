@@ -56,6 +56,7 @@ from tests.fakes import (
     Killed,
     LocalNoteSigner,
     LocalSigner,
+    MemoryAlarms,
     MemoryFunctions,
     MemoryMetaStore,
     MemoryNotifier,
@@ -106,21 +107,18 @@ ENVIRONMENT = {
     "ATTESTRY_INFERENCE_FUNCTION": "inference",
     "ATTESTRY_LEDGER_ORIGIN": REGISTRY,
     "ATTESTRY_OPERATE_FUNCTION": "operate",
+    "ATTESTRY_REGISTER_FUNCTION": "register",
     "ATTESTRY_SANDBOX_MEMORY_MIB": "2048",
     "ATTESTRY_SIGN_ARTIFACT_FUNCTION": "sign_artifact",
 }
 
 
-class Tolerant(MemoryNotifier, _Faulty):
+class Tolerant(MemoryNotifier):
     """`attestry.ports.Notifier` that swallows what goes wrong, as its contract says, but for the death of its process."""
-
-    def __init__(self, faults: Faults) -> None:
-        MemoryNotifier.__init__(self)
-        _Faulty.__init__(self, faults)
 
     def notify(self, subject: str, message: Mapping[str, Any]) -> None:
         try:
-            self._call("notify", lambda: self.messages.append((subject, message)))
+            super().notify(subject, message)
         except UnavailableError:
             return
 
@@ -196,8 +194,8 @@ class Registry:
         self.store, self.scratch = MemoryObjectStore(self.faults), MemoryObjectStore(self.faults)
         self.pipeline, self.notifier = MemoryPipeline(self.faults), Tolerant(self.faults)
         self.trail = SilentTrail(self.faults)
-        self.executions = InConsole(self)
-        called = {name: self._nested(name) for name in ("delegate", "sign_artifact", "witness")}
+        self.executions, self.alarms = InConsole(self), MemoryAlarms(self.faults)
+        called = {name: self._nested(name) for name in ("delegate", "gate", "register", "sign_artifact", "witness")}
         self.functions = MemoryFunctions({**called, "inference": _infer}, self.faults)
         self.facts: dict[str, Any] = {"acknowledged": ()}
         self.clients = SimpleNamespace()
@@ -304,7 +302,7 @@ class Registry:
         world = World(self.settings, cast("Any", self.clients))
         ports: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("meta", "store", "scratch", "functions", "pipeline", "notifier", "clock", "trail", "executions")
+            for name in ("meta", "store", "scratch", "functions", "pipeline", "notifier", "clock", "trail", "executions", "alarms")
         }
         if function in MAY_SIGN:
             ports["attestor"] = Attestor(self._own(function), self.store)

@@ -129,10 +129,14 @@ def test_rollout_says_when_there_is_none(api: ApiDouble, run: Run) -> None:
 
 def test_a_rollout_is_changed_with_a_reason(api: ApiDouble, run: Run) -> None:
     api.answer("POST /v1/models/credit-risk/rollout", {"model": "credit-risk", "version": 3, "standing": "APPROVED"})
+    beside = {"canary": {"number": 3, "step": 1}, "shadow": {}}
+    api.answer("GET /v1/models/credit-risk/rollout", {"model": "credit-risk", "environment": "staging", "deployed": 2, **beside})
     assert run("rollout", "credit-risk", "halt").exit_code == 2
     done = run("rollout", "credit-risk", "halt", "--reason", "too many refusals", "--environment", "staging")
     assert done.stdout.strip() == "credit-risk@3 is APPROVED in staging"
-    assert api.asked[-1].body == {"action": "halt", "reason": "too many refusals", "environment": "staging"}
+    assert api.asked[-1].body == {"action": "halt", "reason": "too many refusals", "environment": "staging", "version": 3}
+    assert run("rollout", "credit-risk", "advance", "--reason", "fine").exit_code == 0
+    assert api.asked[-1].body == {"action": "advance", "reason": "fine", "environment": "production", "version": 3, "step": 1}
 
 
 def test_a_promotion_names_the_next_environment(api: ApiDouble, run: Run) -> None:

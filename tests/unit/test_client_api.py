@@ -77,6 +77,12 @@ def test_requests_are_signed_for_the_gateway_with_the_callers_credentials(api: A
             {"action": "halt", "reason": "why", "environment": "production"},
         ),
         (
+            lambda c: c.change_rollout("m", "advance", "why", version=2, step=0),
+            "POST /v1/models/m/rollout",
+            {},
+            {"action": "advance", "reason": "why", "environment": "production", "version": 2, "step": 0},
+        ),
+        (
             lambda c: c.promote("m", 1, "production", "why"),
             "POST /v1/models/m/versions/1/promotion",
             {},

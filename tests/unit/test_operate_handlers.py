@@ -168,6 +168,9 @@ def test_a_rollout_is_advanced_halted_and_finished_through_the_api(world: World)
         ({"action": "skip", "reason": "r"}, "action"),
         ({"action": "halt"}, "reason"),
         ({"action": "halt", "reason": "r", "environment": 1}, "environment"),
+        ({"action": "advance", "reason": "r", "step": -1}, "step"),
+        ({"action": "advance", "reason": "r", "step": True}, "step"),
+        ({"action": "advance", "reason": "r", "version": 0}, "version"),
     ],
 )
 def test_a_rollout_is_changed_only_as_the_rules_have_it(world: World, body: dict[str, Any], field: str) -> None:
@@ -175,6 +178,20 @@ def test_a_rollout_is_changed_only_as_the_rules_have_it(world: World, body: dict
     status, answer = post(ROLLOUT, body)
     assert (status, answer["field"]) == (400, field)
     assert load_version(world.meta, MODEL, 2).standing is Standing.CANARY
+
+
+def test_a_change_of_a_rollout_that_says_what_it_means_is_done_once_however_often_it_comes(world: World) -> None:
+    """Who got no answer asks again; without that, a canary would go on by two steps."""
+    deployed(world, 1)
+    make_approved(world.meta, 2, strategy=Plan("canary", (5, 20, 50), 10, 0).to_item())
+    begin_rollout(world.meta, ATTESTOR, MODEL, 2, environment="production", by=ERIN, reason="approved", at=AT)
+    for _ in range(2):
+        assert post(ROLLOUT, {"action": "advance", "reason": "fine", "version": 2, "step": 0})[0] == 200
+        assert world.meta.rows[pointer_key(MODEL, "production")]["canary"]["share"] == 20
+    assert post(ROLLOUT, {"action": "advance", "reason": "fine", "version": 1, "step": 1})[0] == 409
+    for _ in range(2):
+        assert post(ROLLOUT, {"action": "finish", "reason": "fine", "version": 2})[1]["standing"] == "DEPLOYED"
+    assert post(ROLLOUT, {"action": "halt", "reason": "late", "version": 2})[1]["standing"] == "DEPLOYED"
 
 
 @pytest.mark.parametrize("role", ["consumer", "scientist", "approver"])

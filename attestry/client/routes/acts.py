@@ -118,9 +118,12 @@ class ActsRoutes(Connection):
         body = {"to": to, "reason": reason, **({"withdraw": True} if withdraw else {})}
         return self.post(f"{version_path(model, number)}/promotion", body)
 
-    def change_rollout(self, model: str, action: str, reason: str, *, environment: str = "production") -> Any:
-        """Advance, halt or finish the rollout of an environment."""
-        return self.post(f"{model_path(model)}/rollout", {"action": action, "reason": reason, "environment": environment})
+    def change_rollout(
+        self, model: str, action: str, reason: str, *, environment: str = "production", version: int | None = None, step: int | None = None
+    ) -> Any:
+        """Advance, halt or finish the rollout of an environment; with version, and step to leave, the same again changes nothing."""
+        meant = {name: value for name, value in (("version", version), ("step", step)) if value is not None}
+        return self.post(f"{model_path(model)}/rollout", {"action": action, "reason": reason, "environment": environment, **meant})
 
     def rollback(self, model: str, reason: str, *, to: int | None = None, environment: str | None = None) -> Any:
         """Put the version that is kept for rollback, or another approved one, back in place.
