@@ -35,6 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("synthesis"))
 
 
+ISSUERS = [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}]
+
+
 @dataclass(frozen=True)
 class Synthesis:
     """What a synthesis left."""
@@ -72,12 +75,18 @@ def template(synthesis: Synthesis) -> Template:
 def open_network(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """The configuration in which everything that can be turned off is off, and what is optional is on."""
     outdir = tmp_path_factory.mktemp("open")
-    off = {"attestry:vpcIsolation": "false", "attestry:reservedConcurrency": False, "attestry:deletionProtection": "false"}
+    off = {
+        "attestry:vpcIsolation": "false",
+        "attestry:reservedConcurrency": False,
+        "attestry:deletionProtection": "false",
+        "attestry:webhooks": False,
+    }
     more = {
         "attestry:alarmAddress": "ops@example.org",
         "attestry:dataBuckets": "lake-one,lake-two",
         "attestry:retentionMode": "COMPLIANCE",
         "attestry:batchScoring": True,
+        "attestry:oidcIssuers": ISSUERS,
     }
     build_app({**SOURCE_ONLY, **off, **more, "attestry:prefix": "registry-two"}, str(outdir)).synth()
     return Synthesis(outdir)
@@ -100,7 +109,7 @@ ALL_OPTIONS = {
     "attestry:batchScoring": True,
     "attestry:consoleApprovals": "both",
     "attestry:dataBuckets": "lake-one,lake-two",
-    "attestry:oidcIssuers": [{"alias": "corp", "issuer": "https://login.example.com", "audiences": ["attestry"]}],
+    "attestry:oidcIssuers": ISSUERS,
     "attestry:userPool": True,
     "attestry:samlMetadataUrl": "https://idp.example.com/metadata",
 }

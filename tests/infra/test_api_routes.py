@@ -6,14 +6,18 @@ import json
 import re
 
 import pytest
+from jsonschema import Draft4Validator
+from schemathesis.specs.openapi.definitions import OPENAPI_30
 
 from attestry.api.operation import ALL
 from attestry.api.operations import BY_ROUTE, OPERATIONS
 from infra.api import ROUTES, TOKEN_CACHE_SECONDS, TOKEN_TREE
 from infra.config import Config, ConfigError
 from infra.identity import routes_of
+from infra.mlflow_routes import WEBHOOK_CHANGES, WEBHOOK_READS
 from lambdas import mlflow
 from tests.api_world import ROUTES as SERVED
+from tests.infra.conftest import Synthesis
 from tests.infra.template import ACCOUNT, REGION, Template
 
 
@@ -44,6 +48,14 @@ def test_where_tokens_are_taken_every_route_is_there_twice_mlflows_too_and_by_no
     assert not routes
 
 
+def test_where_webhooks_are_off_mlflows_routes_for_them_are_there_on_both_trees_to_say_so(open_network: Synthesis) -> None:
+    routes = open_network.template.routes()
+    assert not [route for route, (_, function) in routes.items() if function == "registry-two-webhooks"]
+    for route in (*WEBHOOK_READS, *WEBHOOK_CHANGES):
+        assert routes[f"{route.method} {route.path}"] == ("AWS_IAM", "registry-two-mlflow")
+        assert routes[f"{route.method} {TOKEN_TREE}{route.path}"] == ("CUSTOM", "registry-two-mlflow")
+
+
 def test_one_authorizer_of_ours_guards_the_tree_of_tokens(with_tokens: Template) -> None:
     schemes = with_tokens.api_document()["components"]["securitySchemes"]
     assert schemes["signed"]["x-amazon-apigateway-authtype"] == "awsSigv4"
@@ -65,6 +77,10 @@ def test_an_import_that_meets_anything_unknown_fails_the_deployment(with_tokens:
     (api,) = with_tokens.of_type("AWS::ApiGatewayV2::Api").values()
     assert api["FailOnWarnings"] is True
     assert api.keys() == {"Body", "FailOnWarnings"}
+
+
+def test_the_document_is_valid_openapi_because_the_importer_warns_of_what_is_not(with_tokens: Template) -> None:
+    assert [error.message for error in Draft4Validator(OPENAPI_30).iter_errors(with_tokens.api_document())] == []
 
 
 def test_each_operation_of_the_document_declares_the_variables_of_its_path(with_tokens: Template) -> None:
