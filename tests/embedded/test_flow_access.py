@@ -63,6 +63,12 @@ def test_forged_tokens_open_nothing(registry: Registry) -> None:
         assert registry.call("admin", "GET", f"/oidc{path}").status == 403
 
 
+def test_the_routes_in_force_are_those_of_the_template_s_document(registry: Registry) -> None:
+    parity = registry.stack.parity
+    assert [(one.part, one.reason) for one in parity.differences if one.type == "AWS::ApiGatewayV2::Api" and one.part == "Body"] == []
+    assert parity.compared
+
+
 def test_every_option_is_there_by_token_at_once(registry: Registry) -> None:
     """Webhooks, batch scoring, the description and the root of trust: nothing of the API is for signatures alone."""
     admin = by_token(registry, issue(registry.stack.data, "olga", ["admin"]))
