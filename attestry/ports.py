@@ -558,13 +558,14 @@ class AutomationDescription:
 class Automations(Protocol):
     """Automations of Systems Manager in which people approve."""
 
-    def start(self, model: str, number: int, *, token: str) -> str:
+    def start(self, model: str, number: int, *, token: str, promotion: str = "") -> str:
         """Start the runbook for a version and return the execution's ID; with the same token it is started once, and the ID may be empty.
 
         Args:
             model: the model's name.
             number: the version's number.
             token: 64 hex digits.
+            promotion: the environment, of a promotion; empty for the version's own approval.
 
         Raises:
             UnavailableError: Systems Manager did not answer.

@@ -41,7 +41,7 @@ def runbook_document(*, function_arn: str, role_arn: str, topic_arn: str, wait_s
         wait_seconds: how long people have.
     """
     of = {"automation": "{{ automation:EXECUTION_ID }}"}
-    ask = of | {"step": "ask", "model": "{{ model }}", "version": "{{ version }}"}
+    ask = of | {"step": "ask", "model": "{{ model }}", "version": "{{ version }}", "promotion": "{{ promotion }}"}
     steps = [_invoke("AskRegistry", function_arn, ask, then="ReadAnswer"), _read_answer(), _approve(topic_arn, wait_seconds)]
     for number, pause in enumerate((*PAUSES, None), start=1):
         steps.append(_invoke(f"Record{number}", function_arn, of | {"step": "record"}, then=f"Known{number}" if pause else "Report"))
@@ -50,7 +50,7 @@ def runbook_document(*, function_arn: str, role_arn: str, topic_arn: str, wait_s
     steps.append(_invoke("Report", function_arn, of | {"step": "report"}, then=None))
     return {
         "schemaVersion": "0.3",
-        "description": "Approve or reject a version of a model: read the packet whose digest is shown. Your comment is the reason.",
+        "description": "Approve or reject a version or its promotion: read the packet whose digest is shown. Your comment is the reason.",
         "assumeRole": role_arn,
         "parameters": {
             "model": {
@@ -59,6 +59,12 @@ def runbook_document(*, function_arn: str, role_arn: str, topic_arn: str, wait_s
                 "allowedPattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
             },
             "version": {"type": "String", "description": "Number of the version", "allowedPattern": "^[1-9][0-9]{0,8}$"},
+            "promotion": {
+                "type": "String",
+                "description": "Environment, to decide on the promotion there; empty to decide on the version",
+                "default": "",
+                "allowedPattern": "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
+            },
         },
         "mainSteps": steps,
         "outputs": ["ReadAnswer.Message", f"{APPROVE}.ApprovalStatus", "Report.Payload"],

@@ -7,6 +7,7 @@ from typing import Any
 from attestry.aws.console import SIGNAL_SOURCE, sent_signal, started_execution
 from attestry.aws.logging import configure_logging
 from attestry.aws.world import World
+from attestry.domain.console_request import read_environment
 from attestry.domain.errors import ConflictError, ForbiddenError, InvalidInputError
 from attestry.domain.names import VersionReference
 from attestry.usecases.ask_approval import RoleNames, ask_approval
@@ -51,7 +52,8 @@ def _step(event: dict[str, Any]) -> dict[str, Any]:
     if step == "ask":
         reference = VersionReference.parse(f"{event.get('model')}@{event.get('version')}")
         names = RoleNames(settings.decision_arn.split(":")[1], settings.account, settings.prefix)
-        return ask_approval(world.meta, names, reference.model, reference.number, api_url=settings.api_url)
+        promotion = read_environment("promotion", event.get("promotion") or None)
+        return ask_approval(world.meta, names, reference.model, reference.number, api_url=settings.api_url, promotion=promotion)
     if step not in ("record", "report"):
         raise InvalidInputError.of("step", "enum", "the step is ask, record or report")
     recorded = record_answers(_ports(), _rules(), str(event["automation"]), world.clock.now())

@@ -44,7 +44,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def _open_promotion(event: dict[str, Any], model: str, number: int) -> dict[str, Any]:
     """Ask for a promotion for a person whom the function that serves the API has authenticated."""
     told: Any = {"environment": str(event["environment"]), "by": Principal.from_item(event["principal"]), "reason": str(event["reason"])}
-    told["api_url"] = world.settings.api_url
+    told["ways"] = _ways()
     try:
         version = open_promotion(world.meta, world.attestor, world.store, world.notifier, model, number, at=world.clock.now(), **told)
     except UnavailableError:

@@ -40,13 +40,13 @@ class SsmAutomations:
         self._client = client
         self._document = document
 
-    def start(self, model: str, number: int, *, token: str) -> str:
+    def start(self, model: str, number: int, *, token: str, promotion: str = "") -> str:
         """Start the runbook for a version and return the execution's ID; with the same token it is started once, and the ID may be empty.
 
         Raises:
             UnavailableError: Systems Manager did not answer.
         """
-        parameters = {"model": [model], "version": [str(number)]}
+        parameters = {"model": [model], "version": [str(number)], **({"promotion": [promotion]} if promotion else {})}
         try:
             return self._client.start_automation_execution(
                 DocumentName=self._document, Parameters=parameters, ClientToken=str(uuid.UUID(hex=token[:32]))

@@ -15,9 +15,10 @@ def start_decision_link(state_machine_arn: str) -> str:
     return _page(state_machine_arn, "states/home", f"#/statemachines/view/{quote(state_machine_arn, safe='')}")
 
 
-def decision_input(model: str, number: int, action: str, packet_sha256: str) -> str:
-    """Return the input of an execution, its reason left for the person to write."""
-    body: dict[str, Any] = {"action": action, "model": model, "version": number, "packet": packet_sha256, "reason": ""}
+def decision_input(model: str, number: int, action: str, packet_sha256: str, promotion: str = "") -> str:
+    """Return the input of an execution about a version, or its promotion to an environment, its reason left for the person to write."""
+    about = {"promotion": promotion} if promotion else {}
+    body: dict[str, Any] = {"action": action, "model": model, "version": number, **about, "packet": packet_sha256, "reason": ""}
     return json.dumps(body)
 
 

@@ -142,10 +142,10 @@ def read_console_request(body: Any) -> ConsoleRequest:
         reason=read_reason(body.get("reason")),
         packet=_packet(body.get("packet")),
         stage=_stage(body.get("stage")) if operation is Operation.REDO else None,
-        environment=_environment("environment", body.get("environment")),
+        environment=read_environment("environment", body.get("environment")),
         on=_day(body.get("on")),
         even_if_deployed=_flag(body.get("even_if_deployed")),
-        promotion=_environment("promotion", body.get("promotion")),
+        promotion=read_environment("promotion", body.get("promotion")),
     )
 
 
@@ -168,7 +168,12 @@ def _stage(value: Any) -> Stage:
     return Stage(value)
 
 
-def _environment(field: str, value: Any) -> str:
+def read_environment(field: str, value: Any) -> str:
+    """Return the checked name of an environment, empty where none is given.
+
+    Raises:
+        InvalidInputError: no such name.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -13,6 +13,7 @@ from typing import Any, Final
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.console_links import automation_link, decision_input, runbook_link, start_decision_link
 from attestry.domain.errors import AttestryError
+from attestry.domain.promotion import Promotion
 from attestry.domain.version import Version
 from attestry.ports import Automations
 
@@ -44,12 +45,22 @@ def start_runbook(version: Version, ways: ConsoleWays) -> str:
 
     What Systems Manager refuses is no reason to keep a version from its approval: people are told to start it, or decide another way.
     """
-    policy = ApprovalPolicy.from_item(version.approval_policy)
+    opened = f"{version.reference}\n{version.version_digest}\n{version.packet['sha256']}"
+    return _start(version, ways, ApprovalPolicy.from_item(version.approval_policy), opened)
+
+
+def start_promotion_runbook(version: Version, promotion: Promotion, policy: ApprovalPolicy, ways: ConsoleWays) -> str:
+    """Start the approval runbook for a promotion, once for each opening of it; return as `start_runbook` does."""
+    opened = f"{version.reference}\n{version.version_digest}\n{promotion.environment}\n{promotion.opened}\n{promotion.packet}"
+    return _start(version, ways, policy, opened, promotion.environment)
+
+
+def _start(version: Version, ways: ConsoleWays, policy: ApprovalPolicy, opened: str, promotion: str = "") -> str:
     if SSM not in ways.ways or ways.automations is None or policy.automatic or policy.signed:
         return ""
-    opened = f"{version.reference}\n{version.version_digest}\n{version.packet['sha256']}"
+    token = hashlib.sha256(opened.encode()).hexdigest()
     try:
-        return ways.automations.start(version.model, version.number, token=hashlib.sha256(opened.encode()).hexdigest())
+        return ways.automations.start(version.model, version.number, token=token, promotion=promotion)
     except AttestryError:
         return ""
 
@@ -80,22 +91,35 @@ def notice_of(version: Version, ways: ConsoleWays | None, automation: str = "") 
     }
     policy = ApprovalPolicy.from_item(version.approval_policy)
     if ways is not None and not policy.automatic:
-        message["console"] = _console(version, ways, packet, automation, signed=policy.signed)
+        message["console"] = ways_in_console(version, ways, packet, automation, signed=policy.signed)
     return f"{reference} waits for approval", message
 
 
-def _console(version: Version, ways: ConsoleWays, packet: str, automation: str, *, signed: bool) -> dict[str, Any]:
+def ways_in_console(
+    version: Version, ways: ConsoleWays, packet: str, automation: str, *, signed: bool, promotion: str = ""
+) -> dict[str, Any]:
+    """Return what a notice says of the ways to decide in the AWS console.
+
+    Args:
+        version: the version.
+        ways: which ways there are.
+        packet: SHA-256 of what is decided on.
+        automation: the execution of the runbook that waits for people, or empty.
+        signed: whether approvals need the approvers' own signatures.
+        promotion: the environment, of a promotion.
+    """
     told: dict[str, Any] = {}
     if DECISION in ways.ways:
         actions = ("reject",) if signed else ("approve", "reject")
         told["decision"] = {
             "link": start_decision_link(ways.decision_arn),
-            "paste": {action: decision_input(version.model, version.number, action, packet) for action in actions},
+            "paste": {action: decision_input(version.model, version.number, action, packet, promotion) for action in actions},
         }
+    fill_in = {"model": version.model, "version": version.number, **({"promotion": promotion} if promotion else {})}
     if SSM in ways.ways and not signed:
         told["systems_manager"] = (
             {"link": automation_link(ways.decision_arn, automation), "automation": automation}
             if automation
-            else {"link": runbook_link(ways.decision_arn, ways.runbook), "fill_in": {"model": version.model, "version": version.number}}
+            else {"link": runbook_link(ways.decision_arn, ways.runbook), "fill_in": fill_in}
         )
     return told

@@ -5,7 +5,8 @@ Rules:
   record of `SendAutomationSignal` tell of the same caller, the same answer and the same moment. What one of them alone tells decides
   nothing.
 - A record serves one automation: its event ID is bound to the first that it came for.
-- The automation is one of the registry's runbook, names the version in its parameters, and has shown the digest of the version's packet.
+- The automation is one of the registry's runbook, names the version in its parameters, and has shown the digest of the version's packet;
+  or names an environment besides, and has shown the packet of the promotion there. An answer to the one is none to the other.
 - Whoever passes that is a caller like one of `RegistryDecision`, and ends in `decide_approval`, each person for themselves: four eyes,
   roles, order and quorum are checked there and stand in the table's conditions. What the step itself counts approves nothing.
 - An answer that came before its turn is tried again when another one has been taken.
@@ -20,9 +21,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from attestry.domain.approvals import Verdict, read_reason
+from attestry.domain.console_request import read_environment
 from attestry.domain.errors import AttestryError, ConditionFailedError, ConflictError, ForbiddenError, InvalidInputError, UnavailableError
 from attestry.domain.names import VersionReference
 from attestry.domain.operations import Operation, require_role
+from attestry.domain.promotion import promotion_of
 from attestry.domain.requirements import ApprovalOrderError
 from attestry.domain.version import Version
 from attestry.ports import (
@@ -42,9 +45,10 @@ from attestry.ports import (
 from attestry.usecases.access_gate import require_operation
 from attestry.usecases.attest import Attestor
 from attestry.usecases.console_caller import SKEW, CallerRules, console_facts, identify_caller, moment_of
-from attestry.usecases.console_decision import check_not_older, told
+from attestry.usecases.console_decision import check_not_older, told, told_of_promotion
 from attestry.usecases.console_execution import CLOCK_SKEW, note_refusal
 from attestry.usecases.decide import decide_approval
+from attestry.usecases.decide_promotion import decide_promotion
 from attestry.usecases.records import load_version, person_of
 
 WAITING: Final = "WAITING-FOR-CLOUDTRAIL"
@@ -122,7 +126,7 @@ def record_answers(
     try:
         if described is None or described.document != ports.document:
             raise ForbiddenError("Systems Manager knows no such automation of the registry's runbook")
-        reference = _reference(described)
+        reference, _ = _reference(described), _promotion(described)
     except (ForbiddenError, InvalidInputError) as error:
         note_refusal(ports.audit, None, rules, error, on=automation_id, act="console.automation")
         return {"outcome": "REFUSED", "error": error.to_dict(), "decisions": []}
@@ -145,7 +149,7 @@ def require_recorded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     if refused:
         raise ConflictError("; ".join(refused))
     if not any(d["complete"] for d in decisions):
-        raise ConflictError("the version still waits: its policy asks for further approvals; start another automation for them")
+        raise ConflictError("it still waits: the policy asks for further approvals; start another automation for them")
     return dict(recorded)
 
 
@@ -214,23 +218,16 @@ def _decide(
     require_role(Operation(verdict.value), by, str(reference))
     by = require_operation(ports.meta, Operation(verdict.value), reference.model, by=by, at=at)
     by.require_person(verdict.value)
-    version = load_version(ports.meta, reference.model, reference.number)
-    check_not_older(ports.meta, version.model, version.number, record)
-    packet = _shown_packet(described, version)
+    version, environment = load_version(ports.meta, reference.model, reference.number), _promotion(described)
+    check_not_older(ports.meta, version.model, version.number, record, environment)
+    packet = _shown_packet(described, version, environment)
     facts = console_facts(record, described.automation_id)
-    decision = decide_approval(
-        ports.meta,
-        ports.attestor,
-        ports.store,
-        version.model,
-        version.number,
-        verdict,
-        reason=_reason(answer, verdict, described.automation_id),
-        by=by,
-        at=at,
-        packet_sha256=packet,
-        console=facts,
-    )
+    what: dict[str, Any] = {"reason": _reason(answer, verdict, described.automation_id), "by": by, "at": at, "packet_sha256": packet}
+    of = (ports.meta, ports.attestor, ports.store, version.model, version.number, verdict)
+    if environment:
+        decided = decide_promotion(*of, environment=environment, console=facts, **what)
+        return {"outcome": "DECIDED", **told_of_promotion(decided, environment, verdict.value, by.person, facts)}
+    decision = decide_approval(*of, console=facts, **what)
     if decision.complete:
         ports.functions.send(ports.gate_function, {"action": "decided", "model": version.model, "version": version.number})
     return {"outcome": "DECIDED", **told(decision, verdict.value, by.person, facts)}
@@ -273,15 +270,26 @@ def _reference(described: AutomationDescription) -> VersionReference:
     return VersionReference.parse(f"{parameters.get('model', '')}@{parameters.get('version', '')}")
 
 
-def _shown_packet(described: AutomationDescription, version: Version) -> str:
-    """Return the digest of the version's packet, which the automation has shown.
+def _promotion(described: AutomationDescription) -> str:
+    """Return the environment, of an automation about a promotion; automations of former times were about versions.
+
+    Raises:
+        InvalidInputError: no name of an environment.
+    """
+    return read_environment("promotion", described.parameters.get("promotion") or None)
+
+
+def _shown_packet(described: AutomationDescription, version: Version, environment: str) -> str:
+    """Return the digest of the packet of the version, or of its promotion, which the automation has shown.
 
     Raises:
         ConflictError: it has shown another one, or none.
     """
-    digest = str(version.packet.get("sha256", ""))
+    promotion = promotion_of(version, environment) if environment else None
+    digest = str(version.packet.get("sha256", "")) if not environment else promotion.packet if promotion else ""
     if not digest or digest not in described.message:
-        raise ConflictError(f"the automation has not shown the packet of {version.reference}; start another one")
+        about = f"the promotion of {version.reference} to {environment}" if environment else version.reference
+        raise ConflictError(f"the automation has not shown the packet of {about}; start another one")
     return digest
 
 

@@ -82,9 +82,7 @@ def _decide_promotion(act: ConsoleAct, meta: MetaStore, attestor: Attestor, stor
         packet_sha256=request.packet,
         console=act.facts,
     )
-    packet = decision.version.promotions[environment]["packet"]
-    shown = told(decision, request.operation.value, act.by.person, act.facts)
-    return {"outcome": "DECIDED", **shown, "packet_sha256": packet, "promotion": environment}
+    return {"outcome": "DECIDED", **told_of_promotion(decision, environment, request.operation.value, act.by.person, act.facts)}
 
 
 def told(decision: Decision, verdict: str, person: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +96,12 @@ def told(decision: Decision, verdict: str, person: str | None, facts: Mapping[st
         "event_id": facts["event_id"],
         "event_sha256": facts["event_sha256"],
     }
+
+
+def told_of_promotion(decision: Decision, environment: str, verdict: str, person: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the person is shown of their decision on a promotion."""
+    packet = decision.version.promotions[environment]["packet"]
+    return {**told(decision, verdict, person, facts), "packet_sha256": packet, "promotion": environment}
 
 
 def check_not_older(meta: MetaStore, model: str, number: int, record: CallRecord, promotion: str = "") -> None:

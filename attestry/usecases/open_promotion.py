@@ -20,6 +20,7 @@ from attestry.domain.version import Version
 from attestry.evidence.promotion_packet import ABOUT, FORMAT, PromotionPacket, promotion_packet_key, promotion_page_key
 from attestry.evidence.promotion_page import render_promotion_page
 from attestry.ports import MetaStore, Notifier, ObjectStore, Put
+from attestry.usecases.approval_notice import ConsoleWays
 from attestry.usecases.attest import Attestor
 from attestry.usecases.conflicts import conflicts_at_opening
 from attestry.usecases.freeze_packet import open_findings
@@ -46,7 +47,7 @@ def open_promotion(
     by: Principal,
     reason: str,
     at: datetime,
-    api_url: str = "",
+    ways: ConsoleWays | None = None,
 ) -> Version:
     """Ask for the promotion of a version to an environment that has an approval of its own; one that is open already stays as it is.
 
@@ -61,7 +62,7 @@ def open_promotion(
         by: the authenticated principal, with its person, who never decides on it.
         reason: why, checked.
         at: the time.
-        api_url: where the API answers, for the notice; empty for the route alone.
+        ways: how people approve in the AWS console; None for not at all.
 
     Raises:
         NotFoundError: no such version.
@@ -112,7 +113,7 @@ def open_promotion(
         except ConditionFailedError:
             continue
         version = load_version(meta, model, number)
-        tell_asked(meta, notifier, version, asked, api_url=api_url)
+        tell_asked(meta, notifier, version, asked, ways)
         return version
     raise ConflictError(f"{model}@{number} is being changed by others; try again")
 

@@ -16,6 +16,7 @@ from attestry.domain.events import timestamp
 from attestry.domain.promotion import Promotion, State, policy_for, promotion_of
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, Notifier, Put, Update, When
+from attestry.usecases.approval_notice import ConsoleWays, start_promotion_runbook, ways_in_console
 from attestry.usecases.conditions import lapse_put
 
 ASKED: Final = "promotion_asked"
@@ -39,9 +40,16 @@ def asked_put(version: Version, environment: str, opened: int, service: Mapping[
     return Put(put.key, {**put.item, "service": dict(service)}, put.when)
 
 
-def tell_asked(meta: MetaStore, notifier: Notifier, version: Version, asked: Put, *, api_url: str = "") -> None:
-    """Tell people of a promotion that was just opened, and mark that they were told."""
-    told = asked_notice(version, asked.item, api_url=api_url)
+def tell_asked(meta: MetaStore, notifier: Notifier, version: Version, asked: Put, ways: ConsoleWays | None) -> None:
+    """Tell people of a promotion that was just opened, start the approval runbook where the registry uses it, and mark that they were told.
+
+    The sweep, which tells in the gate's place, starts no runbook: whoever wants to decide in one starts it.
+    """
+    environment, automation = str(asked.item["environment"]), ""
+    promotion, policy = promotion_of(version, environment), policy_for(version, environment)
+    if ways is not None and promotion is not None and policy is not None:
+        automation = start_promotion_runbook(version, promotion, policy, ways)
+    told = asked_notice(version, asked.item, ways, automation)
     if told is not None:
         notifier.notify(*told)
     try:
@@ -50,7 +58,9 @@ def tell_asked(meta: MetaStore, notifier: Notifier, version: Version, asked: Put
         return  # the sweep was there before
 
 
-def asked_notice(version: Version, row: Item | Mapping[str, Any], *, api_url: str = "") -> tuple[str, dict[str, Any]] | None:
+def asked_notice(
+    version: Version, row: Item | Mapping[str, Any], ways: ConsoleWays | None = None, automation: str = ""
+) -> tuple[str, dict[str, Any]] | None:
     """Return subject and message about a promotion that waits; None where people were told, or it waits no more.
 
     Neither the message nor a link in it decides anything.
@@ -58,20 +68,25 @@ def asked_notice(version: Version, row: Item | Mapping[str, Any], *, api_url: st
     Args:
         version: the version, as it is by now.
         row: the row of `asked_put`.
-        api_url: where the API answers; empty for the route alone.
+        ways: how people approve in the AWS console; None for not at all.
+        automation: the execution of the runbook that waits for them, or empty.
     """
     environment = str(row["environment"])
     found = promotion_of(version, environment)
     if row.get("told") or found is None or (found.state, found.opened) != (State.OPEN, int(row["opening"])) or found.why_not(version):
         return None
-    return f"the promotion of {version.reference} to {environment} waits for approval", _message(version, found, row, api_url)
+    return f"the promotion of {version.reference} to {environment} waits for approval", _message(version, found, row, ways, automation)
 
 
-def _message(version: Version, promotion: Promotion, row: Mapping[str, Any], api_url: str) -> dict[str, Any]:
+def _message(version: Version, promotion: Promotion, row: Mapping[str, Any], ways: ConsoleWays | None, automation: str) -> dict[str, Any]:
     reference, environment = version.reference, promotion.environment
     policy = policy_for(version, environment)
-    route = f"/v1/models/{version.model}/versions/{version.number}/packet?promotion={environment}"
+    route = f"{ways.api_url if ways else ''}/v1/models/{version.model}/versions/{version.number}/packet?promotion={environment}"
     acts = (f"packet {reference}", f"approve {reference} --reason '...'", f"reject {reference} --reason '...'")
+    console: dict[str, Any] = {}
+    if ways is not None and policy is not None:
+        told = ways_in_console(version, ways, promotion.packet, automation, signed=policy.signed, promotion=environment)
+        console = {"console": told} if told else {}
     return {
         "model": version.model,
         "version": version.number,
@@ -82,6 +97,7 @@ def _message(version: Version, promotion: Promotion, row: Mapping[str, Any], api
         "metrics": dict(version.metrics),
         "policy": policy.to_item() if policy else {},
         "packet_sha256": promotion.packet,
-        "packet": f"attestry packet {reference} --promotion {environment} --html FILE, or GET {api_url}{route}, whose `page` is a link",
+        "packet": f"attestry packet {reference} --promotion {environment} --html FILE, or GET {route}, whose `page` is a link",
         "commands": [f"attestry {act} --promotion {environment}" for act in acts],
+        **console,
     }

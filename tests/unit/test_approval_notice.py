@@ -28,7 +28,7 @@ class StandInAutomations:
     def __init__(self) -> None:
         self.started: list[tuple[str, int, str]] = []
 
-    def start(self, model: str, number: int, *, token: str) -> str:
+    def start(self, model: str, number: int, *, token: str, promotion: str = "") -> str:
         self.started.append((model, number, token))
         return "9a4c2f6e-1b3d-4e5f-8a7b-6c5d4e3f2a1b"
 

@@ -27,7 +27,7 @@ BODY = {"to": "production", "reason": "CHG-4711"}
 def world(monkeypatch: pytest.MonkeyPatch) -> PromotionWorld:
     world = PromotionWorld().staged()
     for module, function in ((operate, "operate"), (gate, "gate"), (decide, "decide"), (registry, "deploy")):
-        ports = World(Settings(SETTINGS))
+        ports = World(Settings({**SETTINGS, "ATTESTRY_DECISION_ARN": MACHINE}))
         made = {"meta": world.meta, "store": world.store, "attestor": world.flow.attestors[function], "clock": world.clock}
         ports.__dict__.update({**made, "functions": world.flow.functions, "notifier": world.flow.notifier})
         monkeypatch.setattr(module, "world", ports)
