@@ -8,6 +8,7 @@ from attestry.aws.http import Answer, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.world import World
 from attestry.domain.errors import IntegrityError
+from attestry.domain.paging import write_cursor
 from attestry.domain.policies import Policy, read_document, read_since
 from attestry.domain.search_request import FIELDS, read_query
 from attestry.usecases import browse
@@ -22,7 +23,7 @@ from attestry.usecases.policies import edition_place, list_editions, number_in_f
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
-from attestry.usecases.search import search_models, search_versions
+from attestry.usecases.search import Readable, all_readable, search_models, search_versions
 from attestry.usecases.trace import trace_prediction
 
 world = World()
@@ -34,13 +35,11 @@ def me(request: Request) -> dict[str, Any]:
 
 
 def models(request: Request) -> dict[str, Any]:
-    """List the models that the caller may read; a page may hold fewer than its limit."""
+    """List the models that the caller may read."""
     page = request.page()
-    listed = page.answer("models", browse.list_models(world.meta, page), lambda row: str(row["model"]))
-    if request.warrant is not None and request.standing.governed:
-        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in listed["models"]]))
-        listed["models"] = [row for row in listed["models"] if row["model"] in readable]
-    return listed
+    found, behind = browse.list_models(world.meta, page, _readable(request))
+    listed = page.answer("models", found, lambda row: str(row["model"]))
+    return listed if behind is None else {**listed, "next": write_cursor(page.bound, behind)}
 
 
 def model(request: Request) -> Answer:
@@ -68,20 +67,20 @@ def remarks(request: Request) -> dict[str, Any]:
 
 def find_models(request: Request) -> dict[str, Any]:
     """Find models."""
-    return _found(request, search_models(world.meta, read_query(request.body(*FIELDS))).to_dict())
+    return search_models(world.meta, read_query(request.body(*FIELDS)), _readable(request)).to_dict()
 
 
 def find_versions(request: Request) -> dict[str, Any]:
     """Find versions."""
-    return _found(request, search_versions(world.meta, read_query(request.body(*FIELDS))).to_dict())
+    return search_versions(world.meta, read_query(request.body(*FIELDS)), _readable(request)).to_dict()
 
 
-def _found(request: Request, page: dict[str, Any]) -> dict[str, Any]:
-    """Return a page without what the caller may not read."""
-    if request.warrant is not None and request.standing.governed:
-        readable = set(request.warrant.may("models.read", [str(row["model"]) for row in page["results"]]))
-        page["results"] = [row for row in page["results"] if row["model"] in readable]
-    return page
+def _readable(request: Request) -> Readable:
+    """Return what leaves the models that the caller may read; all, where their role counts everywhere."""
+    warrant = request.warrant
+    if warrant is None or not request.standing.governed:
+        return all_readable
+    return lambda models: warrant.may("models.read", models)
 
 
 def rollout(request: Request) -> Answer:

@@ -23,23 +23,49 @@ from attestry.usecases.manifests import load_manifest, load_registered_manifest
 from attestry.usecases.pointer import require_deployed
 from attestry.usecases.promotion_rows import PREFIX
 from attestry.usecases.records import MODELS, load_version, model_key, pointer_key, version_key
-from attestry.usecases.search import earlier_like, tell_alike
+from attestry.usecases.search import Readable, all_readable, earlier_like, tell_alike
 
 URL_SECONDS = 15 * 60
 MAX_LOG_BYTES = 1024 * 1024 + 4096
 HOLDOUT_LABELS = "holdout-labels"
 DATA_SETS = ("source", "training", "holdout", HOLDOUT_LABELS)
 LABEL_READERS = frozenset({"approver", "auditor", "admin"})
+LOOKED_AT = 2_000
+"""Models that a page of a list looks at, of which the caller may read too few to fill it."""
+
 _HIDDEN = ("token", "gsi_pk", "gsi_sk", "pk", "sk")
 
 
-def list_models(meta: MetaStore, page: Page = WHOLE) -> list[dict[str, Any]]:
-    """Return the models of a page and one more, by name: those that have versions, and those that were created without."""
+def list_models(meta: MetaStore, page: Page = WHOLE, readable: Readable = all_readable) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the models of a page and one more, by name: those that have versions, and those that were created without.
+
+    Args:
+        meta: the table.
+        page: the page.
+        readable: leaves those of some models, by name, which the caller may read.
+
+    Returns:
+        The models that the caller may read, and the place to go on from where the reading ended before the page was full; else None.
+        That names a model which the caller may not read only where there was no other among so many.
+    """
+    found: list[dict[str, Any]] = []
+    after, looked_at = page.after, 0
+    while True:
+        models = _models_behind(meta, after, page.ahead)
+        may = set(readable([str(model["model"]) for model in models]))
+        found += [model for model in models if model["model"] in may]
+        if page.ahead is None or len(models) < page.ahead or len(found) >= page.ahead:
+            return found[: page.ahead], None
+        after, looked_at = str(models[-1]["model"]), looked_at + len(models)
+        if looked_at >= LOOKED_AT:
+            return found, str(found[-1]["model"]) if found else after
+
+
+def _models_behind(meta: MetaStore, after: str | None, limit: int | None) -> list[dict[str, Any]]:
     rows: dict[str, Item] = {}
     for collection in (CATALOGUE, MODELS):
-        listed = meta.list_collection(collection, after=page.after, limit=page.ahead)
-        rows |= {str(row["model"]): row for row in listed}
-    return [_shown_model(rows[model]) for model in sorted(rows)[: page.ahead]]
+        rows |= {str(row["model"]): row for row in meta.list_collection(collection, after=after, limit=limit)}
+    return [_shown_model(rows[model]) for model in sorted(rows)[:limit]]
 
 
 def show_model(meta: MetaStore, model: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ one batch of rows per 100 rows. What those rows say is what counts, so an entry 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -112,24 +112,31 @@ class _Place:
 
 
 Judge = Callable[[Sequence[_Place], Lane], Mapping[_Place, ModelHit | VersionHit]]
+Readable = Callable[[list[str]], Iterable[str]]
+"""Leaves those of some models, by name, which the caller may read."""
 
 
-def search_models(meta: MetaStore, query: Query) -> Page:
-    """Return a page of the models that meet a query.
-
-    Raises:
-        InvalidInputError: the query is out of form, or would need a scan (rule `needs_scan`).
-    """
-    return _page(meta, query, MODELS, lambda places, _lane: _judge_models(meta, query, places))
+def all_readable(models: list[str]) -> Iterable[str]:
+    """Leave all models: the caller may read each."""
+    return models
 
 
-def search_versions(meta: MetaStore, query: Query) -> Page:
-    """Return a page of the versions that meet a query.
+def search_models(meta: MetaStore, query: Query, readable: Readable = all_readable) -> Page:
+    """Return a page of the models that meet a query and that the caller may read.
 
     Raises:
         InvalidInputError: the query is out of form, or would need a scan (rule `needs_scan`).
     """
-    return _page(meta, query, VERSIONS, lambda places, lane: _judge_versions(meta, query, places, lane))
+    return _page(meta, query, MODELS, readable, lambda places, _lane: _judge_models(meta, query, places))
+
+
+def search_versions(meta: MetaStore, query: Query, readable: Readable = all_readable) -> Page:
+    """Return a page of the versions that meet a query, of models that the caller may read.
+
+    Raises:
+        InvalidInputError: the query is out of form, or would need a scan (rule `needs_scan`).
+    """
+    return _page(meta, query, VERSIONS, readable, lambda places, lane: _judge_versions(meta, query, places, lane))
 
 
 def earlier_like(meta: MetaStore, version: Version) -> list[Version]:
@@ -169,20 +176,22 @@ def _made(version: Version) -> tuple[str, str, int]:
     return (version.created, version.model, version.number)
 
 
-def _page(meta: MetaStore, query: Query, kind: str, judge: Judge) -> Page:
+def _page(meta: MetaStore, query: Query, kind: str, readable: Readable, judge: Judge) -> Page:
     planned = plan(query, kind)
     results: list[ModelHit | VersionHit] = []
-    looked_at, last = 0, ""
+    looked_at, last, seen = 0, "", ""  # seen: the last place of what the caller may read, since a cursor can be read by who gets it
     for chunk in _chunks(meta, planned, min(_CHUNK, query.max_results + 1)):
-        found = judge(chunk, planned.lane)
+        may = set(readable(list(dict.fromkeys(place.model for place in chunk))))
+        found = judge([place for place in chunk if place.model in may], planned.lane)
         for place in chunk:
             if len(results) == query.max_results and place in found:
-                return Page(tuple(results), write_cursor(query, kind, last), looked_at)
+                return Page(tuple(results), write_cursor(query, kind, seen), looked_at)
             looked_at, last = looked_at + 1, place.sort
+            seen = last if place.model in may else seen
             if place in found:
                 results.append(found[place])
         if looked_at >= MAX_LOOKED_AT:
-            return Page(tuple(results), write_cursor(query, kind, last), looked_at)
+            return Page(tuple(results), write_cursor(query, kind, seen or last), looked_at)
     return Page(tuple(results), None, looked_at)
 
 

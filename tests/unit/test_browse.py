@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
+from attestry.domain.paging import Page
 from attestry.usecases import browse
 from attestry.usecases.findings import Observed, Scope, settle
+from tests.fakes import MemoryMetaStore
 from tests.flow import Serving
 from tests.versions import DANA, ERIN, session
 
@@ -103,3 +106,48 @@ def test_show_tells_open_findings_of_model_and_version(serving):
     for number in (0, version.number):
         settle(meta, Scope("test", version.model, number), [], serving.flow.clock.now())
     assert browse.show_version(meta, serving.flow.store, version.model, version.number)["findings"] == []
+
+
+@pytest.fixture(scope="module")
+def thousand() -> MemoryMetaStore:
+    meta = MemoryMetaStore()
+    for n in range(1_000):
+        name = f"model-{n:04d}"
+        key = browse.model_key(name)
+        meta.rows[key] = {"pk": key.partition, "sk": key.sort, "model": name, "gsi_pk": browse.MODELS, "gsi_sk": name}
+    return meta
+
+
+class TestModels:
+    """A registry of a thousand models, of which a caller may read every hundredth."""
+
+    MINE = frozenset(f"model-{n:04d}" for n in range(50, 1_000, 100))
+
+    @classmethod
+    def readable(cls, models: list[str]) -> list[str]:
+        return [model for model in models if model in cls.MINE]
+
+    def test_a_page_is_filled_with_those_that_the_caller_may_read(self, thousand: MemoryMetaStore) -> None:
+        found, behind = browse.list_models(thousand, Page(3, None, "GET /v1/models"), self.readable)
+        assert [row["model"] for row in found] == sorted(self.MINE)[:4]  # one more, so that it is known that there is a next page
+        assert behind is None
+        found, behind = browse.list_models(thousand, Page(100, None, "GET /v1/models"), self.readable)
+        assert [row["model"] for row in found] == sorted(self.MINE)
+        assert behind is None
+
+    def test_it_ends_where_too_many_were_looked_at_and_goes_on_behind_one_that_the_caller_may_read(
+        self, thousand: MemoryMetaStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(browse, "LOOKED_AT", 300)
+        page, found = Page(100, None, "GET /v1/models"), list[str]()
+        while True:
+            rows, behind = browse.list_models(thousand, page, self.readable)
+            found += [row["model"] for row in rows]
+            if behind is None:
+                break
+            assert behind in self.MINE
+            page = replace(page, after=behind)
+        assert found == sorted(self.MINE)
+
+    def test_who_may_read_none_sees_none_and_comes_to_the_end(self, thousand: MemoryMetaStore) -> None:
+        assert browse.list_models(thousand, Page(100, None, "GET /v1/models"), lambda models: []) == ([], None)

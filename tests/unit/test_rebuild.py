@@ -25,7 +25,7 @@ class Browser:
         self._meta, self._store = world.meta, world.store
 
     def models(self) -> list[dict[str, Any]]:
-        return browse.list_models(self._meta)
+        return browse.list_models(self._meta)[0]
 
     def model(self, model: str) -> Any:
         return browse.show_model(self._meta, model)

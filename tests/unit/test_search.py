@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -27,8 +28,9 @@ from attestry.domain.search import (
     Query,
     Text,
     matches_version,
+    read_cursor,
 )
-from attestry.domain.search_index import entries_of_labels, entries_of_version, number_place
+from attestry.domain.search_index import VERSIONS, entries_of_labels, entries_of_version, number_place
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.ports import Item, Put, When
@@ -477,3 +479,37 @@ def test_a_condition_that_nothing_meets_ends_a_page_at_a_bounded_cost(sizes: tup
     assert page.results == ()
     assert page.cursor is not None
     assert page.looked_at <= 500
+
+
+@pytest.mark.parametrize("order", [Order("name"), Order("created", True), Order("updated")], ids=lambda order: order.by)
+def test_pages_are_full_of_what_the_caller_may_read_and_no_cursor_names_anything_else(
+    sizes: tuple[CountingStore, CountingStore], order: Order
+) -> None:
+    meta, mine = sizes[1], {f"model-{n}" for n in range(0, 50, 7)}
+    query, found = Query((), order, 10, walk=True), list[str]()
+
+    def readable(models: list[str]) -> list[str]:
+        return [model for model in models if model in mine]
+
+    while True:
+        page = search_versions(meta, query, readable)
+        found += references(page)
+        if page.cursor is None:
+            break
+        assert len(page.results) == 10
+        query = replace(query, cursor=page.cursor)
+        assert re.findall(r"model-\d+", read_cursor(query, VERSIONS)) in [[model] for model in mine]
+    everything = every_page(search_versions, meta, Query((), order, 100, walk=True))
+    assert found == [reference for reference in everything if reference.partition("@")[0] in mine]
+
+
+def test_a_search_of_one_who_may_read_nothing_finds_nothing_and_ends(sizes: tuple[CountingStore, CountingStore]) -> None:
+    query, pages = Query((), Order("created"), 10), 0
+    while True:
+        page = search_versions(sizes[1], query, lambda models: [])
+        pages += 1
+        assert page.results == ()
+        if page.cursor is None:
+            break
+        query = replace(query, cursor=page.cursor)
+    assert pages == 1_500 // 500 + 1
