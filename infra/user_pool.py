@@ -1,8 +1,7 @@
 """People who sign in with the company's identity provider, or with a password of their own: a Cognito user pool, where it is asked for.
 
-Nobody signs themselves up. A group `<prefix>-<role>` stands for a role of the registry; whoever runs the pool makes those that are
-wanted, and grants narrow them. SAML goes through the pool: the deployment names
-the provider's metadata, and people sign in there.
+Nobody signs themselves up. A group `<prefix>-<role>` stands for a role of the registry: whoever runs the pool puts people into it, and
+grants narrow what it lets them. SAML goes through the pool: the deployment names the provider's metadata, and people sign in there.
 """
 
 from __future__ import annotations
@@ -57,6 +56,9 @@ class UserPool(Construct):
             deletion_protection=config.deletion_protection,
             removal_policy=RemovalPolicy.RETAIN if config.deletion_protection else RemovalPolicy.DESTROY,
         )
+        for role in ROLES:
+            told = f"Act as {role} in the registry, wherever no grant says otherwise"
+            cognito.UserPoolGroup(self, role.capitalize(), user_pool=self.pool, group_name=self._group(role), description=told)
         providers = [cognito.UserPoolClientIdentityProvider.COGNITO]
         saml = self._add_saml(config.saml_metadata_url) if config.saml_metadata_url else None
         if saml is not None:

@@ -108,6 +108,11 @@ def test_the_pool_lets_nobody_sign_up_and_asks_for_a_second_factor(with_tokens: 
     assert client["SupportedIdentityProviders"] == ["saml"]
 
 
+def test_a_group_of_the_pool_stands_for_each_role(with_tokens: Template) -> None:
+    groups = {group["GroupName"] for group in with_tokens.of_type("AWS::Cognito::UserPoolGroup").values()}
+    assert groups == {f"attestry-{role}" for role in ALL}
+
+
 def test_the_authorizer_is_told_whose_tokens_count(with_tokens: Template) -> None:
     functions = {f["FunctionName"]: f for f in with_tokens.of_type("AWS::Lambda::Function").values()}
     told = json.dumps(functions["attestry-authenticate"]["Environment"]["Variables"]["ATTESTRY_OIDC"])

@@ -37,7 +37,7 @@ def test_a_second_synthesis_in_another_process_gives_the_same_bytes_also_when_de
     assert (tmp_path / "Attestry.assets.json").read_bytes() == (synthesis.outdir / "Attestry.assets.json").read_bytes()
 
 
-@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_executors", "all_options"])
+@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_options"])
 def test_cfn_lint_finds_nothing(configuration: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(configuration).template_path
     linter = Path(sys.executable).parent / "cfn-lint"
@@ -268,7 +268,7 @@ def test_every_alarm_goes_to_the_topic_and_says_what_it_means(template: Template
     assert {f"attestry-errors-{name.replace('_', '-')}" for name in specs(Config())} <= names
 
 
-@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_executors", "all_options"])
+@pytest.mark.parametrize("configuration", ["synthesis", "open_network", "all_options"])
 def test_limits_of_aws_are_kept(configuration: str, request: pytest.FixtureRequest) -> None:
     """CloudFormation, Lambda, IAM, KMS, S3 and Step Functions refuse what is larger; the embedded AWS does not."""
     template: Template = request.getfixturevalue(configuration).template
