@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from attestry.domain.approvals import Verdict
+from attestry.domain.cause import CauseKind
 from attestry.domain.commands import Command, State
 from attestry.domain.errors import AttestryError, ConflictError, HeldError
 from attestry.domain.names import name_execution
@@ -28,7 +29,8 @@ from attestry.usecases.pointer import number_in
 from attestry.usecases.promotion import check_promotion, has_to_be_asked, is_waiting, withdraw_promotion
 from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.record_stage import StageResult
-from attestry.usecases.records import approval_key, load_version, person_of, pointer_key, stage_key
+from attestry.usecases.records import decision_key, load_version, person_of, pointer_key, stage_key
+from attestry.usecases.refresh import Trigger
 from attestry.usecases.register import Registration, UploadedManifest
 from attestry.usecases.request_transition import request_transition
 from attestry.usecases.revoke import kill_version, retire_due, retire_version
@@ -171,7 +173,8 @@ class Commander:
     def _undecided(self, number: int) -> str:
         """An approver who has not decided on the version yet."""
         names = ("approver", "second approver")
-        rows = {n: self.flow.meta.get(approval_key(self.flow.model, number, str(self.who(n).person))) for n in names}
+        version = self.version(number)
+        rows = {n: self.flow.meta.get(decision_key(version, str(self.who(n).person))) for n in names}
         return next(name for name in names if rows[name] is None)
 
     # The pipeline
@@ -320,6 +323,18 @@ class Commander:
     def transition(self, number: int, to: str, who: str) -> None:
         request_transition(self.hand(who), self.flow.model, number, to, deploy_function="deploy")
 
+    def refresh(self, number: int, who: str) -> int | None:
+        """Have a version made anew of a version's candidate; return its number, None where none was made."""
+        flow, by = self.flow, self.who(who)
+        if not {"scientist", "deployer"} & set(by.roles):
+            return None
+        trigger = Trigger(CauseKind.MANUAL, by, "it is old", identity={"request": f"r-{flow.clock.at.isoformat()}"})
+        made = flow.make_refresher(flow.attestors["register"]).refresh(flow.model, trigger, flow.clock.now(), parent=number)
+        if made.state != "MADE" or made.number is None:
+            return None
+        self.manifests[made.number], self.deployments[made.number] = self.manifests[number], self.deployments[number]
+        return made.number
+
     # Schedules, and what was sent
 
     def expire(self, number: int) -> None:
@@ -334,10 +349,13 @@ class Commander:
         self.flow.clock.advance(days=2)
         retire_due(self.flow.meta, self.flow.attestors["operate"], at=self.flow.clock.now())
 
+    def wait(self) -> None:
+        """Let days pass in which no schedule runs."""
+        self.flow.clock.advance(days=3)
+
     def lapse_due(self) -> None:
-        """Let days pass, and what has ended by then leave."""
+        """Let what has ended by now leave."""
         flow = self.flow
-        flow.clock.advance(days=2)
         done = lapse_due(flow.meta, flow.attestors["operate"], flow.notifier, at=flow.clock.now())
         assert not done.errors, done.errors
 

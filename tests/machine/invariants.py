@@ -86,7 +86,9 @@ class Watch:
         assert sorted(heads) == list(range(1, len(heads) + 1))
         if heads:
             assert rows[model_key(self._model)]["next"] == len(heads) + 1
-            assert len({v.candidate for v in heads.values()}) == len(heads)
+            first = [v for v in heads.values() if v.cause["kind"] != "manual"]
+            assert len({v.candidate for v in first}) == len(first)
+            assert {v.candidate for v in heads.values()} == {v.candidate for v in first}
 
     def _places(self, rows: Rows, heads: Mapping[int, Version], events: list[dict[str, Any]]) -> None:
         """Invariant 4: in each environment at most one stands deployed, none only before the first or after its end; the target is kept."""
@@ -172,7 +174,7 @@ def check_approvals(version: Version, rows: list[Mapping[str, Any]]) -> None:
     """Invariant 2: what is approved, whatever became of it, has the approvals that its policy asks for, by others than the submitter."""
     policy = ApprovalPolicy.from_item(version.approval_policy)
     for row in rows:
-        assert row["person"] not in (None, version.submitter_person), "the submitter has decided"
+        assert row["person"] not in (None, version.submitter_person, *version.barred), "who stands behind the version has decided"
     if version.standing not in APPROVED:
         assert not version.approved or version.standing is Standing.RETIRED
         return

@@ -23,7 +23,7 @@ from attestry.usecases.request_transition import WANTED
 from tests.machine.commander import PRINCIPALS, RIGHTFUL, Commander
 from tests.machine.flow import MachineFlow, Rows
 from tests.machine.invariants import Watch
-from tests.machine.promotions import DEPLOYMENTS, ENVIRONMENTS, SECOND, Fate
+from tests.machine.promotions import DEPLOYMENTS, ENVIRONMENTS, SECOND, Fate, has_ended
 
 MAX_VERSIONS = 4
 NOBODY = 99
@@ -32,6 +32,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "one approver": {"people": {"roles": ["approver"], "count": 1}},
     "two approvers": {"people": {"roles": ["approver"], "count": 2}},
     "validator or approver": {"people": {"roles": ["approver", "validator"], "count": 1}},
+    "one approver, for days": {"people": {"roles": ["approver"], "count": 1}, "valid_days": 7, "on_lapse": "rollback"},
     "automatic": {"automatic": True},
 }
 PEOPLE = tuple(sorted(PRINCIPALS))
@@ -57,6 +58,9 @@ PROMOTING = 0.75
 """Share of the commands that lead on by its promotion what stands where it may be promoted."""
 
 TO_PROMOTE = [*DECIDING, "validator", "validator", "approver", "second approver"]
+ENDING = 0.4
+"""Share of the commands that lead on what stands by an approval for some days, towards its end."""
+
 RIGHTLY = 0.6
 """Share of the decisions on promotions that are by one of those who mostly may."""
 
@@ -132,7 +136,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.defy(chance)
             else:
                 acts = (self.ask, self.ask, self.wish, self.report_late, self.let_time_pass, self.roll_back, self.delegate)
-                chance.choice((*acts, self.promote_any))(chance)
+                chance.choice((*acts, self.let_time_pass, self.promote_any, self.refresh))(chance)
 
     def advance(self, number: int, steps: int) -> None:
         """The pipeline takes several steps, up to where it waits for a decision."""
@@ -148,6 +152,9 @@ class RegistryMachine(RuleBasedStateMachine):
         (number,) = chance.choices(there, [self.weight(n) for n in there])
         if self.is_promotable(number) and chance.random() < PROMOTING:
             self.go_on_promoting(chance, number)
+            return
+        if self.stands_for_days(number) and chance.random() < ENDING:
+            self.go_on_ending(chance, number)
             return
         state = self.state(number)
         leading = [c for c in WEIGHTS if outcome(state, c).effect in (Effect.MOVES, Effect.RECORDS)]
@@ -176,6 +183,15 @@ class RegistryMachine(RuleBasedStateMachine):
             self.promote(number, chance.choice(PEOPLE if chance.random() < ANYBODY else deployers), SECOND)
             if chance.random() < 0.8:
                 self.attempt(self.commander.deliver)
+
+    def go_on_ending(self, chance: random.Random, number: int) -> None:
+        """What leads to the end of an approval that counts for some days: days pass; then it is asked for again, or the schedule comes."""
+        while self.watch.book.may_stand(number, SECOND, self.flow.clock.at):
+            self.attempt(self.commander.wait)
+        if chance.random() < 0.5:
+            self.promote(number, "deployer", SECOND)
+        else:
+            self.attempt(self.commander.lapse_due)
 
     def promote_any(self, chance: random.Random) -> None:
         """Anything about a promotion, by anybody, of any version or of none, to anywhere."""
@@ -228,7 +244,19 @@ class RegistryMachine(RuleBasedStateMachine):
     def let_time_pass(self, chance: random.Random) -> None:
         """What was sent arrives, and schedules run."""
         commander = self.commander
-        self.attempt(chance.choice((commander.deliver, commander.deliver, commander.sweep, commander.retire_due, commander.lapse_due)))
+        schedules = (commander.sweep, commander.retire_due, commander.lapse_due, commander.wait)
+        self.attempt(chance.choice((commander.deliver, commander.deliver, *schedules)))
+
+    def refresh(self, chance: random.Random) -> None:
+        """Somebody has a version made anew; it is of the same candidate, and neither its submitter nor who asks decides on it."""
+        if len(self.commander.manifests) >= MAX_VERSIONS:
+            return
+        number, who = chance.choice(list(self.commander.manifests)), chance.choice(("submitter", "deployer", "other scientist", *PEOPLE))
+        note(f"{who}: refresh, version {number}")
+        self.attempt(lambda: self.commander.refresh(number, who))
+        made = self.head(max(self.commander.manifests))
+        if made.cause["kind"] == "manual":
+            assert {made.submitter_person, self.head(int(made.cause["parent"])).submitter_person} <= set(made.barred)
 
     def delegate(self, chance: random.Random) -> None:
         """Invariant 2: a key is delegated to what stands deployed with all its approvals, and to nothing else."""
@@ -240,7 +268,7 @@ class RegistryMachine(RuleBasedStateMachine):
             delegation = self.commander.delegate({"kty": "OKP", "crv": "Ed25519", "x": public}, environment)
         except AttestryError:
             assert self.flow.rows() == self.rows
-            assert not may_stand or deployed[0].is_due(self.flow.clock.at), "what stands deployed may sign"
+            assert not may_stand or deployed[0].is_due(self.flow.clock.at) or has_ended(deployed[0], self.flow.clock.at), "it may sign"
             return
         assert may_stand, "nobody let it stand there"
         assert [v.number for v in deployed] == [delegation.grant.version.number]
@@ -269,6 +297,8 @@ class RegistryMachine(RuleBasedStateMachine):
         standing = self.head(number).standing
         if self.is_promotable(number):
             return 8
+        if self.stands_for_days(number):
+            return 4
         return 0.3 if standing in (Standing.RETIRED, Standing.REJECTED) else 1 if standing is Standing.DEPLOYED else 4
 
     def waits(self, number: int) -> bool:
@@ -283,6 +313,12 @@ class RegistryMachine(RuleBasedStateMachine):
         """Whether a version stands where it may be promoted from."""
         version = self.head(number)
         return version.standing is Standing.DEPLOYED and version.deployment_environment != SECOND
+
+    def stands_for_days(self, number: int) -> bool:
+        """Whether a version stands in the second environment by an approval that ends."""
+        version, rule = self.head(number), self.watch.book.course(number).rule
+        placed = version.standing in (Standing.DEPLOYED, Standing.ROLLBACK) and version.deployment_environment == SECOND
+        return placed and rule is not None and rule.days > 0
 
     def promote(self, number: int, who: str, to: str) -> None:
         self.decided(

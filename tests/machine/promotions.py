@@ -189,7 +189,7 @@ class Book:
             if by.person is None or (not waits and version.held):
                 return Fate.REFUSED
             return Fate.NOTHING if waits else Fate.REFUSED if version.standing is Standing.RETIRED else Fate.OPENS
-        if version.held or version.is_due(at) or course.standing == "RETIRED":
+        if version.held or version.is_due(at) or course.standing == "RETIRED" or has_ended(version, at):
             return Fate.REFUSED
         return Fate.NOTHING if version.status is Status.RUNNING else Fate.BEGINS
 
@@ -215,7 +215,7 @@ class Book:
             return Fate.NOTHING if said == verdict.value else Fate.REFUSED
         if ask.state != "OPEN" or not course.is_current() or course.standing == "RETIRED":
             return Fate.REFUSED
-        if by.person in (None, version.submitter_person, ask.by) or not set(by.roles) & set(rule.places):
+        if by.person in (None, version.submitter_person, ask.by, *version.barred) or not set(by.roles) & set(rule.places):
             return Fate.REFUSED
         if verdict is Verdict.REJECT:
             return Fate.REJECTS
@@ -243,6 +243,12 @@ class Book:
         course = self.course(number)
         end = course.end() if environment == SECOND else None
         return course.counts(environment) and (end is None or end > at)
+
+
+def has_ended(version: Version, at: datetime) -> bool:
+    """Whether the version's own approval has ended by its date, though nobody may have said so yet."""
+    until = str(version.terms.get("until") or "")
+    return bool(until) and datetime.fromisoformat(until) <= at
 
 
 def _take(course: Course, version: Version, move: Mapping[str, Any]) -> None:
@@ -273,7 +279,8 @@ def _take_promotion(course: Course, version: Version, kind: str, move: Mapping[s
     if kind in (Fate.GIVES, Fate.APPROVES, Fate.REJECTS):
         assert course.rule is not None, "somebody decided where nobody has to"
         assert ask.state == "OPEN"
-        assert person not in ("None", ask.by, version.submitter_person), f"{person} decided, who asked for it or submitted it"
+        behind = (ask.by, version.submitter_person, *version.barred)
+        assert person not in ("None", *behind), f"{person} decided, who asked for it or stands behind it"
         assert set(by["roles"]) & set(course.rule.places), f"{person} decided as {by['roles']}"
         assert person not in ask.given, f"{person} decided twice"
     if kind == Fate.REJECTS:
