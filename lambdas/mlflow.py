@@ -23,6 +23,7 @@ from attestry.usecases import mlflow_files as files
 from attestry.usecases import mlflow_moving as moving
 from attestry.usecases import mlflow_reading as reading
 from attestry.usecases import mlflow_searching as searching
+from attestry.usecases.mlflow_latest import latest_of_stages
 from attestry.usecases.upload import candidate_prefix
 
 MODELS = "/api/2.0/mlflow/registered-models"
@@ -75,7 +76,7 @@ def search_models(request: Request) -> dict[str, Any]:
 def latest_versions(desk: changing.Desk, fields: Fields) -> Any:
     """Show the latest version of each stage."""
     known = desk.find(requests.model_name(fields))
-    latest = reading.latest_of_stages(desk.meta, known, requests.stages_of(fields))
+    latest = latest_of_stages(desk.meta, known, requests.stages_of(fields))
     return {"model_versions": [version.to_dict() for version in latest]}
 
 

@@ -55,7 +55,10 @@ def shown_stage(standing: Standing, tags: Mapping[str, str], *, open_model: bool
         tags: the version's tags, the registry's own among them.
         open_model: whether the model's policy is `open`.
     """
-    if open_model:
-        stage = tags.get(STAGE_TAG, NONE)
-        return stage if stage in STAGES else NONE
-    return OF_STANDING[standing]
+    return tagged_stage(tags) if open_model else OF_STANDING[standing]
+
+
+def tagged_stage(tags: Mapping[str, str]) -> str:
+    """Return the stage that a version's tags say, which is what counts in an open model."""
+    stage = tags.get(STAGE_TAG, NONE)
+    return stage if stage in STAGES else NONE

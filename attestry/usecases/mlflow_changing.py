@@ -19,7 +19,8 @@ from attestry.mlflow.errors import ALREADY_EXISTS, MlflowError
 from attestry.mlflow.requests import CreateModel
 from attestry.ports import MetaStore
 from attestry.usecases import catalogue
-from attestry.usecases.mlflow_reading import Known, find, latest_of_stages
+from attestry.usecases.mlflow_latest import latest_of_stages
+from attestry.usecases.mlflow_reading import Known, find
 from attestry.usecases.read_ahead import ReadAhead
 
 

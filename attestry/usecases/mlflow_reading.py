@@ -16,12 +16,11 @@ from attestry.domain.stages import Status as StageStatus
 from attestry.domain.version import Version
 from attestry.mlflow.entities import ShownModel, ShownVersion, Status
 from attestry.mlflow.errors import MlflowError, invalid, no_model, no_version
-from attestry.mlflow.stages import STAGES, shown_stage
+from attestry.mlflow.stages import shown_stage
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.aliases import Aliases
 from attestry.usecases.catalogue_rows import aliases_key, catalogue_key, labels_key, model_among, name_key
-from attestry.usecases.pointer import number_in
-from attestry.usecases.records import model_key, pointer_key, version_key
+from attestry.usecases.records import model_key, version_key
 
 SOURCE_TAG: Final = "attestry.mlflow.source"
 RUN_TAG: Final = "attestry.mlflow.run_id"
@@ -134,21 +133,6 @@ def newest_versions(meta: MetaStore, known: Known, limit: int) -> list[Known]:
     numbers = range(known.last, max(0, known.last - LATEST_OF), -1)
     found = list(versions_of(meta, known, numbers))
     return found[:limit]
-
-
-def latest_of_stages(meta: MetaStore, known: Known, stages: Iterable[str] = STAGES) -> list[ShownVersion]:
-    """Return the version with the highest number in each stage, as far as they are among the newest, or deployed."""
-    numbers = list(range(known.last, max(0, known.last - LATEST_OF), -1))
-    if not numbers:
-        return []
-    deployed = number_in(meta.get(pointer_key(known.model.model, ENVIRONMENT)))
-    if deployed is not None and deployed not in numbers:
-        numbers.append(deployed)
-    latest: dict[str, ShownVersion] = {}
-    for one in versions_of(meta, known, numbers):
-        shown = one.show_version()
-        latest.setdefault(shown.stage, shown)
-    return [latest[stage] for stage in STAGES if stage in latest and stage in set(stages)]
 
 
 def versions_of(meta: MetaStore, known: Known, numbers: Iterable[int]) -> Iterable[Known]:
