@@ -14,12 +14,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-import schemathesis
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis import Case, GenerationMode
+from schemathesis import Case
 from schemathesis.checks import not_a_server_error
 
 from attestry.api.openapi import document
@@ -27,6 +26,7 @@ from attestry.api.operation import Operation
 from attestry.api.operations import OPERATIONS
 from attestry.local.settings import REGION
 from tests.embedded.flows import Answer, Registry, example_rows
+from tests.fuzzing import description, kinds_of
 from tests.unit.test_api_answers import READ, check
 
 pytest_plugins = ("tests.embedded.flows",)
@@ -151,12 +151,11 @@ def test_no_request_fails_the_registry(
 ) -> None:
     model, number = deployed if operation.method == "GET" else fuzzed
     known = {"model": model, "number": str(number)}
-    schema = schemathesis.openapi.from_dict(document())
-    schema.app = Gateway(registry)
-    bare = not (operation.body or operation.query or operation.path_parameters)
-    for kind in (GenerationMode.POSITIVE,) if bare else (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+    schema = description(Gateway(registry))
+    kinds = kinds_of(operation)
+    for kind in kinds:
 
-        @settings(max_examples=REQUESTS // (1 if bare else 2), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=REQUESTS // len(kinds), deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=schema[operation.path][operation.method].as_strategy(generation_mode=kind), there=st.booleans())
         def ask(case: Case, there: bool) -> None:
             if there:

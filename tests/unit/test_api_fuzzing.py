@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
-from attestry.api.openapi import document
 from attestry.api.operation import Operation
 from attestry.api.operations import OPERATIONS
 from tests.api_world import ApiWorld
+from tests.fuzzing import description, kinds_of
 
 EXAMPLES = 6
 """Requests per operation and kind."""
@@ -28,7 +27,6 @@ THOUSAND = 1000
 """Requests per operation of the long test, half of them invalid; another of `make test-long` sends as many to the embedded API."""
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-KINDS = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +37,7 @@ def api() -> Iterator[ApiWorld]:
 
 @pytest.fixture(scope="module")
 def described(api: ApiWorld) -> Any:
-    schema = schemathesis.openapi.from_dict(document())
-    schema.app = api.application
-    return schema
-
-
-def kinds_of(operation: Operation) -> tuple[GenerationMode, ...]:
-    """An operation without any input has no invalid requests."""
-    return KINDS if operation.body or operation.query or operation.path_parameters else KINDS[:1]
+    return description(api.application)
 
 
 CASES = [pytest.param(o, kind, id=f"{o.id}-{kind.value}") for o in OPERATIONS for kind in kinds_of(o)]
