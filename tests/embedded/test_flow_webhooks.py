@@ -94,13 +94,16 @@ def test_an_act_is_told_on_the_bus_and_by_a_signed_request_and_stands_in_the_led
     assert added.status == 201
 
     def delivered() -> Any:
-        mine = [r for r in receivers.of("/busy") if b"person/webhooked" in r[1]]
-        return mine if len(mine) == 2 else None
+        """The deliveries of what came first, which may be of somebody who was added before, and that of the one who was added."""
+        came = receivers.of("/busy")
+        again = [r for r in came if r[0]["webhook-id"] == came[0][0]["webhook-id"]]
+        mine = [r for r in came if b"person/webhooked" in r[1]]
+        return (again, mine[-1]) if len(again) == 2 and mine else None
 
-    first, second = until(delivered, "the webhook was tried again")
+    (first, second), mine = until(delivered, "the webhook was tried again")
     assert (first[0]["webhook-id"], first[1]) == (second[0]["webhook-id"], second[1])
     assert first[0]["webhook-timestamp"] <= second[0]["webhook-timestamp"]
-    told = Receiver(secret).verify(second[1], second[0])["data"]
+    told = Receiver(secret).verify(mine[1], mine[0])["data"]
     leaf = Leaf.parse(LedgerReader(registry.store).leaf(told["index"], LedgerReader(registry.store).checkpoint()[0].size))
     assert (leaf.event_id, leaf.event, leaf.logged) == (told["id"], told["event"], told["logged"])
     until(lambda: (shown(registry, "people")["last"] or {}).get("outcome") == "delivered: 204", "the outcome is shown")
