@@ -131,10 +131,12 @@ def _routes(paths: Mapping[str, Any], schemes: Mapping[str, Any], authorizers: M
             key = f"{method.upper()} {path}"
             if method not in METHODS or operation.keys() != _OPERATION:
                 raise ImportRefusedError(f"{key} is no operation of the form that is read here")
-            named = [name for requirement in operation["security"] for name in requirement]
-            if len(named) != 1 or named[0] not in schemes:
-                raise ImportRefusedError(f"{key} names no scheme, so it would be open")
+            # One requirement of one scheme: an empty one beside it would mean that the scheme may be left out.
+            named = [tuple(requirement) for requirement in operation["security"]]
+            if len(named) != 1 or len(named[0]) != 1 or named[0][0] not in schemes:
+                raise ImportRefusedError(f"{key} does not name one scheme, so it would be open")
+            (scheme,) = named[0]
             reference = operation["x-amazon-apigateway-integration"]
             integration = str(reference.get("$ref", "")).removeprefix(_REFERENCE)
-            custom = named[0] in authorizers
-            yield ImportedRoute(key, "CUSTOM" if custom else "AWS_IAM", named[0] if custom else "", integration)
+            custom = scheme in authorizers
+            yield ImportedRoute(key, "CUSTOM" if custom else "AWS_IAM", scheme if custom else "", integration)

@@ -38,7 +38,7 @@ from attestry.local import (
     saving,
 )
 from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
-from attestry.local.saving import Saver, Saving
+from attestry.local.saving import Application, Saver, Saving
 from attestry.local.settings import HOST
 
 EXIT_IN_USE = 3
@@ -92,13 +92,13 @@ def hold_lock(data_dir: Path, port: int) -> IO[str] | None:
     return lock
 
 
-def _serve(port: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+def server_of(application: Application, port: int) -> uvicorn.Server:
+    """Return what serves an application on the loopback address until SIGTERM or SIGINT.
 
     By uvicorn and not by the emulator's own choice, hypercorn: its parser of HTTP is written in C, and a call of AWS takes a third less.
     """
     configuration = uvicorn.Config(
-        Saving(load("ministack.app").app, Saver()),
+        application,
         host=HOST,
         port=port,
         loop="auto",
@@ -113,9 +113,16 @@ def _serve(port: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn stops upon them, then raises them again
-    uvicorn.Server(configuration).run()
+    return uvicorn.Server(configuration)
+
+
+def run(server: uvicorn.Server) -> int:
+    """Serve until it is told to stop, and return the exit code."""
+    try:
+        server.run()
+    except SystemExit:  # it did not start; the code that uvicorn has for it means here that the data directory is in use
+        return 1
+    return 0
 
 
 def main() -> int:
@@ -133,8 +140,9 @@ def main() -> int:
     except PatchError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_PATCH
-    _serve(port)
-    return 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn stops upon them, then raises them again
+    return run(server_of(Saving(load("ministack.app").app, Saver()), port))
 
 
 if __name__ == "__main__":

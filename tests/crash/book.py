@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -135,6 +136,17 @@ class Book:
             if after is not None:
                 self.registry.restore(after)
                 self.go_on(chapter)
+
+    def survive_each_call(self, chapter: Chapter, rng: random.Random) -> None:
+        """Cut a step off before and after each of its calls, one way or the other."""
+        for call in range(1, len(chapter.calls) + 1):
+            for after in (False, True):
+                self.survive(chapter, Point(call, after, rng.random() < 0.5))
+
+    def survive_some_to_the_end(self, count: int, rng: random.Random) -> None:
+        """Cut some steps off at a point, and tell the whole story from there."""
+        for chapter in rng.sample(list(self.chapters.values()), count):
+            self.survive(chapter, rng.choice(list(points(chapter.calls, (False, True)))), to_the_end=True)
 
     def go_on(self, chapter: Chapter) -> None:
         """Tell the rest of the story."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.book import Book, Point, points, written
+from tests.crash.book import Book, points, written
 from tests.crash.story import story
 
 SEED = 20260102
@@ -35,17 +35,11 @@ def book() -> Iterator[Book]:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_that_is_cut_off_at_any_call_is_made_good_by_doing_it_again(book: Book, name: str) -> None:
-    rng = random.Random(f"{SEED} {name}")
-    chapter = book.chapters[name]
-    for call in range(1, len(chapter.calls) + 1):
-        for after in (False, True):
-            book.survive(chapter, Point(call, after, rng.random() < 0.5))
+    book.survive_each_call(book.chapters[name], random.Random(f"{SEED} {name}"))
 
 
 def test_the_story_goes_on_to_the_same_end_after_a_crash(book: Book) -> None:
-    rng = random.Random(SEED)
-    for chapter in rng.sample(list(book.chapters.values()), TO_THE_END):
-        book.survive(chapter, rng.choice(list(points(chapter.calls, (False, True)))), to_the_end=True)
+    book.survive_some_to_the_end(TO_THE_END, random.Random(SEED))
 
 
 @pytest.mark.parametrize("name", AFTER_THE_ROOT)

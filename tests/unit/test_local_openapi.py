@@ -60,6 +60,14 @@ def with_either_of_two_schemes(changed: dict[str, Any]) -> None:
     show(changed)["security"] = [{"signed": []}, {"bearer": []}]
 
 
+def with_a_scheme_that_may_be_left_out(changed: dict[str, Any]) -> None:
+    show(changed)["security"] = [{"signed": []}, {}]
+
+
+def with_two_schemes_at_once(changed: dict[str, Any]) -> None:
+    show(changed)["security"] = [{"signed": [], "bearer": []}]
+
+
 def with_a_scheme_that_is_none(changed: dict[str, Any]) -> None:
     del changed["components"]["securitySchemes"]["signed"]["x-amazon-apigateway-authtype"]
 
@@ -70,6 +78,8 @@ def with_an_authorizer_of_another_kind(changed: dict[str, Any]) -> None:
 
 OPEN = (
     without_security,
+    with_a_scheme_that_may_be_left_out,
+    with_two_schemes_at_once,
     with_no_requirement,
     with_an_empty_requirement,
     with_an_unknown_scheme,
