@@ -48,15 +48,18 @@ def _register_verify(group: typer.Typer) -> None:
         since: Annotated[Path | None, typer.Option("--since", metavar="FILE", help="A checkpoint that you kept.")] = None,
         save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the checkpoint for the next --since.")] = None,
     ) -> None:
-        """Read the whole ledger and check it: each leaf, each tile, the signatures, and that nothing was cut off or rewritten."""
+        """Read the whole ledger and check it: leaves, tiles, signatures, that nothing was cut off and no version slipped past a policy."""
         from attestry.evidence.ledger_audit import LedgerBrokenError, audit_ledger
+        from attestry.evidence.policy_history import PolicyHistory
 
-        keys = _Keys.given(cli, root, vkey or [])
+        keys, policies = _Keys.given(cli, root, vkey or []), PolicyHistory()
         earlier = since.read_bytes() if since else None
         try:
             with _progress(cli) as advance:
-                audit = audit_ledger(cli.client.ledger_file, keys.log, keys.witnesses, since=earlier, advance=advance)
+                files = cli.client.ledger_file
+                audit = audit_ledger(files, keys.log, keys.witnesses, since=earlier, advance=advance, visit=policies.visit)
             keys.require_valid(audit)
+            _require_kept(policies.finish())
         except LedgerBrokenError as error:
             cli.show({"verdict": "BROKEN", "step": error.step, "reason": error.reason}, lambda told: _broken(cli, told))
             cli.end(ExitCode.BROKEN)
@@ -133,6 +136,14 @@ def _register_rebuild(group: typer.Typer) -> None:
         told = compared(audit, index, cli.client, login_map(cli.client), say=cli.say)
         cli.show(told, differences_table)
         cli.end(ExitCode.BROKEN if told["differences"] else ExitCode.OK)
+
+
+def _require_kept(departures: Sequence[str]) -> None:
+    from attestry.evidence.ledger_audit import LedgerBrokenError
+
+    if departures:
+        more = f"; and {len(departures) - 1} more" if len(departures) > 1 else ""
+        raise LedgerBrokenError("policies", f"{departures[0]}{more}")
 
 
 class _Keys:

@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import rfc8785
 
-from attestry.domain.errors import InvalidInputError, Problem
+from attestry.domain.errors import IntegrityError, InvalidInputError, Problem
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.manifest_sections import MetricGate
 from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
@@ -42,6 +42,13 @@ from attestry.domain.mapping_codec import decode_dataclass, encode_dataclass
 MAX_RULES: Final = 100
 MAX_YEARS: Final = 100
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
+PUBLISHED: Final = "policy.published"
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+
+
+def policy_subject(name: str) -> str:
+    """Return what the events of a policy are about."""
+    return f"policy/{name}"
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,51 @@ class Policy:
     def digest(self) -> str:
         """Return SHA-256 of the canonical form, hex."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class EditionName:
+    """An edition of a policy, as the first event of a version names those that it was held against.
+
+    Attributes:
+        name: of the policy.
+        number: counts from 1 for each name.
+        sha256: digest of the canonical form, hex.
+    """
+
+    name: str
+    number: int
+    sha256: str
+
+    def to_item(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"name": self.name, "number": self.number, "sha256": self.sha256}
+
+    def __str__(self) -> str:
+        """Return it for a person."""
+        return f"{self.name} edition {self.number} ({self.sha256[:16]})"
+
+
+def named_editions(data: Mapping[str, Any]) -> list[EditionName]:
+    """Return the editions that the first event of a version names; none where it was held against none, or none was recorded.
+
+    Args:
+        data: the facts of the event.
+
+    Raises:
+        IntegrityError: they are not written as the registry writes them, or one policy is named twice.
+    """
+    named = data.get("policies", [])
+    editions = [EditionName(str(n["name"]), int(n["number"]), str(n["sha256"])) for n in named]
+    for written, edition in zip(named, editions, strict=True):
+        formed = (
+            NAME.fullmatch(edition.name) and type(written["number"]) is int and edition.number > 0 and _SHA256.fullmatch(edition.sha256)
+        )
+        if not formed or dict(written) != edition.to_item():
+            raise IntegrityError(f"the first event names the policy {edition.name!r:.80} in another form than the registry does")
+    if len({edition.name for edition in editions}) != len(editions):
+        raise IntegrityError("the first event names two editions of one policy")
+    return editions
 
 
 @dataclass(frozen=True)

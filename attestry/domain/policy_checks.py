@@ -59,6 +59,28 @@ def replay_policy(policy: Policy, promotion: Promotion) -> list[Objection]:
     ]
 
 
+def unmet(name: str, floor: ApprovalFloor, approvers: Iterable[Approver], field_name: str, about: str = "") -> Iterator[Objection]:
+    """Yield in what those who approved are fewer than a floor asks for, or others.
+
+    Args:
+        name: `<policy>/<rule>`.
+        floor: what is asked.
+        approvers: who approved.
+        field_name: the field of the manifest that is concerned.
+        about: what they approved, to go on the sentence with.
+    """
+    counted = [a for a in approvers if a.signed or not floor.signed]
+    persons = {a.person for a in counted}
+    unsigned = " of their own signature" if floor.signed else ""
+    by = f"by {', '.join(sorted(persons))}" if persons else "by nobody"
+    if len(persons) < floor.needed:
+        yield Objection(name, field_name, f"{name} asks for {_persons(floor.needed)}{unsigned}{about}; approved {by}")
+    elif not are_met([Requirement((role,), count) for role, count in sorted(floor.roles.items())], _acted(counted)):
+        roles = ", ".join(f"{count} {role}" for role, count in sorted(floor.roles.items()))
+        acted = ", ".join(f"{a.person} as {' and '.join(a.roles) or 'nobody'}" for a in counted)
+        yield Objection(name, field_name, f"{name} asks for {roles}{about}; approved by {acted}")
+
+
 def _applying(policy: Policy, manifest: Manifest, *environments: str) -> Iterator[Rule]:
     for rule in policy.rules:
         applies, model = rule.applies, manifest.model
@@ -125,7 +147,7 @@ def _weak_gates(policy: Policy, rule: Rule, manifest: Manifest) -> Iterator[Obje
 
 
 def _missing_approvals(policy: Policy, rule: Rule, promotion: Promotion) -> Iterator[Objection]:
-    yield from _unmet(f"{policy.name}/{rule.name}", rule.approval, promotion.approvers, "approval.people")
+    yield from unmet(f"{policy.name}/{rule.name}", rule.approval, promotion.approvers, "approval.people")
 
 
 def _missing_promoters(policy: Policy, rule: Rule, promotion: Promotion) -> Iterator[Objection]:
@@ -133,21 +155,7 @@ def _missing_promoters(policy: Policy, rule: Rule, promotion: Promotion) -> Iter
     if floor is not None and promotion.promoters is not None:
         field_name = "approval.people" if promotion.environment == deployment.environment else "deployment.promotion"
         about = f" before a version comes to {promotion.environment}"
-        yield from _unmet(f"{policy.name}/{rule.name}", floor, promotion.promoters, field_name, about)
-
-
-def _unmet(name: str, floor: ApprovalFloor, approvers: Iterable[Approver], field_name: str, about: str = "") -> Iterator[Objection]:
-    """Yield in what those who approved are fewer than a floor asks for, or others."""
-    counted = [a for a in approvers if a.signed or not floor.signed]
-    persons = {a.person for a in counted}
-    unsigned = " of their own signature" if floor.signed else ""
-    by = f"by {', '.join(sorted(persons))}" if persons else "by nobody"
-    if len(persons) < floor.needed:
-        yield Objection(name, field_name, f"{name} asks for {_persons(floor.needed)}{unsigned}{about}; approved {by}")
-    elif not are_met([Requirement((role,), count) for role, count in sorted(floor.roles.items())], _acted(counted)):
-        roles = ", ".join(f"{count} {role}" for role, count in sorted(floor.roles.items()))
-        acted = ", ".join(f"{a.person} as {' and '.join(a.roles) or 'nobody'}" for a in counted)
-        yield Objection(name, field_name, f"{name} asks for {roles}{about}; approved by {acted}")
+        yield from unmet(f"{policy.name}/{rule.name}", floor, promotion.promoters, field_name, about)
 
 
 def _acted(approvers: Iterable[Approver]) -> dict[str, set[str]]:

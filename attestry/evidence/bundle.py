@@ -49,6 +49,7 @@ _NAMES = re.compile(
     r"|audit/batch\.jsonl"
     r"|attestations/[0-9a-f]{64}\.json"
     r"|version/(?:artifact-manifest\.json|manifest\.json|import\.json|packet\.json|packets/[0-9]{6}\.json|model\.sig|records/[A-Z]{1,20}-[1-9][0-9]{0,5}\.json|reused/[A-Z]{1,20}\.json|validations/[0-9a-f]{64}\.json)"
+    r"|policies/[a-z0-9][a-z0-9-]{0,63}#[0-9]{6}\.json"
     rf"|signatures/{PERSON}(?:#(?:[0-9]{{6}}|[0-9a-f]{{64}}))?\.sig"
     r"|root/(?:[1-9][0-9]{0,5}\.root\.json|timestamp\.json|[1-9][0-9]{0,5}\.(?:snapshot|targets)\.json|trusted_root\.json)"
 )
@@ -71,6 +72,11 @@ _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
 _DATE = 0x21
 _UNIX_FILE = 0o100644 << 16
+
+
+def policy_file(name: str, number: int) -> str:
+    """Return the name of the document of an edition of a registry's policy."""
+    return f"policies/{name}#{number:06d}.json"
 
 
 @dataclass(frozen=True)

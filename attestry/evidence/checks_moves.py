@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from attestry.domain.errors import IntegrityError
 from attestry.domain.holds import HELD, RESUMED
+from attestry.domain.policies import named_editions, policy_subject
 from attestry.domain.promotion import KINDS as PROMOTIONS
 from attestry.domain.stages import (
     AFTER_END,
@@ -121,7 +122,7 @@ _BEFORE: Final[Mapping[str, frozenset[str]]] = {
 def check_moves(case: Case) -> Found | str:
     """Verify the chain of moves and the attestation of each."""
     index = case.need_bundle().index
-    allowed = {index.reference, _key_subject(case), *_signers(case)}
+    allowed = {index.reference, _key_subject(case), *_signers(case), *_policies(case)}
     strangers = [e for e in case.entries if e.subject not in allowed]
     if strangers:
         raise IntegrityError(f"the bundle holds an event about {strangers[0].subject}")
@@ -277,6 +278,14 @@ def _signers(case: Case) -> set[str]:
     """Return the subjects of the persons who signed with keys of their own."""
     names = case.need_bundle().names("signatures/")
     return {person_subject(name.removeprefix("signatures/").removesuffix(".sig").partition("#")[0]) for name in names}
+
+
+def _policies(case: Case) -> set[str]:
+    """Return the subjects of the policies that the first move names, and of those whose documents are there."""
+    first = next((e for e in case.entries if e.subject == case.need_bundle().index.reference and e.kind in FIRST), None)
+    named = [] if first is None else [edition.name for edition in named_editions(first.data)]
+    there = [name.removeprefix("policies/").partition("#")[0] for name in case.need_bundle().names("policies/")]
+    return {policy_subject(name) for name in (*named, *there)}
 
 
 def _key_subject(case: Case) -> str:

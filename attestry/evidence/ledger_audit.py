@@ -31,7 +31,7 @@ class LedgerBrokenError(IntegrityError):
     """The ledger is not what it claims to be.
 
     Attributes:
-        step: which check it failed: `checkpoint`, `since`, `entries`, `leaf`, `tile`, `root`.
+        step: which check it failed: `checkpoint`, `since`, `entries`, `leaf`, `tile`, `root`; `policies` by who visits the leaves.
     """
 
     def __init__(self, step: str, reason: str) -> None:

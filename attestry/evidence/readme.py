@@ -191,6 +191,23 @@ which you should have from the person:
 The key that was used can be read from the signature: `ssh-keygen -Y check-novalidate -n attestry-approval -s signatures/PERSON.sig`.
 """
 
+_POLICIES: Final = """\
+## The registry's policies: sha256sum
+
+`policies/NAME#NUMBER.json` is an edition of a policy of the registry that the version was held against. The version's first event names
+each with its SHA-256, and so does the event `policy.published` that put it in force:
+
+    sha256sum policies/*.json
+    python - <<'EOF'
+    import glob, json
+    for name in sorted(glob.glob("ledger/leaves/*.json")):
+        leaf = json.load(open(name))
+        event = leaf["event"]
+        if event["kind"] in ("candidate.registered", "version.imported", "policy.published"):
+            print(leaf["logged"], event["kind"], event["subject"], event["data"].get("policies") or event["data"].get("sha256"))
+    EOF
+"""
+
 _PREDICTION: Final = """\
 ## The prediction: any JOSE library, or openssl
 
@@ -257,6 +274,8 @@ def render_readme(index: BundleIndex, files: Mapping[str, bytes]) -> str:
         sections.append(_ARTIFACT)
     if any(name.startswith("signatures/") for name in files):
         sections.append(_SIGNATURES)
+    if any(name.startswith("policies/") for name in files):
+        sections.append(_POLICIES)
     if index.kind == "prediction":
         sections.append(_PREDICTION)
     return _named(sections, keys)

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from attestry.domain.conditions import Terms
+from attestry.domain.policies import named_editions, policy_subject
 from attestry.evidence.bundle import BundleIndex
 
 NOTHING: Final = "-"
@@ -95,6 +96,7 @@ def render_report(index: BundleIndex, files: Mapping[str, bytes]) -> str:
         *([made_elsewhere(sources)] if sources.imported else [_data(sources), _code(sources), _training(sources), _judgement(sources)]),
         _approval(sources),
         _promotion(sources),
+        *([_policies(sources)] if any(name.startswith("policies/") for name in files) else []),
         _limits(),
     ]
     return "\n".join(sections)
@@ -325,6 +327,17 @@ def _promotion(s: Sources) -> str:
         rows.append((plain(e["sequence"]), plain(e["kind"]), state, _who(e), plain(e["data"]["reason"]), _place(n, at)))
     body = "Every move of the version, in order:\n\n" + table(("no.", "what", "state after", "by", "reason", "logged"), rows)
     return section("How it was promoted", body, "ledger/leaves/", "attestations/ (transition, deployment)")
+
+
+def _policies(s: Sources) -> str:
+    rows = []
+    for edition in named_editions(s.moves[0][2]["data"]) if s.moves else []:
+        events = {int(e["sequence"]): (n, at) for n, at, e in s.leaves if e["subject"] == policy_subject(edition.name)}
+        since, until = (_place(*events[n]) if n in events else NOTHING for n in (edition.number, edition.number + 1))
+        rows.append((plain(edition.name), plain(edition.number), f"`{edition.sha256}`", since, until))
+    head = ("policy", "edition", "SHA-256", "in force from", "until")
+    body = "When the version was registered it was held against these policies of the registry, whatever its manifest says:\n\n"
+    return section("What the registry asked of it", body + table(head, rows), "policies/", "ledger/leaves/")
 
 
 def _limits() -> str:

@@ -19,6 +19,7 @@ Everything is bytes in and a `Verification` out: no I/O, no clock, no network, n
 | gates | the rules were fixed before the evaluation, and met |
 | validations | what validators recorded, signed with keys of their own |
 | approvals | who approved, on which packet, under which policy |
+| policies | the registry's own policies, as they were in force, and that manifest, approvals and placings kept them |
 | acts | of a batch of audited acts: that they are those which its event names; the steps of a version fall away |
 | delegation, standing, receipt, seal, payload | of a prediction: which version made it, and that it is sealed |
 | documents | report and instructions in the bundle say what the evidence says; nothing else is in it |
@@ -37,6 +38,7 @@ from attestry.evidence.case import Case
 from attestry.evidence.checks_approval import check_approvals, refuse_strange_signatures
 from attestry.evidence.checks_ledger import check_checkpoint, check_leaves, check_root, check_validity
 from attestry.evidence.checks_moves import check_moves
+from attestry.evidence.checks_policies import check_policies
 from attestry.evidence.checks_prediction import check_delegation, check_payload, check_receipt, check_seal, check_standing
 from attestry.evidence.checks_promotion import check_promotions
 from attestry.evidence.checks_validation import check_validations
@@ -140,6 +142,7 @@ def _version_checks(case: Case) -> list[tuple[str, Check]]:
         ("gates", lambda: check_gates(case)),
         ("validations", lambda: check_validations(case)),
         ("approvals", lambda: _check_decisions(case)),
+        ("policies", lambda: check_policies(case)),
     ]
 
 

@@ -23,13 +23,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
-from attestry.domain.errors import ForbiddenError, InvalidInputError, NotFoundError
+from attestry.domain.errors import ForbiddenError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
+from attestry.domain.policies import EditionName, named_editions
 from attestry.domain.principal import Principal
 from attestry.domain.stages import PROMOTION_OPENED, Stage
 from attestry.domain.validations import RECORDED
 from attestry.domain.version import Version
-from attestry.evidence.bundle import README, REPORT, BundleIndex, write_bundle
+from attestry.evidence.bundle import README, REPORT, BundleIndex, policy_file, write_bundle
 from attestry.evidence.delegation import key_id, read_unverified_delegation
 from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
@@ -43,7 +44,8 @@ from attestry.evidence.validation_record import kept_of
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.bundle_events import Collected, EventCollector, Sought
 from attestry.usecases.collect import MAX_READ_BYTES, BatchPlace, find_batches, find_collected
-from attestry.usecases.records import load_version, stage_key, version_key
+from attestry.usecases.policies import edition_key
+from attestry.usecases.records import load_version, stage_key, transition_key, version_key
 from attestry.usecases.root import root_files
 from attestry.usecases.sign import delegation_key, predictions_folder, receipt_key
 
@@ -100,7 +102,7 @@ class BundleMaker:
         version = load_version(self._meta, model, number)
         collected = Collected()
         rows = self._add_version(collected, version)
-        self._events.add(collected, [*self._events.moves_of(version, rows), *self._events.changes_of_signers(rows)])
+        self._events.add(collected, self._events_of(collected, version, rows))
         self._add_attestations(collected, version)
         self._add_validations(collected, version)
         index = BundleIndex("version", version.reference, model, number, version.version_digest, timestamp(at))
@@ -128,8 +130,7 @@ class BundleMaker:
         rows = self._add_version(collected, version)
         subject = f"key/{prediction.kid}"
         sought = [
-            *self._events.moves_of(version, rows),
-            *self._events.changes_of_signers(rows),
+            *self._events_of(collected, version, rows),
             Sought(event_id("key.delegated", subject, 1), str(delegation["issued"])),
             Sought(event_id(CLOSED, subject, 1)),
         ]
@@ -146,6 +147,16 @@ class BundleMaker:
         digest = read_unverified_delegation(token).grant.version.digest
         index = BundleIndex("prediction", prediction_id, version.model, version.number, digest, timestamp(at))
         return self._close(index, collected, payload=shown)
+
+    def _events_of(self, collected: Collected, version: Version, rows: list[Item]) -> list[Sought]:
+        """Add the policies that a version was held against, and return the events of it, of them, and of who signed."""
+        named = _editions_of(version, rows)
+        for edition in named:
+            row = self._meta.get(edition_key(edition.name, edition.number))
+            if row is not None and sha256_hex(bytes(row["document"])) == edition.sha256:
+                collected.files[policy_file(edition.name, edition.number)] = bytes(row["document"])
+        events = self._events
+        return [*events.moves_of(version, rows), *events.publications(named), *events.changes_of_signers(rows)]
 
     def _kept(self, folder: str, prediction: PredictionId) -> Item | None:
         """Return what is kept of a prediction: of what row and batch object both tell, the batch's counts, which is written once."""
@@ -278,6 +289,16 @@ class BundleMaker:
         files = collected.files
         documents = {REPORT: render_report(index, files).encode(), README: render_readme(index, files).encode()}
         return MadeBundle(write_bundle(index, {**files, **documents}), index.subject, index.model, payload, collected.pending)
+
+
+def _editions_of(version: Version, rows: Iterable[Item]) -> list[EditionName]:
+    """Return the policies that a version was held against, by the row of its first move; none where that is gone or was edited."""
+    place = transition_key(version.model, version.number, 1).sort
+    first = next((row for row in rows if row["sk"] == place), None)
+    try:
+        return named_editions(first["data"]) if first is not None else []
+    except IntegrityError:
+        return []
 
 
 def _moves_in(collected: Collected, version: Version) -> list[Mapping[str, Any]]:

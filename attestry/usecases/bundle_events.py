@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from attestry.domain.errors import InvalidInputError, NotFoundError
+from attestry.domain.policies import PUBLISHED, EditionName, policy_subject
 from attestry.domain.validations import RECORDED
 from attestry.domain.version import Version
 from attestry.evidence.canonical import canonical_bytes
@@ -22,6 +23,7 @@ from attestry.evidence.tlog import inclusion_proof
 from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.ledger import LedgerReader, find_leaves
 from attestry.usecases.outbox import outbox_key
+from attestry.usecases.policies import edition_key
 from attestry.usecases.records import person_key
 
 _KEYS_AT_ONCE: Final = 100
@@ -128,6 +130,15 @@ class EventCollector:
         """Return the moves with these numbers that the ledger has an index row of, whatever their kind."""
         ids = [event_id(kind, version.reference, number) for number in numbers for kind in MOVES]
         return [Sought(known) for known in self._find(ids)] if ids else []
+
+    def publications(self, named: Iterable[EditionName]) -> list[Sought]:
+        """Return the events between which editions of policies were in force: what published each, and the next of its policy."""
+        sought: list[Sought] = []
+        for edition in named:
+            for number in (edition.number, edition.number + 1):
+                row = self._meta.get(edition_key(edition.name, number)) or {}
+                sought.append(Sought(event_id(PUBLISHED, policy_subject(edition.name), number), str(row.get("at", ""))))
+        return sought
 
     def changes_of_signers(self, rows: Iterable[Item]) -> list[Sought]:
         """Return the events of the persons who signed with keys of their own: they show whose the keys were, and until when."""

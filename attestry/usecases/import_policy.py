@@ -10,23 +10,19 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy
-from attestry.domain.errors import InvalidInputError, Problem
-from attestry.domain.policies import ApprovalFloor, Rule
-from attestry.domain.policy_checks import rules_for
-from attestry.domain.requirements import Requirement, total
+from attestry.domain.errors import InvalidInputError
+from attestry.domain.import_floor import ONE_APPROVER, ImportSubject, impossible, raised
+from attestry.domain.policies import Rule
 from attestry.ports import Check, Item, Key, MetaStore, When
 from attestry.usecases.policies import Edition, policy_key
 from attestry.usecases.records import version_key
 
-ONE_APPROVER: Final = ApprovalPolicy(automatic=False, roles=("approver",), count=1)
 OPEN: Final = "open"
-ENVIRONMENT: Final = "production"
-"""Where an imported version belongs until somebody puts it elsewhere."""
 
 
 def policy_for_import(
@@ -48,11 +44,11 @@ def policy_for_import(
     tier = str(row.get("risk_tier") or "")
     base = ApprovalPolicy(automatic=True) if _is_open(meta, model) else _of_model(meta, model, row)
     rules = _rules(editions, model, row)
-    problems = [problem for rule in rules for problem in _impossible(rule)]
+    problems = [problem for rule in rules for problem in impossible(rule)]
     if problems:
         raise InvalidInputError(problems)
     for rule in rules:
-        base = _raised(base, *_floors(rule))
+        base = raised(base, rule)
     return replace(base, signed=True) if not base.automatic and tier in signed_tiers else base
 
 
@@ -65,7 +61,7 @@ def require_met(meta: MetaStore, editions: Sequence[Edition], model: str, head: 
     if asked.automatic and not _is_open(meta, model):
         raise InvalidInputError.of("submission", "policy", f"{model} is open no more; begin another import")
     for rule in _rules(editions, model, head or {}):
-        if any(_impossible(rule)) or _raised(asked, *_floors(rule)) != asked:
+        if any(impossible(rule)) or raised(asked, rule) != asked:
             message = f"{rule.name} asks for more than the policy that this import was begun under; begin another one"
             raise InvalidInputError.of("submission", "policy", message)
 
@@ -90,53 +86,5 @@ def _of_model(meta: MetaStore, model: str, head: Mapping[str, Any]) -> ApprovalP
 
 
 def _rules(editions: Sequence[Edition], model: str, row: Mapping[str, Any]) -> list[Rule]:
-    subject: dict[str, Any] = {"model": model, "risk_tier": str(row.get("risk_tier") or ""), "labels": _labels(row)}
-    return [rule for edition in editions for rule in rules_for(edition.policy, **subject, environment=ENVIRONMENT)]
-
-
-def _labels(row: Mapping[str, Any]) -> dict[str, str]:
-    labels = row.get("labels")
-    return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, Mapping) else {}
-
-
-def _impossible(rule: Rule) -> Iterator[Problem]:
-    gates = rule.gates
-    asked = [*(m.metric for m in gates.metrics), *gates.no_worse_than_deployed]
-    if asked:
-        yield Problem("model", "policy", f"{rule.name} judges {', '.join(asked)}; of an import the registry computes no metric")
-    if gates.required:
-        yield Problem("model", "policy", f"{rule.name} asks for {', '.join(gates.required)} of a manifest, and an import has none")
-
-
-def _floors(rule: Rule) -> tuple[ApprovalFloor, ...]:
-    """Return what a rule asks of who approves an import: it belongs to its environment without a promotion."""
-    there = (rule.promotion or {}).get(ENVIRONMENT)
-    return (rule.approval, *([there] if there else []))
-
-
-def _raised(asked: ApprovalPolicy, *floors: ApprovalFloor) -> ApprovalPolicy:
-    """Return a policy that asks for what was asked for, and for what floors do."""
-    for floor in floors:
-        asked = _raised_to(asked, floor)
-    return asked
-
-
-def _raised_to(asked: ApprovalPolicy, floor: ApprovalFloor) -> ApprovalPolicy:
-    needed = floor.needed
-    if not needed and not floor.signed:
-        return asked
-    if asked.automatic:
-        asked = ONE_APPROVER
-    signed = asked.signed or floor.signed
-    if not floor.roles and not asked.require:
-        return replace(asked, count=max(asked.needed, needed), signed=signed)
-    counts = {r.roles: r.count for r in asked.require}
-    for role, count in sorted(floor.roles.items()):
-        counts[(role,)] = max(counts.get((role,), 0), count)
-    short = max(asked.needed, needed) - sum(counts.values())
-    if short > 0:
-        others = ONE_APPROVER.roles if asked.require else asked.roles
-        counts[others] = counts.get(others, 0) + short
-    require = tuple(Requirement(roles, count) for roles, count in counts.items())
-    roles = tuple(dict.fromkeys(role for requirement in require for role in requirement.roles))
-    return replace(asked, require=require, roles=roles, count=total(require), signed=signed)
+    subject = ImportSubject.of_head(model, row)
+    return [rule for edition in editions for rule in subject.rules(edition.policy)]

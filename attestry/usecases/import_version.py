@@ -24,6 +24,7 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.cause import Cause, CauseKind
 from attestry.domain.errors import ConditionFailedError, ConflictError, IntegrityError
 from attestry.domain.events import timestamp
+from attestry.domain.import_floor import ENVIRONMENT, ImportSubject
 from attestry.domain.imports import MAX_DOCUMENT_BYTES, MAX_FILES, ImportDocument, ImportRequest, PinnedFile, check_files
 from attestry.domain.names import ModelName, name_execution
 from attestry.domain.principal import Principal
@@ -33,9 +34,9 @@ from attestry.evidence.predicates import MoveFacts
 from attestry.ports import ABSENT, Item, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.begin_import import import_prefix
-from attestry.usecases.import_policy import ENVIRONMENT, policies_hold, policy_for_import, require_met
+from attestry.usecases.import_policy import policies_hold, policy_for_import, require_met
 from attestry.usecases.new_version import first_writes
-from attestry.usecases.policies import policies_in_force
+from attestry.usecases.policies import Edition, policies_in_force
 from attestry.usecases.records import MODELS, candidate_key, load_version, model_key
 
 IMPORTED: Final = "version.imported"
@@ -87,7 +88,7 @@ def import_version(
         editions = policies_in_force(meta)
         require_met(meta, editions, request.model, head, ApprovalPolicy.from_item(found.document.approval))
         try:
-            writes = _writes(attestor, version, head, by, at, [e.reference for e in editions])
+            writes = _writes(attestor, version, head, by, at, editions)
             meta.transact([*writes, *policies_hold(editions)])
         except ConditionFailedError:
             continue
@@ -184,7 +185,7 @@ def _first_head(found: _Found, number: int, by: Principal, at: datetime) -> Vers
 
 
 def _writes(
-    attestor: Attestor, version: Version, head: Item | None, by: Principal, at: datetime, policies: Sequence[Mapping[str, Any]]
+    attestor: Attestor, version: Version, head: Item | None, by: Principal, at: datetime, editions: Sequence[Edition]
 ) -> list[Write]:
     facts = MoveFacts(
         model=version.model,
@@ -203,7 +204,7 @@ def _writes(
             "folder": version.folder,
             "execution": version.execution_id,
             "cause": dict(version.cause),
-            **({"policies": list(policies)} if policies else {}),
+            **_governed(version.model, head or {}, editions),
         },
     )
     candidate = {
@@ -218,6 +219,14 @@ def _writes(
         Put(candidate_key(version.candidate), candidate),
         *first_writes(attestor, version, facts, by, at),
     ]
+
+
+def _governed(model: str, head: Mapping[str, Any], editions: Sequence[Edition]) -> dict[str, Any]:
+    """Return the policies that the import keeps, and what of the model their rules were chosen by: a verifier chooses the same."""
+    if not editions:
+        return {}
+    judged_as = ImportSubject.of_head(model, head).to_item([e.policy for e in editions])
+    return {"policies": [e.reference for e in editions], "judged_as": judged_as}
 
 
 def _model_put(version: Version, head: Item | None, by: Principal, at: datetime) -> Put:

@@ -21,7 +21,7 @@ from attestry.domain.errors import ConditionFailedError, ConflictError, Integrit
 from attestry.domain.events import Event, timestamp
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.paging import WHOLE, Page
-from attestry.domain.policies import Policy
+from attestry.domain.policies import PUBLISHED, EditionName, Policy, policy_subject
 from attestry.domain.policy_checks import check_manifest
 from attestry.domain.principal import Principal
 from attestry.evidence.canonical import parse_canonical
@@ -29,7 +29,6 @@ from attestry.evidence.digests import sha256_hex
 from attestry.ports import ABSENT, Check, Key, MetaStore, Put, When
 from attestry.usecases.records import outbox_put
 
-PUBLISHED: Final = "policy.published"
 COLLECTION: Final = "POLICIES"
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 MAX_POLICIES: Final = 10
@@ -64,7 +63,7 @@ class Edition:
     @property
     def reference(self) -> dict[str, Any]:
         """Return what the events of versions say of it."""
-        return {"name": self.policy.name, "number": self.number, "sha256": self.sha256}
+        return EditionName(self.policy.name, self.number, self.sha256).to_item()
 
 
 def policy_key(name: str) -> Key:
@@ -77,11 +76,6 @@ def edition_key(name: str, number: int) -> Key:
     return Key(f"POLICY#{name}", f"EDITION#{number:06d}")
 
 
-def subject_of(name: str) -> str:
-    """Return what the events of a policy are about."""
-    return f"policy/{name}"
-
-
 def event_of_edition(row: Mapping[str, Any], previous: str) -> Event:
     """Return the event that puts an edition in force.
 
@@ -91,7 +85,7 @@ def event_of_edition(row: Mapping[str, Any], previous: str) -> Event:
     """
     number, facts = int(row["number"]), {"sha256": row["sha256"], "previous": previous, "reason": row["reason"]}
     by, at = Principal.from_item(row["principal"]), datetime.fromisoformat(str(row["at"]))
-    return Event(PUBLISHED, subject_of(str(row["name"])), number, at, by, {"number": number, **facts})
+    return Event(PUBLISHED, policy_subject(str(row["name"])), number, at, by, {"number": number, **facts})
 
 
 def edition_place(edition: Mapping[str, Any]) -> str:

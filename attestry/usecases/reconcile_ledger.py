@@ -13,6 +13,7 @@ from typing import Any, Final
 from attestry.access.events import ABOUT, row_of
 from attestry.domain.errors import AttestryError, IntegrityError, InvalidInputError, NotFoundError
 from attestry.domain.events import timestamp
+from attestry.domain.policies import PUBLISHED, policy_subject
 from attestry.domain.webhooks import KINDS as WEBHOOK_KINDS
 from attestry.evidence.leaf import Leaf
 from attestry.evidence.note import Checkpoint, Verifier, open_note
@@ -21,7 +22,7 @@ from attestry.ports import Item, Key, MetaStore, ObjectStore
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
-from attestry.usecases.policies import COLLECTION, PUBLISHED, policy_key, subject_of
+from attestry.usecases.policies import COLLECTION, policy_key
 from attestry.usecases.reconcile_catalogue import catalogue_row_of
 from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
 from attestry.usecases.root import ROOT_KEY
@@ -165,7 +166,7 @@ def _rows_of(event: Mapping[str, Any]) -> dict[Key, str]:
     if kind == "root.published":
         return {ROOT_KEY: "root.gone"}
     if kind == PUBLISHED:
-        return {policy_key(subject.removeprefix(subject_of(""))): "policy.gone"}
+        return {policy_key(subject.removeprefix(policy_subject(""))): "policy.gone"}
     if kind in WEBHOOK_KINDS:
         return {row_of_subject(subject): "webhook.gone"}
     if kind in ABOUT:

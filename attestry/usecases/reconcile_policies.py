@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from attestry.domain.errors import AttestryError
+from attestry.domain.policies import PUBLISHED, policy_subject
 from attestry.evidence.leaf import event_id
 from attestry.ports import Item, MetaStore
 from attestry.usecases.findings import Observed
 from attestry.usecases.ledger_bytes import LedgerBytes
-from attestry.usecases.policies import COLLECTION, PUBLISHED, edition_key, event_of_edition, policy_key, read_row, subject_of
+from attestry.usecases.policies import COLLECTION, edition_key, event_of_edition, policy_key, read_row
 from attestry.usecases.recorded import event_digest
 
 _PREFIX: Final = "EDITION#"
@@ -48,7 +49,7 @@ class PolicyExaminer:
         """Yield editions that are missing: before the last row, and those beyond it that the ledger tells of."""
         there = {str(row["sk"]) for row in rows}
         last = max((int(sort.removeprefix(_PREFIX)) for sort in there), default=0)
-        while self._ledger.find([following := event_id(PUBLISHED, subject_of(name), last + 1)]).get(following):
+        while self._ledger.find([following := event_id(PUBLISHED, policy_subject(name), last + 1)]).get(following):
             last += 1
         for number in range(1, last + 1):
             key = edition_key(name, number)
