@@ -92,6 +92,13 @@ def test_an_unpacked_zip_is_compared_with_its_inventory(tmp_path: Path) -> None:
     assert differs_from_inventory(folder, inventory) == "p/a.py"
     (folder / "p/a.py").unlink()
     assert differs_from_inventory(folder, inventory) == "p/a.py"
+    (folder / "p/a.py").write_text("1")
+    (folder / "p/b.py").write_text("changed")
+    (folder / "c").write_text("changed")
+    assert differs_from_inventory(folder, inventory) == "c"
+    (folder / "p").rename(tmp_path / "elsewhere")
+    (folder / "p").symlink_to(tmp_path / "elsewhere")
+    assert differs_from_inventory(folder, inventory) == "p"
 
 
 @given(st.text(max_size=40))
