@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,16 @@ class Synthesis:
     @property
     def findings(self) -> list[Finding]:
         return read_report(self.outdir, STACK_NAME)
+
+
+def lint(synthesis: Synthesis) -> list[tuple[str, str]]:
+    """Return rule and message of all that cfn-lint finds in a template; it takes most of a minute of a processor."""
+    linter = Path(sys.executable).parent / "cfn-lint"
+    command = [str(linter), "--format", "json", "--include-checks", "W", "--", str(synthesis.template_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [(finding["Rule"]["Id"], finding["Message"]) for finding in json.loads(done.stdout or "[]")]
+    assert done.returncode == 0 or found, done.stderr
+    return found
 
 
 @pytest.fixture(scope="session")

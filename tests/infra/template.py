@@ -57,6 +57,13 @@ class Template:
         found = {name: res for name, res in self.raw["Resources"].items() if res["Type"] == kind}
         return {name: _named(res.get("Properties", {})) for name, res in found.items()}
 
+    def forms(self) -> dict[str, set[str]]:
+        """Return where resources of each type have a value, whatever it is; what an intrinsic function gives is one value."""
+        found: dict[str, set[str]] = {}
+        for resource in self.raw["Resources"].values():
+            found.setdefault(resource["Type"], set()).update(_places(resource))
+        return found
+
     def api_document(self) -> dict[str, Any]:
         """Return the OpenAPI document that the gateway imports, resolved."""
         (api,) = self.of_type("AWS::ApiGatewayV2::Api").values()
@@ -140,6 +147,17 @@ class Template:
 def _invoked(uri: str) -> str:
     """Return the name of the function that a URI of the gateway invokes."""
     return uri.rpartition(":function:")[2].removesuffix("/invocations")
+
+
+def _places(value: Any, at: str = "") -> Iterator[str]:
+    if isinstance(value, dict) and not (len(value) == 1 and next(iter(value)).startswith(("Ref", "Fn::"))):
+        for name, inner in value.items():
+            yield from _places(inner, f"{at}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _places(inner, f"{at}[]")
+    else:
+        yield at
 
 
 def _named(properties: dict[str, Any]) -> dict[str, Any]:
