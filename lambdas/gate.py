@@ -11,12 +11,13 @@ from attestry.domain.principal import Principal
 from attestry.usecases.approval_notice import SSM, ConsoleWays
 from attestry.usecases.gate import open_approval, open_import, send_on
 from attestry.usecases.open_promotion import open_promotion
+from attestry.usecases.promotion_notice import TELL, tell_again
 
 world = World()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Wait for a decision (from the pipeline), open the approval of an import or a promotion, or send on (after a decision)."""
+    """Wait for a decision (from the pipeline), open the approval of an import or a promotion, tell of it, or send on (once decided)."""
     configure_logging(context)
     model, number = str(event["model"]), int(event["version"])
     if event["action"] == "wait":
@@ -38,6 +39,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"outcome": _open_import(model, number)}
     if event["action"] == "open_promotion":
         return _open_promotion(event, model, number)
+    if event["action"] == TELL:
+        return {"told": tell_again(world.meta, world.notifier, event, _ways())}
     return {"outcome": _send(model, number)}
 
 

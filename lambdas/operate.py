@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -252,11 +253,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"retired": retired, "errors": errors}
     if event == LAPSE_DUE:
         configure_logging(context)
-        done = lapse_due(world.meta, world.attestor, world.notifier, at=world.clock.now())
+        done = lapse_due(world.meta, world.attestor, world.notifier, _ask_gate, at=world.clock.now())
         (logger.error if done.errors else logger.info)("approvals that ended", extra={"lapsed": done.lapsed, "errors": done.errors})
         return {"lapsed": list(done.lapsed), "told": done.told, "errors": list(done.errors)}
     denied = world.audit.denied
     return serve(event, context, ROUTES, guard=world.guard, answers=world.answers, matched=MATCHED, on_denied=denied)
+
+
+def _ask_gate(asked: Mapping[str, Any]) -> bool:
+    return bool(world.functions.call(world.settings.gate_function, asked)["told"])
 
 
 def _operate_in_console(event: dict[str, Any]) -> dict[str, Any]:

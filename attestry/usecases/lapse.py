@@ -8,13 +8,14 @@ Rules:
 - Signing ends with the approval by itself: a delegation never lasts longer, and none is given afterwards. What is done here later by some
   minutes changes what the version stands as, not what it may do.
 - The approval for one environment alone ends in that environment (`attestry.usecases.lapse_promotion`).
+- Of a promotion that people were not told of, the gate tells them: it has the ways to decide in the AWS console, which nobody else needs.
 - What is due stands in the partition LAPSES, by its time. The row of a lapse goes with the move, and leaves one that says that people are
   to be told, so that a crash in between tells them later, not never.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,12 +32,15 @@ from attestry.usecases.attest import Attestor
 from attestry.usecases.conditions import LAPSES, check_conditions, lapse_put
 from attestry.usecases.lapse_promotion import COMPONENT, lapse_promotion, message_of, promotion_in_force, put_back
 from attestry.usecases.pointer import named_in, number_in, vacate
-from attestry.usecases.promotion_notice import ASKED, asked_notice
+from attestry.usecases.promotion_notice import ASKED, asked_again
 from attestry.usecases.records import Move, load_version, model_key, move_writes
 from attestry.usecases.rollout_places import forget_rollouts
 
 TRIES = 8
 MAX_DUE = 25
+
+AskGate = Callable[[Mapping[str, Any]], bool]
+"""Given the event that the gate's function takes, returns whether anybody was told."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,14 @@ def due_lapses(meta: MetaStore, at: datetime, *, limit: int = MAX_DUE) -> list[I
     return [row for row in meta.query(LAPSES, limit=limit) if str(row["due"]) <= timestamp(at)]
 
 
-def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, *, at: datetime) -> Lapsed:
+def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, ask_gate: AskGate, *, at: datetime) -> Lapsed:
     """Tell of approvals that end soon, and take out of service the versions whose approvals have ended; one's trouble stops no other.
 
     Args:
         meta: the table.
         attestor: signs with the acting function's key.
         notifier: tells people.
+        ask_gate: has the gate tell of a promotion that waits, and waits for its answer.
         at: the time.
     """
     lapsed: list[str] = []
@@ -74,6 +79,10 @@ def lapse_due(meta: MetaStore, attestor: Attestor, notifier: Notifier, *, at: da
     for row in due_lapses(meta, at):
         try:
             version = load_version(meta, str(row["model"]), int(row["number"]))
+            if row["what"] == ASKED:
+                told += 1 if not row.get("told") and ask_gate(asked_again(row)) else 0
+                _forget(meta, row)
+                continue
             if str(row["what"]).startswith("promotion"):
                 row, done = _of_promotion(meta, attestor, version, row, at)
                 lapsed += [version.reference] if done else []
@@ -104,9 +113,8 @@ def _of_promotion(meta: MetaStore, attestor: Attestor, version: Version, row: It
 
 def _tell_of_promotion(notifier: Notifier, version: Version, row: Item) -> int:
     """Tell people what a row about a promotion says that they are to be told, if it still is so; return how many notices went out."""
-    asked = row["what"] == ASKED
     due = row["what"] == "promotion_tell" or (row["what"] == "promotion_notice" and promotion_in_force(version, row))
-    notice = asked_notice(version, row) if asked else message_of(version, row) if due else None
+    notice = message_of(version, row) if due else None
     if notice is None:
         return 0
     notifier.notify(*notice)

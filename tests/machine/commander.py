@@ -27,6 +27,7 @@ from attestry.usecases.open_promotion import open_promotion
 from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.pointer import number_in
 from attestry.usecases.promotion import check_promotion, has_to_be_asked, is_waiting, withdraw_promotion
+from attestry.usecases.promotion_notice import tell_again
 from attestry.usecases.readiness import check_frozen_files
 from attestry.usecases.record_stage import StageResult
 from attestry.usecases.records import decision_key, load_version, person_of, pointer_key, stage_key
@@ -356,7 +357,13 @@ class Commander:
     def lapse_due(self) -> None:
         """Let what has ended by now leave."""
         flow = self.flow
-        done = lapse_due(flow.meta, flow.attestors["operate"], flow.notifier, at=flow.clock.now())
+        done = lapse_due(
+            flow.meta,
+            flow.attestors["operate"],
+            flow.notifier,
+            lambda asked: tell_again(flow.meta, flow.notifier, asked, None),
+            at=flow.clock.now(),
+        )
         assert not done.errors, done.errors
 
     def lose(self, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,12 +16,15 @@ from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.domain.approvals import Verdict
 from attestry.domain.audit import AUDIT
-from attestry.domain.errors import ConflictError, InvalidInputError
+from attestry.domain.errors import ConflictError, InvalidInputError, UnavailableError
 from attestry.usecases.approval_notice import SSM, ConsoleWays
+from attestry.usecases.conditions import LAPSES
+from attestry.usecases.lapse import lapse_due
 from attestry.usecases.open_promotion import open_promotion
+from attestry.usecases.promotion_notice import tell_again
 from lambdas import console_decision
 from tests.console import MACHINE, StandInExecutions, StandInTrail, cloudtrail, delivered, identity
-from tests.fakes import Killed
+from tests.fakes import Faults, Killed, MemoryNotifier
 from tests.promotions import DEPLOYER, ERIN, GRACE, IVAN, TWO, PromotionWorld
 from tests.unit.test_console_automation import AUTOMATION, OTHER, RUNBOOK, StandInSsm
 from tests.versions import ACCOUNT
@@ -276,6 +281,16 @@ class TestAttacks:
         assert desk.state == "OPEN"
 
 
+class FaultySsm:
+    """Systems Manager, a call of which may be the last one that its caller makes."""
+
+    def __init__(self, ssm: StandInSsm, faults: Faults) -> None:
+        self.ssm, self.faults = ssm, faults
+
+    def start_automation_execution(self, **request: Any) -> Any:
+        return self.faults.run("FaultySsm.start", lambda: self.ssm.start_automation_execution(**request))
+
+
 class TestStarting:
     def notice(self, desk: Desk, by: Any = DEPLOYER) -> Mapping[str, Any]:
         world = desk.registry
@@ -292,6 +307,66 @@ class TestStarting:
         assert '"promotion": "production"' in told["console"]["decision"]["paste"]["approve"]
         assert told["packet_sha256"] in told["console"]["decision"]["paste"]["approve"]
         assert "https://api.example.com/v1/models" in told["packet"]
+
+    @pytest.mark.parametrize(("call", "n", "told"), [("start", 1, 0), ("notify", 1, 0), ("transact", 3, 1)])
+    def test_cut_off_before_or_behind_the_telling_people_are_told_by_the_sweep_what_they_would_have_been_told(
+        self, desk: Desk, call: str, n: int, told: int
+    ) -> None:
+        world = desk.registry
+        at, rows = world.clock.at, copy.deepcopy(world.meta.rows)
+        ordinary = self.notice(desk)
+        world.clock.at, world.meta.rows = at, rows
+        desk.ssm = StandInSsm()
+        desk.automations = SsmAutomations(FaultySsm(desk.ssm, world.meta.faults), RUNBOOK)  # type: ignore[arg-type]
+        world.flow.notifier = MemoryNotifier(world.meta.faults)
+        world.meta.faults.fail_before(n, method=call, error=Killed())
+        with pytest.raises(Killed):
+            self.notice(desk)
+        world.meta.faults.clear()
+        assert len(world.flow.notifier.messages) == told
+        world.clock.advance(minutes=10)
+        done = lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, self.gate(desk), at=world.clock.now())
+        assert (done.told, done.errors) == (1, ())
+        assert world.flow.notifier.messages[-1][1] == ordinary
+        assert len(desk.ssm.executions) == 1
+        assert world.meta.query(LAPSES) == []
+
+    def test_a_runbook_whose_execution_nobody_noted_is_not_started_twice_and_people_are_led_to_it(self, desk: Desk) -> None:
+        world = desk.registry
+        world.meta.faults.fail_before(2, method="transact", error=Killed())
+        with pytest.raises(Killed):
+            self.notice(desk)
+        world.meta.faults.clear()
+        world.clock.advance(minutes=10)
+        ports = (world.meta, world.flow.attestors["operate"], world.flow.notifier)
+        assert lapse_due(*ports, self.gate(desk), at=world.clock.now()).told == 1
+        told = world.flow.notifier.messages[-1][1]
+        assert told["console"]["systems_manager"]["fill_in"] == {"model": MODEL, "version": 1, "promotion": "production"}
+        assert len(desk.ssm.executions) == 1
+
+    def test_a_gate_that_does_not_answer_leaves_the_telling_to_the_next_sweep(self, desk: Desk) -> None:
+        world = desk.registry
+        world.flow.notifier = MemoryNotifier(world.meta.faults)
+        world.meta.faults.fail_before(1, method="notify", error=Killed())
+        with pytest.raises(Killed):
+            self.notice(desk)
+        world.meta.faults.clear()
+        world.clock.advance(minutes=10)
+
+        def silent(_: Any) -> bool:
+            raise UnavailableError("the function gate failed")
+
+        ports = (world.meta, world.flow.attestors["operate"], world.flow.notifier)
+        assert lapse_due(*ports, silent, at=world.clock.now()).errors == (f"{MODEL}@1: the function gate failed",)
+        assert lapse_due(*ports, self.gate(desk), at=world.clock.now()).told == 1
+        assert lapse_due(*ports, self.gate(desk), at=world.clock.now()).told == 0
+
+    @staticmethod
+    def gate(desk: Desk) -> Any:
+        """What the gate does for the sweep."""
+        world = desk.registry
+        ways = ConsoleWays(frozenset({"decision", SSM}), MACHINE, RUNBOOK, desk.automations, "https://api.example.com")
+        return lambda asked: tell_again(world.meta, world.flow.notifier, json.loads(json.dumps(asked)), ways)
 
     def test_where_signatures_are_asked_for_none_is_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
         desk = Desk(monkeypatch, {**TWO, "signed": True})

@@ -46,7 +46,7 @@ class Served(ApprovalWorld):
         return self.head(number)
 
     def sweep(self, at: datetime = END) -> Any:
-        return lapse_due(self.meta, self.attestor, self.notifier, at=at)
+        return lapse_due(self.meta, self.attestor, self.notifier, bool, at=at)
 
     def pointer(self) -> dict[str, Any]:
         return self.meta.rows[pointer_key(MODEL, "production")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,6 +35,7 @@ from attestry.usecases.conditions import LAPSES
 from attestry.usecases.conflicts import declare_conflict
 from attestry.usecases.lapse import lapse_due
 from attestry.usecases.packet import show_promotion_packet
+from attestry.usecases.promotion_notice import tell_again
 from attestry.usecases.promotion_rows import promotion_key
 from attestry.usecases.records import OUTBOX, load_version, pointer_key, version_key
 from tests.evidence_world import ERIN, GRACE
@@ -514,7 +516,10 @@ class TestLapse:
 
 
 def sweep(world: PromotionWorld) -> Any:
-    return lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, at=world.clock.now())
+    def gate(asked: Any) -> bool:
+        return tell_again(world.meta, world.flow.notifier, json.loads(json.dumps(asked)), None)
+
+    return lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, gate, at=world.clock.now())
 
 
 def test_a_rollback_to_what_was_approved_for_the_environment_needs_nobody_again(world: PromotionWorld) -> None:

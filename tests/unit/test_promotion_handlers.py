@@ -14,6 +14,7 @@ from attestry.ports import Update
 from attestry.usecases.records import version_key
 from lambdas import console_decision, decide, gate, operate, registry
 from tests.console import MACHINE, StandInExecutions, StandInTrail, delivered, identity, started
+from tests.fakes import Killed, MemoryNotifier
 from tests.promotions import PromotionWorld
 from tests.unit.test_operate_handlers import SETTINGS
 
@@ -69,6 +70,21 @@ def test_the_first_call_asks_and_the_one_after_the_approvals_begins_the_deployme
     assert (status, begun["stage"], begun["status"], "promotion" in begun) == (202, "DEPLOYMENT", "RUNNING", False)
     name, message = world.flow.functions.sent[-1]
     assert (name, message["environment"], message["principal"]["person"]) == ("deploy", "production", "henry")
+
+
+def test_the_sweep_has_the_gate_tell_of_a_promotion_of_which_nobody_was_told(world: PromotionWorld) -> None:
+    faults = world.meta.faults
+    gate.world.__dict__["notifier"] = world.flow.notifier = MemoryNotifier(faults)
+    faults.fail_before(1, method="notify", error=Killed())
+    with pytest.raises(Killed):
+        call(operate, PROMOTE, BODY)
+    faults.clear()
+    world.clock.advance(minutes=10)
+    assert operate.handler({"action": "lapse_due"}, None) == {"lapsed": [], "told": 1, "errors": []}
+    ((subject, message),) = world.flow.notifier.messages
+    assert subject == "the promotion of tumour-diagnosis@1 to production waits for approval"
+    assert message["console"]["decision"]["link"].startswith("https://")
+    assert operate.handler({"action": "lapse_due"}, None)["told"] == 0
 
 
 def test_the_page_of_a_version_shows_who_asked_and_who_approved(world: PromotionWorld) -> None:

@@ -181,7 +181,7 @@ def lapsed() -> tuple[EvidenceWorld, str, str]:
     world.swap()
     first = world.predict()
     world.clock.at += timedelta(days=1)
-    done = lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, at=world.clock.now())
+    done = lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, bool, at=world.clock.now())
     assert (done.lapsed, done.errors) == (("tumour-diagnosis@1",), ())
     world.seal()
     world.meta.transact([Update(version_key("tumour-diagnosis", 1), {"attempt": 2})])
@@ -253,7 +253,7 @@ def test_while_the_place_is_vacant_the_model_is_found_as_the_registry_left_it():
     world.approve(ERIN)
     world.swap()
     world.clock.at += timedelta(days=1)
-    lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, at=world.clock.now())
+    lapse_due(world.meta, world.flow.attestors["operate"], world.flow.notifier, bool, at=world.clock.now())
     world.sequence()
     ledger = LedgerBytes(world.meta, world.store)
     assert ModelExaminer(world.meta, ledger).examine("tumour-diagnosis") == []
@@ -266,7 +266,7 @@ def test_a_lapse_by_a_function_that_may_not_make_it_breaks_the_proof():
     world.approve(ERIN)
     world.swap()
     world.clock.at += timedelta(days=1)
-    lapse_due(world.meta, world.flow.attestors["decide"], world.flow.notifier, at=world.clock.now())
+    lapse_due(world.meta, world.flow.attestors["decide"], world.flow.notifier, bool, at=world.clock.now())
     verdict, reason = verdict_of(world)
     assert verdict == "BROKEN"
     assert "decide may not sign approval.lapsed" in reason

@@ -21,7 +21,20 @@ from tests.evidence_world import GRACE, REQUEST, EvidenceWorld, rewrite
 from tests.flow import GOOD
 
 STEPS = [
-    *("bundle", "root", "checkpoint", "leaves", "validity", "transitions", "artifact", "provenance", "gates", "validations", "approvals"),
+    *(
+        "bundle",
+        "root",
+        "checkpoint",
+        "leaves",
+        "validity",
+        "transitions",
+        "artifact",
+        "provenance",
+        "gates",
+        "validations",
+        "approvals",
+        "policies",
+    ),
     *("delegation", "standing", "receipt", "seal", "payload", "documents"),
 ]
 ALONE = [s for s in STEPS if s not in ("delegation", "standing", "receipt", "seal", "payload")]
