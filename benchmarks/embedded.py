@@ -21,6 +21,7 @@ from typing import Any
 
 from attestry.aws.clients import Clients
 from attestry.aws.logging import configure_logging
+from attestry.aws.row_parser import read_rows_as_sent
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
 from attestry.client.api import RegistryClient
@@ -80,7 +81,9 @@ class EmbeddedRegistry:
         # The adapters take a loopback endpoint from here to mean that buckets have no names of their own.
         os.environ["AWS_ENDPOINT_URL"] = self.stack.endpoint_url
         quiet_logs()
-        self.calls = CountingSession(self.stack.session("root"))
+        root = self.stack.session("root")
+        read_rows_as_sent(root._session)  # as functions do, whose clients come of a session of their own (`attestry.aws.clients`)
+        self.calls = CountingSession(root)
         for person in ("dana", "erin", "frank", "grace"):
             self.client("admin").add_person(person, [person])
 

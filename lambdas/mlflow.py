@@ -23,6 +23,7 @@ from attestry.usecases import mlflow_files as files
 from attestry.usecases import mlflow_moving as moving
 from attestry.usecases import mlflow_reading as reading
 from attestry.usecases import mlflow_searching as searching
+from attestry.usecases.foresight import Foresight
 from attestry.usecases.mlflow_latest import latest_of_stages
 from attestry.usecases.upload import candidate_prefix
 
@@ -36,6 +37,7 @@ NO_WEBHOOKS = (
 )
 
 world = World(call_seconds=25)
+foresight = Foresight()
 
 Operation = Callable[[changing.Desk, Fields], Any]
 
@@ -257,7 +259,9 @@ def _desk(request: Request) -> changing.Desk:
     def gate(model: str, action: str | None = None, **context: str) -> Principal:
         return request.require(model, action, **context)
 
-    return changing.Desk(world.meta, acts, gate, caller(request, settings), world.clock.now(), settings.mlflow_policy)
+    reads = request.route.startswith("GET ")
+    meta = foresight.ahead(world.meta, f"{request.route}?{request.raw_query}") if reads else world.meta
+    return changing.Desk(meta, acts, gate, caller(request, settings), world.clock.now(), settings.mlflow_policy)
 
 
 def _readable(request: Request) -> searching.Readable:

@@ -22,6 +22,7 @@ from attestry.domain.catalogue import (
     ModelSubject,
     RegisteredModel,
     Subject,
+    VersionSubject,
     check_description,
     check_mode,
     check_name,
@@ -69,6 +70,7 @@ __all__ = [
     "rename_model",
     "set_alias",
     "set_tag",
+    "tag_version",
 ]
 
 CREATED: Final = "model.created"
@@ -264,13 +266,20 @@ def set_tag(meta: MetaStore, subject: Subject, key: str, value: str, *, by: Prin
         RevisionError: the subject is at another revision.
         ConflictError: it is being changed by many others.
     """
-    check_tag(key, value)
-    facts = {"key": key, **told_value(value)}
+    if isinstance(subject, VersionSubject):
+        tag_version(meta, subject, key, value, by=by, at=at, if_rev=if_rev)
+        return
+    tagged, told = _tagging(key, value)
+    _change_model(meta, subject.name, lambda model: (replace(model, tags=tagged(model.tags)), *told), by, at, if_rev)
 
-    def tagged(tags: Mapping[str, str]) -> dict[str, str]:
-        return check_tags({**tags, key: value})
 
-    _change_tags(meta, subject, tagged, (TAG_SET, facts), by, at, if_rev)
+def tag_version(
+    meta: MetaStore, subject: VersionSubject, key: str, value: str, *, by: Principal, at: datetime, if_rev: int | None = None
+) -> Labels:
+    """Set a tag of a version as `set_tag` does, and return what people say about the version by then."""
+    tagged, told = _tagging(key, value)
+    name, number = subject.name, subject.number
+    return _change_labels(meta, name, number, lambda labels: replace(labels, tags=tagged(labels.tags)), told, by, at, if_rev)
 
 
 def delete_tag(meta: MetaStore, subject: Subject, key: str, *, by: Principal, at: datetime, if_rev: int | None = None) -> None:
@@ -285,7 +294,12 @@ def delete_tag(meta: MetaStore, subject: Subject, key: str, *, by: Principal, at
     def untagged(tags: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in tags.items() if name != key}
 
-    _change_tags(meta, subject, untagged, (TAG_DELETED, {"key": key}), by, at, if_rev)
+    told = TAG_DELETED, {"key": key}
+    if isinstance(subject, ModelSubject):
+        _change_model(meta, subject.name, lambda model: (replace(model, tags=untagged(model.tags)), *told), by, at, if_rev)
+    else:
+        name, number = subject.name, subject.number
+        _change_labels(meta, name, number, lambda labels: replace(labels, tags=untagged(labels.tags)), told, by, at, if_rev)
 
 
 def read_labels(meta: MetaStore, model: str, number: int) -> Labels:
@@ -336,21 +350,10 @@ def change_labels(
     return _change_labels(meta, model, number, label, (LABELLED, {"changed": changed}), by, at, if_rev)
 
 
-def _change_tags(
-    meta: MetaStore,
-    subject: Subject,
-    change: Callable[[Mapping[str, str]], dict[str, str]],
-    told: tuple[str, dict[str, Any]],
-    by: Principal,
-    at: datetime,
-    if_rev: int | None,
-) -> None:
-    kind, facts = told
-    if isinstance(subject, ModelSubject):
-        _change_model(meta, subject.name, lambda model: (replace(model, tags=change(model.tags)), kind, facts), by, at, if_rev)
-    else:
-        name, number = subject.name, subject.number
-        _change_labels(meta, name, number, lambda labels: replace(labels, tags=change(labels.tags)), told, by, at, if_rev)
+def _tagging(key: str, value: str) -> tuple[Callable[[Mapping[str, str]], dict[str, str]], tuple[str, dict[str, Any]]]:
+    """Return what a tag makes of a subject's tags, and the event's kind and facts."""
+    check_tag(key, value)
+    return lambda tags: check_tags({**tags, key: value}), (TAG_SET, {"key": key, **told_value(value)})
 
 
 def _change_model(

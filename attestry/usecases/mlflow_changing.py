@@ -19,6 +19,7 @@ from attestry.mlflow.errors import ALREADY_EXISTS, MlflowError
 from attestry.mlflow.requests import CreateModel
 from attestry.ports import MetaStore
 from attestry.usecases import catalogue
+from attestry.usecases.aliases import Aliases
 from attestry.usecases.mlflow_latest import latest_of_stages
 from attestry.usecases.mlflow_reading import Known, find
 from attestry.usecases.read_ahead import ReadAhead
@@ -115,18 +116,20 @@ def create_model(desk: Desk, asked: CreateModel) -> ShownModel:
     """
     desk.enter(identity_of(asked.name))
     try:
-        catalogue.create_model(
+        made = catalogue.create_model(
             desk.meta, asked.name, description=asked.description, tags=asked.tags, mode=desk.mode, by=desk.by, at=desk.at
         )
     except ModelExistsError as error:
         raise MlflowError(ALREADY_EXISTS, f"Registered Model (name={asked.name}) already exists.") from error
-    return find(desk.meta, asked.name).show()
+    return Known(
+        made, Aliases.from_item(made.model, None), last=0
+    ).show()  # an alias comes later, and those of one that was deleted are gone
 
 
 def describe_model(desk: Desk, name: str, description: str) -> ShownModel:
     """Change a model's description."""
     known = desk.find(name)
-    catalogue.change_model(_ahead(desk, known), known.model.model, description=description, by=desk.by, at=desk.at)
+    catalogue.change_model(ahead(desk, known), known.model.model, description=description, by=desk.by, at=desk.at)
     return show_model(desk, name)
 
 
@@ -164,32 +167,32 @@ def show_model(desk: Desk, name: str) -> ShownModel:
 def describe_version(desk: Desk, name: str, number: int, description: str | None) -> ShownVersion:
     """Change a version's description; None takes it away, as MLflow has it."""
     known = desk.find(name, number)
-    catalogue.change_labels(_ahead(desk, known), known.model.model, number, description=description or "", by=desk.by, at=desk.at)
+    catalogue.change_labels(ahead(desk, known), known.model.model, number, description=description or "", by=desk.by, at=desk.at)
     return find(desk.meta, name, number).show_version()
 
 
 def set_tag(desk: Desk, known: Known, key: str, value: str) -> None:
     """Set a tag of a model or, where `known` has one, of its version."""
-    catalogue.set_tag(_ahead(desk, known), _subject(known), key, value, by=desk.by, at=desk.at)
+    catalogue.set_tag(ahead(desk, known), _subject(known), key, value, by=desk.by, at=desk.at)
 
 
 def delete_tag(desk: Desk, known: Known, key: str) -> None:
     """Take a tag away; one that is not there changes nothing."""
-    catalogue.delete_tag(_ahead(desk, known), _subject(known), key, by=desk.by, at=desk.at)
+    catalogue.delete_tag(ahead(desk, known), _subject(known), key, by=desk.by, at=desk.at)
 
 
 def set_alias(desk: Desk, known: Known, alias: str) -> None:
     """Let an alias name a version."""
     version, _ = known.require_version()
-    catalogue.set_alias(_ahead(desk, known), known.model.model, alias, version.number, by=desk.by, at=desk.at)
+    catalogue.set_alias(ahead(desk, known), known.model.model, alias, version.number, by=desk.by, at=desk.at)
 
 
 def delete_alias(desk: Desk, known: Known, alias: str) -> None:
     """Take an alias away; one that is not there changes nothing."""
-    catalogue.delete_alias(_ahead(desk, known), known.model.model, alias, by=desk.by, at=desk.at)
+    catalogue.delete_alias(ahead(desk, known), known.model.model, alias, by=desk.by, at=desk.at)
 
 
-def _ahead(desk: Desk, known: Known) -> MetaStore:
+def ahead(desk: Desk, known: Known) -> MetaStore:
     """Return the table for a change of what was found: it need not read again what the gate was asked about."""
     return ReadAhead(desk.meta, known.read)
 

@@ -29,7 +29,7 @@ from attestry.mlflow.requests import CreateVersion, MoveVersion
 from attestry.mlflow.sources import Source
 from attestry.mlflow.stages import ARCHIVED, NONE, PRODUCTION, STAGE_TAG, STAGING
 from attestry.usecases import catalogue
-from attestry.usecases.mlflow_changing import Desk
+from attestry.usecases.mlflow_changing import Desk, ahead
 from attestry.usecases.mlflow_reading import (
     LINK_TAG,
     LOGGED_TAG,
@@ -128,8 +128,9 @@ def _label(desk: Desk, known: Known, asked: MoveVersion) -> ShownVersion:
             version, labels = other.require_version()
             if version.number != asked.number and labels.tags.get(STAGE_TAG) == asked.stage:
                 catalogue.set_tag(desk.meta, VersionSubject(model, version.number), STAGE_TAG, ARCHIVED, by=desk.by, at=desk.at)
-    catalogue.set_tag(desk.meta, VersionSubject(model, asked.number), STAGE_TAG, asked.stage, by=desk.by, at=desk.at)
-    return find(desk.meta, asked.name, asked.number).show_version()
+    subject = VersionSubject(model, asked.number)
+    labels = catalogue.tag_version(ahead(desk, known), subject, STAGE_TAG, asked.stage, by=desk.by, at=desk.at)
+    return replace(known, labels=labels).show_version()
 
 
 def _request(desk: Desk, known: Known, version: Version, stage: str) -> ShownVersion:

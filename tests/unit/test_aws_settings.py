@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.stub import Stubber
 
 from attestry.aws import logging as aws_logging
@@ -22,6 +25,16 @@ from attestry.aws.world import World
 from attestry.domain.errors import UnavailableError
 
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:attestry-decision:x"
+
+
+class RawBody:
+    """The body of an answer, as much of it as the SDK asks for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, *_: Any) -> Iterator[bytes]:
+        yield self._body
 
 
 class TestSettings:
@@ -85,6 +98,17 @@ class TestClients:
         config = clients.dynamodb.meta.config
         assert config.connect_timeout + config.read_timeout < 15
         assert config.retries["mode"] == "standard"
+
+    def test_a_call_says_who_asks_and_by_which_sdk(self, clients: Clients) -> None:
+        sent: list[str] = []
+
+        def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+            sent.append(request.headers["User-Agent"])
+            return AWSResponse(request.url, 200, {}, RawBody(b"{}"))
+
+        clients.dynamodb.meta.events.register("before-send", answer)
+        clients.dynamodb.get_item(TableName="t", Key={"pk": {"S": "a"}})
+        assert [agent.decode() if isinstance(agent, bytes) else agent for agent in sent] == [f"attestry Botocore/{botocore.__version__}"]
 
     def test_a_call_of_a_function_is_tried_once_and_for_as_long_as_it_is_told(self, clients: Clients) -> None:
         config = clients.functions.meta.config

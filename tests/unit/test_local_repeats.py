@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ministack.core import iam_evaluator
+from ministack.services import apigateway
 
-from attestry.local.patch_repeats import Copies, parse_once
+from attestry.local.patch_repeats import Copies, parameters_of, parse_once
 
 POLICY = json.dumps({"Statement": {"Sid": "Own", "Effect": "Allow", "Action": "s3:GetObject", "Resource": ["arn:aws:s3:::a/*"]}})
 VALUES = st.recursive(
@@ -21,6 +22,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=20,
 )
+
+SEGMENTS = st.sampled_from(["v1", "models", "{model}", "{path+}", "a.b", "a+b", "x{n}y", "", "m-1", "{", "}", "a\nb"])
+PATHS = st.lists(SEGMENTS, max_size=4).map(lambda segments: "/" + "/".join(segments))
 
 
 @given(VALUES)
@@ -60,6 +64,21 @@ def test_a_policy_that_has_changed_is_read_anew() -> None:
     assert parse(mapping)[0].effect == "Allow"
     mapping["Statement"]["Effect"] = "Deny"
     assert parse(mapping)[0].effect == "Deny"
+
+
+@given(template=PATHS, path=PATHS)
+def test_a_path_has_the_parameters_that_the_emulator_finds(template: str, path: str) -> None:
+    assert parameters_of(template, path) == apigateway._extract_path_params(template, path)
+
+
+def test_parameters_are_a_segment_each_or_all_that_is_left_and_belong_to_their_caller() -> None:
+    template = "/v1/models/{model}/files/{path+}"
+    found = parameters_of(template, "/v1/models/m/files/a/b")
+    assert found == {"model": "m", "path": "a/b"}
+    found["model"] = "another"
+    assert parameters_of(template, "/v1/models/m/files/a/b") == {"model": "m", "path": "a/b"}
+    assert parameters_of(template, "/v1/models/m/n/files/a") is None
+    assert parameters_of("/v1/models", "/v1/models") == {}
 
 
 def changeable(value: Any) -> list[Any]:
