@@ -38,6 +38,9 @@ SHARE = 0.2
 CHILD_SECONDS = 120
 """A process that saves for longer hangs, on a lock that another thread held when it was forked, and is ended."""
 
+_NICE = 10
+"""Whoever waits for an answer comes first."""
+
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READING = re.compile(rb"DynamoDB_\d+\.(GetItem|BatchGetItem|TransactGetItems|Query|Scan|Describe\w+)")
 _LOG = logging.getLogger("attestry.local.saving")
@@ -140,6 +143,7 @@ class Saver:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.nice(_NICE)
             signal.alarm(CHILD_SECONDS)
             self._save()
             status = 0

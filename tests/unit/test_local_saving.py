@@ -51,6 +51,19 @@ def test_what_is_saved_is_the_state_at_the_instant_at_which_saving_began(tmp_pat
     assert json.loads(saved.read_text()) == {"rows": 1}
 
 
+def test_whoever_waits_for_an_answer_comes_before_the_copy(tmp_path: Path, savers: list[Saver]) -> None:
+    saved = tmp_path / "saved"
+
+    def save() -> None:
+        saved.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
+
+    saver = Saver(save)
+    savers.append(saver)
+    assert saver.begin()
+    until(lambda: not saver.is_busy())
+    assert int(saved.read_text()) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_one_copy_saves_at_a_time_and_the_next_may_begin_when_it_is_done(tmp_path: Path, savers: list[Saver]) -> None:
     go = tmp_path / "go"
     saver = Saver(lambda: until(go.exists))
