@@ -88,7 +88,7 @@ def _build_environment(g: Grants) -> Statements:
 def _bundle(g: Grants) -> Statements:
     return [
         *g.read_rows("CANDIDATE#*", "FINDINGS#*", "KEY#*", "LEAF#*", "LEDGER", "LOGIN#*", "MODEL#*", "OUTBOX", "PERSON#*", "VERSION#*"),
-        *g.read_rows("ROOT"),
+        *g.read_rows("POLICY#*", "ROOT"),
         *g.read_index("VERSION_KEYS#*"),
         *g.audit(),
         *g.decide_access(),

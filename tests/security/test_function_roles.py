@@ -234,7 +234,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "read what was granted": (read_row("GRANT#probe"), (*GATES, "reconcile", "sequence")),
     "read a person": (read_row("PERSON#probe"), (*READERS, "console_decision", "decide", "people", "sequence")),
     "read whose SSH key it is": (read_row("SSHKEY#probe"), ("people", "reconcile")),
-    "read a policy": (read_row("POLICY#probe"), ("people", "reconcile", "register", "registry")),
+    "read a policy": (read_row("POLICY#probe"), ("bundle", "people", "reconcile", "register", "registry")),
     "read what is known of refreshes": (read_row("REFRESH#probe"), ("register", "registry")),
     "read who waits for an alarm": (read_row("ALARM#probe"), ("register",)),
     "read who uploads": (read_row("UPLOAD#probe"), ("register", "uploads")),
