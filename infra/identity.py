@@ -40,6 +40,8 @@ _REFRESH = "POST /v1/models/{model}/refresh"
 _REPLAY = "POST /v1/policy-replay"
 _SEARCH = tuple(f"POST /v1/search/{what}" for what in ("models", "versions"))
 _ALIASES = tuple(f"{method} /v1/models/{{model}}/aliases/{{alias}}" for method in ("PUT", "DELETE"))
+_RUNS = "/v1/runs"
+_LOGS = (f"POST {_RUNS}", f"PATCH {_RUNS}/{{run}}", f"POST {_RUNS}/{{run}}/metrics")
 _REMARK = "POST /v1/models/{model}/versions/{number}/annotations"
 _SUBJECTS = ("/v1/models/{model}", "/v1/models/{model}/versions/{number}")
 _CATALOGUE = (
@@ -54,6 +56,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
         *_ALIASES,
         _REMARK,
         *_SEARCH,
+        *_LOGS,
         "POST /v1/uploads",
         "POST /v1/imports",
         "POST /v1/models/{model}/versions",
@@ -144,6 +147,9 @@ CONSOLE_ROLES = ("admin", "approver", "deployer", "scientist", "validator")
 def routes_of(role: str) -> tuple[Route, ...]:
     """Return the routes that a registry role may call."""
     reads = [route for route in READS if role != "consumer" or route.path in _CONSUMER_READS]
+    if role == "deployer":
+        # What was tried before a version was made is no concern of who puts versions in place.
+        reads = [route for route in reads if not route.path.startswith(_RUNS)]
     calls = [route for route in ROUTES if f"{route.method} {route.path}" in _CALLS[role]]
     mlflow = [Route(route.method, route.path, "mlflow", route.pattern) for route in mlflow_routes.CALLS[role]]
     return (*reads, *calls, *mlflow)

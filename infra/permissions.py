@@ -69,6 +69,7 @@ EVERY_ROW = (
     "RECONCILE",
     "RETIREMENTS",
     "ROOT",
+    "RUN#*",
     "SEALED#*",
     "SSHKEY#*",
     "VERSION#*",
@@ -392,7 +393,7 @@ def _reconcile(g: Grants) -> Statements:
     return [
         *g.read_rows(*EVERY_ROW),
         *g.read_index(
-            "CATALOGUE", "FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "VERSIONS#*", "VERSION_KEYS#*", "WEBHOOKS"
+            "CATALOGUE", "FINDINGS", "GRANTS", "MODELS", "PEOPLE", "PLACED", "POLICIES", "RUNS", "VERSIONS#*", "VERSION_KEYS#*", "WEBHOOKS"
         ),
         *g.write_rows("FINDINGS#*", "OUTBOX", "RECONCILE"),
         *g.read_objects(g.stores.store, "ledger/*", "registered/*", "root/*", FROZEN, EVIDENCE, RECORDS, RECEIPTS),
@@ -425,10 +426,23 @@ def _root(g: Grants) -> Statements:
     ]
 
 
+def _runs(g: Grants) -> Statements:
+    return [
+        *g.read_rows("LOGIN#*", "RUN#*"),
+        *g.write_rows("OUTBOX", "RUN#*"),
+        *g.read_index("RUNS", "RUNS#*"),
+        *g.remember_answers(),
+        *g.audit(),
+        *g.decide_access(),
+    ]
+
+
 def _sequence(g: Grants) -> Statements:
     return [
         *g.read_stream(),
-        *g.read_rows("ACCESS", "AUDIT", "CONFLICT", "GRANT#*", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "PLACED#*", "ROOT", "WEBHOOK#*"),
+        *g.read_rows(
+            "ACCESS", "AUDIT", "CONFLICT", "GRANT#*", "LEAF#*", "LEDGER", "OUTBOX", "PERSON#*", "PLACED#*", "ROOT", "RUN#*", "WEBHOOK#*"
+        ),
         *g.write_rows("CONFLICT", "LEAF#*", "LEDGER", "OUTBOX"),
         *g.delete_rows("AUDIT", "OUTBOX"),
         *g.read_objects(g.stores.store, "ledger/*"),
@@ -517,6 +531,7 @@ PERMISSIONS: Mapping[str, Callable[[Grants], Statements]] = {
     "register": _register,
     "registry": _registry,
     "root": _root,
+    "runs": _runs,
     "sandbox": _nothing,
     "sequence": _sequence,
     "sign_artifact": _sign_artifact,

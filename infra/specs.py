@@ -282,6 +282,7 @@ def _people() -> dict[str, Spec]:
             retains=True,
             extra=("ATTESTRY_KEYS", "ATTESTRY_LEDGER_ORIGIN", "ATTESTRY_WITNESSES"),
         ),
+        "runs": Spec("API: development runs", API_SECONDS),
         "uploads": Spec("API: upload URLs, submissions, imports", API_SECONDS, store=True, extra=("ATTESTRY_REGISTER_FUNCTION",)),
         "webhooks": Spec(
             "API: webhooks", API_SECONDS, extra=("ATTESTRY_DELIVERIES_URL", "ATTESTRY_DELIVER_FUNCTION", "ATTESTRY_WEBHOOK_KEY")

@@ -47,6 +47,7 @@ from lambdas import (
     register,
     registry,
     root,
+    runs,
     uploads,
     webhooks,
 )
@@ -66,6 +67,7 @@ MODULES: Mapping[str, Any] = {
     "predict": predict,
     "registry": registry,
     "root": root,
+    "runs": runs,
     "uploads": uploads,
     "webhooks": webhooks,
 }

@@ -107,6 +107,7 @@ _ON_REGISTRY = {
     "GET /v1/ledger/audit": "audit.list",
     "GET /v1/ledger/audit/{number}": "audit.read",
     "GET /v1/lineage": "lineage.walk",
+    "GET /v1/runs": "runs.list",
     "GET /v1/compliance": "compliance.review",
     "GET /v1/root": "root.read",
     "POST /v1/root": "root.publish",
@@ -132,10 +133,17 @@ _ON_REGISTRY = {
     "GET /v1/access/placements": "access.placement",
     "POST /v1/access/placements": "access.place",
 }
+_RUN = "/v1/runs/{run}"
 _NAMED = {"GET /v1/findings": "findings.list"}
 _LATER = {
     "GET /v1/predictions/{id}/trace": "predictions.trace",
     "GET /v1/predictions/{id}/bundle": "predictions.bundle",
+    # A run lies where the model of its experiment's name does.
+    "POST /v1/runs": "runs.start",
+    f"GET {_RUN}": "runs.read",
+    f"PATCH {_RUN}": "runs.change",
+    f"POST {_RUN}/metrics": "runs.log",
+    f"GET {_RUN}/metrics": "runs.metrics",
 }
 _MLFLOW_MODELS, _MLFLOW_VERSIONS, _MLFLOW_FILES = (
     "/api/2.0/mlflow/registered-models",
@@ -176,8 +184,8 @@ _MLFLOW_WEBHOOKS = {
     "DELETE /api/2.0/mlflow/webhooks/{webhook_id}": "webhooks.remove",
     "POST /api/2.0/mlflow/webhooks/{webhook_id}/test": "webhooks.ping",
 }
-_OFTEN = frozenset({"predictions.make", "models.search", "versions.search"})
-"""What is asked for so often that it is decided on rows read a moment ago, like reads; a search is one."""
+_OFTEN = frozenset({"predictions.make", "models.search", "versions.search", "runs.log"})
+"""What is asked for so often that it is decided on rows read a moment ago, like reads; a search is one, and a batch of points."""
 
 FIND = "predictions.find"
 """What is asked for where the model is not known yet."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from attestry.api.schema import Schema, text
 
-TAGGED: Final = frozenset({"models.read", "policies.read", "rollouts.read", "versions.read"})
+TAGGED: Final = frozenset({"models.read", "policies.read", "rollouts.read", "runs.read", "versions.read"})
 """Reads whose answer has an ETag, and that answer 304 where the caller knows it."""
 
 MATCHED: Final[Mapping[str, str]] = {
@@ -20,6 +20,7 @@ MATCHED: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("models.rollback", "models.capture", "rollouts.change"), "rollouts.read"),
     "policies.publish": "policies.read",
+    "runs.change": "runs.read",
 }
 """Acts that heed If-Match, to the read whose ETag it takes."""
 
@@ -36,6 +37,7 @@ UNKEYED: Final[Mapping[str, str]] = {
     "versions.import": "The submission is the key: asked for again, however much later, it is answered with the same version.",
     **dict.fromkeys(("webhooks.add", "webhooks.rotate"), "The answer holds a secret, and is not kept; where it got lost, rotate."),
     "webhooks.remove": "Removing twice is removing once.",
+    "runs.log": "The batch is the key: sent again, however much later, it counts once.",
     "webhooks.ping": "A second message does no harm.",
     "uploads.create": "The answer holds URLs that write without further credentials, and is not kept; announcing twice does no harm.",
 }

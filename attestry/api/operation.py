@@ -103,5 +103,6 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "key": text("Key of a tag.", least=1, most=250),
     "alias": text("An alias.", least=1, most=255),
     "webhook": text("Name of a webhook.", least=1),
+    "run": text("ID of a development run.", least=1),
 }
 """A name that nobody has is answered 404, so the schemas of the path say no more than that."""

@@ -20,6 +20,7 @@ from attestry.api.custody import CUSTODY
 from attestry.api.operation import Operation
 from attestry.api.proofs import EVIDENCE
 from attestry.api.reads import MODELS, VERSIONS
+from attestry.api.runs import RUNS
 from attestry.api.webhooks import WEBHOOKS
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -35,6 +36,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *ADMINISTRATION,
     *ACCESS,
     *WEBHOOKS,
+    *RUNS,
 )
 
 BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}

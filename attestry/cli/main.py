@@ -37,6 +37,7 @@ def make_app() -> typer.Typer:
         refresh_verbs,
         rollout,
         root,
+        runs,
         scoring,
         shim,
         validations,
@@ -55,7 +56,22 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_keep_shared_options)
     verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
-    for module in (*verbs, validations, drill, catalogue, custody_verbs, policy, rollout, root, scoring, api_verbs, access, webhooks, shim):
+    for module in (
+        *verbs,
+        validations,
+        drill,
+        catalogue,
+        custody_verbs,
+        policy,
+        rollout,
+        root,
+        runs,
+        scoring,
+        api_verbs,
+        access,
+        webhooks,
+        shim,
+    ):
         module.register(app)
     return app
 

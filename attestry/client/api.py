@@ -16,6 +16,7 @@ from attestry.client.routes.custody import CustodyRoutes
 from attestry.client.routes.imports import ImportRoutes
 from attestry.client.routes.proofs import ProofsRoutes
 from attestry.client.routes.reads import ReadsRoutes
+from attestry.client.routes.runs import RunRoutes
 from attestry.client.routes.webhooks import WebhookRoutes
 
 
@@ -28,6 +29,7 @@ class RegistryClient(
     CatalogueRoutes,
     CustodyRoutes,
     ImportRoutes,
+    RunRoutes,
     WebhookRoutes,
 ):
     """The routes of the API, a method each; its arguments are those of `Connection`."""

@@ -35,11 +35,14 @@ _UNANSWERED_STATUSES = (500, 502, 504)
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _CONNECTION_TRIES = 3
-_WITHOUT_KEY = ("/predictions", "/scorings", "/policy-replay", "/v1/uploads", "/v1/imports", "/versions", "/search/models")
+_WITHOUT_KEY = ("/predictions", "/scorings", "/policy-replay", "/v1/uploads", "/v1/imports", "/versions", "/search/models", "/metrics")
 """Ends of the paths whose operations take no idempotency key."""
 
 _WITHOUT_KEY_BELOW = "/v1/webhooks"
 """Beginning of the paths of which that holds as well."""
+
+_ONCE_WITHOUT_KEY = ("/metrics",)
+"""Ends of the paths among them whose requests are done once however often they come, by what is in their bodies."""
 
 PAGE_ROWS: Final = 200
 """The most that a page of a list may have."""
@@ -111,7 +114,7 @@ class Connection:
         without = method == "GET" or path.startswith(_WITHOUT_KEY_BELOW) or path.endswith(_WITHOUT_KEY)
         key = "" if without else str(uuid.uuid4())
         while True:
-            more = failures + 1 < _CONNECTION_TRIES and (method == "GET" or bool(key))
+            more = failures + 1 < _CONNECTION_TRIES and (method == "GET" or bool(key) or path.endswith(_ONCE_WITHOUT_KEY))
             try:
                 answer = self.http.send(self._signed(method, path, query, body, key))
             except UnavailableError:

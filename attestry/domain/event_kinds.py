@@ -171,6 +171,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     "webhook.added": Kind("A webhook was added.", "webhook/NAME", _WEBHOOK),
     "webhook.changed": Kind("A webhook got another secret, or was disabled.", "webhook/NAME", _WEBHOOK),
     "webhook.removed": Kind("A webhook was removed.", "webhook/NAME", _WEBHOOK),
+    "run.started": Kind("Somebody told of a development run that they began.", "run/RUN", {"experiment": _TEXT, "sha256": _SHA256}),
+    "run.ended": Kind(
+        "A development run ended, as its owner says; all that was logged has a digest.",
+        "run/RUN",
+        {
+            "experiment": _TEXT,
+            "state": _TEXT,
+            "points": _NUMBER,
+            "batches": _NUMBER,
+            "metrics": _TEXT,
+            "sha256": _SHA256,
+        },
+    ),
     "root.published": Kind(
         "The root of trust was published.", "root", {"trusted_root_sha256": _SHA256, "versions": _OBJECT, "demo": _FLAG}
     ),

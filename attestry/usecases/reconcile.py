@@ -1,7 +1,8 @@
 """Reconcile: compare table, ledger and store, a unit of work at a time; whatever was done by hand becomes a finding.
 
 Units, in this order: the registry itself; the ledger in parts of 256 leaves; the policies; the predictions of the last days; the root of
-trust; of each model the model, its versions, and of each version the keys that signed for it; the persons; and who may do what.
+trust; of each model the model, its versions, and of each version the keys that signed for it; the persons; who may do what; and the
+development runs by the hour of their start.
 
 Rules:
 - A run goes on where the last one stopped, for as long as it may; the row RECONCILE/CURSOR says where. After the last unit it begins anew.
@@ -33,6 +34,7 @@ from attestry.usecases.reconcile_people import PeopleExaminer
 from attestry.usecases.reconcile_policies import PolicyExaminer
 from attestry.usecases.reconcile_predictions import GatewayCounts, KeyExaminer, count_day, examine_day
 from attestry.usecases.reconcile_root import RootExaminer
+from attestry.usecases.reconcile_runs import RunExaminer
 from attestry.usecases.reconcile_version import VersionExaminer
 from attestry.usecases.records import MODELS, model_key
 
@@ -49,6 +51,7 @@ _DAYS_UNIT = "2/predictions"
 _ROOT_UNIT = "2/root"
 _PEOPLE_UNIT = "4/people"
 _ACCESS_UNIT = "5/access"
+_RUNS_UNIT = "6/runs/"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Reconciler:
         self._policies = PolicyExaminer(meta, ledger)
         self._access = AccessExaminer(meta, ledger)
         self._root = RootExaminer(meta, store, ledger)
+        self._runs = RunExaminer(meta, ledger)
 
     def run(self, *, seconds: float = 600.0) -> Reconciled:
         """Go on with the round until it is through or the time is up.
@@ -171,6 +175,8 @@ class Reconciler:
             yield from self._of_model(model, name)
         yield _Unit(Scope(_PEOPLE_UNIT), self._people.examine)
         yield _Unit(Scope(_ACCESS_UNIT), self._access.examine)
+        for hour in self._runs.hours(after.removeprefix(_RUNS_UNIT) if after.startswith(_RUNS_UNIT) else ""):
+            yield _Unit(Scope(f"{_RUNS_UNIT}{hour}"), lambda hour=hour: self._runs.examine(hour))  # type: ignore[misc]
 
     def _of_model(self, model: str, name: str) -> Iterator[_Unit]:
         head = self._meta.get(model_key(model))

@@ -24,8 +24,10 @@ from attestry.usecases.ledger_bytes import LedgerBytes
 from attestry.usecases.ledger_head import COMMIT, LIVE, leaf_key
 from attestry.usecases.policies import COLLECTION, policy_key
 from attestry.usecases.reconcile_catalogue import catalogue_row_of
+from attestry.usecases.reconcile_runs import GONE, UNLISTED
 from attestry.usecases.records import OUTBOX, model_key, person_key, version_key
 from attestry.usecases.root import ROOT_KEY
+from attestry.usecases.run_rows import LANES, STARTED, lane_key, run_key, run_of_event
 from attestry.usecases.sign import delegation_key
 from attestry.usecases.webhooks import row_of_subject
 
@@ -141,6 +143,8 @@ class LedgerExaminer:
                 if what == "policy.gone" and rows[key].get("gsi_pk") != COLLECTION:
                     # Policies in force are found by their collection, so one that is not in it is in force no more.
                     yield Observed("policy.unlisted", f"{key.partition}/{key.sort}", f"a row of {COLLECTION}", "one that is not listed")
+                if what == UNLISTED and rows[key].get("gsi_pk") != LANES:
+                    yield Observed(UNLISTED, f"{key.partition}/{key.sort}", f"a row of {LANES}", "one that is not listed")
                 continue
             if what == "version.gone" and key.partition.split("#")[1] not in gone_models:
                 continue  # found where the version is examined
@@ -171,5 +175,8 @@ def _rows_of(event: Mapping[str, Any]) -> dict[Key, str]:
         return {row_of_subject(subject): "webhook.gone"}
     if kind in ABOUT:
         return {row_of(event): f"{ABOUT[kind]}.gone"}
+    if kind == STARTED:
+        run = run_of_event(event)
+        return {run_key(run): GONE, lane_key(run, "ALL"): UNLISTED}
     described = catalogue_row_of(event)
     return {} if described is None else {described: "catalogue.gone"}

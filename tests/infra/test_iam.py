@@ -425,6 +425,8 @@ def test_a_role_calls_exactly_its_routes(template: Template, role: str) -> None:
         ("POST /v1/webhooks/{webhook}/rotation", {"admin"}),
         ("GET /v1/people", {"admin", "auditor"}),
         ("POST /v1/policies", {"admin"}),
+        *((call, {"scientist"}) for call in ("POST /v1/runs", "PATCH /v1/runs/{run}", "POST /v1/runs/{run}/metrics")),
+        *((f"GET /v1/runs{end}", set(ROLES) - {"consumer", "deployer"}) for end in ("", "/{run}", "/{run}/metrics")),
         ("GET /v1/policies", set(ROLES) - {"consumer"}),
         ("GET /v1/policies/{policy}", set(ROLES) - {"consumer"}),
         ("POST /v1/policy-replay", {"admin", "approver", "auditor", "validator"}),

@@ -187,7 +187,21 @@ MOVERS = tuple(function for function in VERSION_WRITERS if function != "sweep")
 READERS = ("bundle", "reconcile", "registry")
 """What answers questions about everything, and what compares everything."""
 
-API = ("bundle", "catalogue", "custody", "decide", "mlflow", "operate", "people", "predict", "registry", "root", "uploads", "webhooks")
+API = (
+    "bundle",
+    "catalogue",
+    "custody",
+    "decide",
+    "mlflow",
+    "operate",
+    "people",
+    "predict",
+    "registry",
+    "root",
+    "runs",
+    "uploads",
+    "webhooks",
+)
 """What serves routes, each of which asks first whether the caller is let."""
 
 GATES = (*API, "console_decision", "register")
@@ -227,6 +241,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
             "predict",
             "register",
             "root",
+            "runs",
             "uploads",
             "webhooks",
         ),
@@ -282,7 +297,20 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write who started a decision": (write_row("CALLER#probe"), ("console_decision", "operate")),
     "write an event": (
         write_row("OUTBOX"),
-        (*VERSION_WRITERS, "catalogue", "collect", "delegate", "deliver", "mlflow", "people", "reconcile", "root", "sequence", "webhooks"),
+        (
+            *VERSION_WRITERS,
+            "catalogue",
+            "collect",
+            "delegate",
+            "deliver",
+            "mlflow",
+            "people",
+            "reconcile",
+            "root",
+            "runs",
+            "sequence",
+            "webhooks",
+        ),
     ),
     "write an event's place in the ledger": (write_row("LEAF#probe"), ("sequence",)),
     "write the ledger's head": (write_row("LEDGER"), ("sequence",)),
@@ -301,13 +329,14 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
             "predict",
             "registry",
             "root",
+            "runs",
             "uploads",
             "webhooks",
         ),
     ),
-    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
-    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
-    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root")),
+    "read what was answered": (read_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root", "runs")),
+    "remember an answer": (write_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root", "runs")),
+    "forget an answer": (delete_row("IDEMPOTENCY#probe"), ("catalogue", "custody", "decide", "operate", "people", "root", "runs")),
     "write what does not fit the ledger": (write_row("CONFLICT"), ("sequence",)),
     "write a finding": (write_row("FINDINGS#probe#0"), ("reconcile",)),
     "write how far reconciliation came": (write_row("RECONCILE"), ("reconcile",)),
@@ -316,6 +345,9 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
     "read a webhook": (read_row("WEBHOOK#probe"), ("deliver", "reconcile", "sequence", "webhooks")),
     "write a webhook": (write_row("WEBHOOK#probe"), ("deliver", "webhooks")),
+    "read a development run": (read_row("RUN#probe"), ("reconcile", "runs", "sequence")),
+    "write a development run": (write_row("RUN#probe"), ("runs",)),
+    "delete a development run": (delete_row("RUN#probe"), NOBODY),
     "write what became of a delivery": (write_row("DELIVERY#probe"), ("deliver",)),
     "write what was told": (write_row("TOLD"), ("tell",)),
     "write whose objects are attended to": (write_row("CUSTODY"), ("custody", "operate")),

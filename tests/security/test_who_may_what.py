@@ -52,6 +52,8 @@ READS = (
     "POST /v1/search/models",
     "POST /v1/search/versions",
 )
+RUN_READS = ("GET /v1/runs", "GET /v1/runs/{run}", "GET /v1/runs/{run}/metrics")
+RUN_LOGS = ("POST /v1/runs", "PATCH /v1/runs/{run}", "POST /v1/runs/{run}/metrics")
 KILL, RETIREMENT, CAPTURE = f"POST {VERSION}/kill", f"POST {VERSION}/retirement", "POST /v1/models/{model}/capture"
 REVIEWS = tuple(f"GET /v1/access/{name}" for name in ("grants", "who-can", "policies", "placements"))
 ACCESS = tuple(f"POST /v1/access/{name}" for name in ("grants", "withdrawals", "policies", "placements"))
@@ -151,12 +153,12 @@ MAY: dict[str, tuple[str, ...]] = {
     ),
 }
 for _profile, _more in {
-    "dana": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_CREATE, MLFLOW_MOVE, MLFLOW_DELETE),
-    "erin": (*MLFLOW_ALIASES, MLFLOW_MOVE),
+    "dana": (*RUN_READS, *RUN_LOGS, *MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_CREATE, MLFLOW_MOVE, MLFLOW_DELETE),
+    "erin": (*RUN_READS, *MLFLOW_ALIASES, MLFLOW_MOVE),
     "frank": (*MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE),
     "frank-consumer": (),
-    "grace": HOOK_READS,
-    "admin": (*MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE, *HOOK_READS, *HOOK_CHANGES),
+    "grace": (*RUN_READS, *HOOK_READS),
+    "admin": (*RUN_READS, *MLFLOW_CHANGES, *MLFLOW_ALIASES, MLFLOW_MOVE, MLFLOW_DELETE, *HOOK_READS, *HOOK_CHANGES),
 }.items():
     MAY[_profile] = (*MAY[_profile], *MLFLOW_READS, *_more)
 """Profile to routes: dana is a scientist, erin an approver, frank a deployer, frank-consumer a consumer, grace an auditor."""
@@ -170,6 +172,7 @@ ROUTES = sorted({VALIDATION, *(route for routes in MAY.values() for route in rou
 VALUES = {
     "model": "no-such-model",
     "number": "1",
+    "run": "0" * 32,
     "id": "no-such-prediction",
     "submission": "0" * 24,
     "policy": "none",

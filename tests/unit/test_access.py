@@ -55,6 +55,8 @@ MAY: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("versions.label", "versions.delete", "versions.tag", "versions.untag"), ("scientist", "admin")),
     **dict.fromkeys(("aliases.set", "aliases.delete"), ("scientist", "approver", "deployer", "admin")),
     "annotations.add": READERS,
+    **dict.fromkeys(("runs.list", "runs.read", "runs.metrics"), ("scientist", "validator", "approver", "auditor", "admin")),
+    **dict.fromkeys(("runs.start", "runs.change", "runs.log"), ("scientist",)),
     "versions.register": ("scientist",),
     "versions.import": ("scientist",),
     "versions.claim": ("scientist",),
@@ -97,7 +99,7 @@ MAY: Mapping[str, tuple[str, ...]] = {
 
 ANYBODY = ("me.read", "access.check")
 ANYWHERE = ("models.list", "ledger.read", "root.read", "predictions.find", "api.describe", "submissions.read", "policies.list")
-ANYWHERE += ("policies.read", "uploads.create", "imports.create", "models.create", "models.search", "versions.search")
+ANYWHERE += ("policies.read", "uploads.create", "imports.create", "models.create", "models.search", "versions.search", "runs.list")
 """What a role may do wherever it counts."""
 
 

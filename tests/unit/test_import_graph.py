@@ -84,6 +84,7 @@ EXPECTED = {
     "register": AWS | SIGNATURES | EVENTS | MANIFESTS | POLICIES,
     "registry": AWS | SIGNATURES | EVENTS | MANIFESTS,
     "root": AWS | SIGNATURES | EVENTS | TUF,
+    "runs": AWS | SIGNATURES | EVENTS,
     "sandbox": frozenset[str](),
     "sequence": AWS | SIGNATURES | EVENTS | METRICS,
     "sign_artifact": AWS | SIGNATURES | EVENTS | TUF | MODEL_SIGNING,

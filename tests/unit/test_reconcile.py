@@ -19,6 +19,9 @@ from attestry.aws.world import World
 from attestry.domain.catalogue import ModelSubject
 from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.domain.policies import Policy
+from attestry.domain.run_points import chain, read_batch
+from attestry.domain.run_request import read_change, read_start
+from attestry.evidence.digests import sha256_hex
 from attestry.evidence.leaf import event_id
 from attestry.evidence.ssh_signature import SshKey
 from attestry.ports import Delete, Key, Put, Update, When
@@ -35,9 +38,12 @@ from attestry.usecases.people import add_person, withdraw_keys
 from attestry.usecases.placement import place_model
 from attestry.usecases.policies import edition_key, policy_key, publish_policy
 from attestry.usecases.reconcile import CURSOR, Reconciled, Reconciler
+from attestry.usecases.reconcile_runs import CHANGED as RUN_CHANGED
 from attestry.usecases.recorded import event_digest, event_of_transition
 from attestry.usecases.records import approval_key, login_key, model_key, person_key, pointer_key, transition_key, version_key
 from attestry.usecases.root import ROOT_KEY
+from attestry.usecases.run_rows import batch_key, environment_key, lane_key, points_key, run_key
+from attestry.usecases.runs import change_run, log_points, start_run
 from attestry.usecases.trace import trace_prediction
 from attestry.usecases.webhooks import Wish, add_webhook, remove_webhook, rotate_webhook, webhook_key
 from lambdas import reconcile as reconcile_function
@@ -73,6 +79,7 @@ def make_world() -> EvidenceWorld:
     describe(world)
     decide_access(world)
     change_webhooks(world)
+    log_runs(world)
     for _ in range(3):
         world.predict()
     world.seal()
@@ -129,6 +136,39 @@ def change_webhooks(world: EvidenceWorld) -> None:
         add_webhook(world.meta, Mac(), wish, by=ERIN, at=world.clock.now())
     rotate_webhook(world.meta, Mac(), "chat", reason="it leaked", by=ERIN, at=world.clock.now())
     remove_webhook(world.meta, "gone", reason="nobody listens", by=ERIN, at=world.clock.now())
+
+
+ENDED_RUN, RUNNING_RUN = "a" * 32, "b" * 32
+
+
+def log_runs(world: EvidenceWorld) -> None:
+    """Tell of two development runs, one of which has ended."""
+    for run in (ENDED_RUN, RUNNING_RUN):
+        said = {"run": run, "experiment": MODEL, "parameters": {"C": "0.1"}, "environment": {"python": "3.12.1"}}
+        start_run(world.meta, read_start(said), by=ERIN, at=world.clock.now())
+        for step in range(2):
+            points = [{"name": "loss", "value": 1 / (step + 1), "step": step}]
+            log_points(world.meta, run, read_batch({"batch": f"{step:032x}", "points": points}), by=ERIN)
+    change_run(world.meta, ENDED_RUN, read_change({"state": "FINISHED"}), by=ERIN, at=world.clock.now())
+
+
+def insert_run(world: EvidenceWorld) -> None:
+    for key, row in list(world.meta.rows.items()):
+        if key.partition == run_key(ENDED_RUN).partition:
+            told = {n: v for n, v in row.items() if n not in ("pk", "sk")}
+            world.meta._apply([Put(Key(run_key("c" * 32).partition, key.sort), {**told, **({"run": "c" * 32} if "run" in told else {})})])
+
+
+def better_points(world: EvidenceWorld) -> None:
+    """Change a batch, and everything in the table that follows from it."""
+    key, head = points_key(ENDED_RUN, 2), world.meta.rows[run_key(ENDED_RUN)]
+    before = world.meta.rows[points_key(ENDED_RUN, 1)]
+    forged = read_batch({"batch": f"{1:032x}", "points": [{"name": "loss", "value": 0.001, "step": 1}]})
+    first = chain("", str(before["batch"]), sha256_hex(str(before["points"]).encode()))
+    edit(world, key, points=forged.data.decode())
+    edit(world, batch_key(ENDED_RUN, forged.id), sha256=forged.digest)
+    last = {"loss": {**head["last"]["loss"], "value": "0.001"}}
+    edit(world, run_key(ENDED_RUN), last=last, metrics=forged.chained(first))
 
 
 def insert_webhook(world: EvidenceWorld) -> None:
@@ -313,6 +353,26 @@ EDITS: list[tuple[str, Callable[[EvidenceWorld], Any], list[str]]] = [
     ("row of the catalogue deleted", lambda w: drop(w, catalogue_key(MODEL)), ["catalogue.gone"]),
     ("entry of the index deleted", lambda w: drop(w, entry(w, "INDEX#V#standing#DEPLOYED")), ["search.deleted"]),
     ("entry of the index changed", lambda w: edit(w, entry(w, "INDEX#M#tag#"), model="other"), ["search.changed"]),
+    ("metric of a run", lambda w: edit_data(w, run_key(ENDED_RUN), "last", loss={"value": "0", "step": 1, "at": ""}), [RUN_CHANGED]),
+    ("parameter of a run", lambda w: edit_data(w, run_key(ENDED_RUN), "parameters", C="9"), [RUN_CHANGED]),
+    ("owner of a run", lambda w: edit(w, run_key(RUNNING_RUN), login="mallory"), [RUN_CHANGED]),
+    ("environment of a run", lambda w: edit_data(w, environment_key(RUNNING_RUN), "environment", python="2.7"), [RUN_CHANGED]),
+    ("points of a run, and all that follows from them", better_points, [RUN_CHANGED]),
+    ("points of a run that goes on", lambda w: edit(w, points_key(RUNNING_RUN, 1), points="[]"), [RUN_CHANGED]),
+    ("points of a run deleted", lambda w: drop(w, points_key(ENDED_RUN, 2)), [RUN_CHANGED]),
+    ("batch that could be sent again", lambda w: drop(w, batch_key(ENDED_RUN, "0" * 32)), [RUN_CHANGED]),
+    ("run set back", lambda w: edit(w, run_key(ENDED_RUN), state="RUNNING", closed=""), ["development_run.set_back"]),
+    ("run ended by hand", lambda w: edit(w, run_key(RUNNING_RUN), state="FINISHED"), ["development_run.without_event"]),
+    ("run of another experiment", lambda w: edit(w, lane_key(ENDED_RUN, "EXPERIMENT"), gsi_pk="RUNS#experiment#x"), [RUN_CHANGED]),
+    ("run unlisted", lambda w: drop(w, lane_key(ENDED_RUN, "ALL")), ["development_run.unlisted"]),
+    ("run listed elsewhere", lambda w: edit(w, lane_key(ENDED_RUN, "ALL"), gsi_pk="RUNS#x"), ["development_run.unlisted"]),
+    ("run deleted", lambda w: drop(w, run_key(ENDED_RUN)), ["development_run.gone"]),
+    ("run inserted", insert_run, ["development_run.without_event"]),
+    (
+        "row below a run",
+        lambda w: w.meta._apply([Put(Key(run_key(ENDED_RUN).partition, "VERDICT"), {"state": "best"})]),
+        ["development_run.without_event"],
+    ),
     ("metrics", lambda w: edit_data(w, HEAD, "metrics", accuracy="0.999"), ["head.metrics"]),
     ("gates", lambda w: edit(w, HEAD, gates=[]), ["head.gates"]),
     ("submitter", lambda w: edit(w, HEAD, submitter_person="mallory"), ["head.submitter_person"]),
