@@ -368,7 +368,8 @@ def _register(g: Grants) -> Statements:
     return [
         *g.write_rows("INDEX#*", delete=True),
         *g.read_rows("ALARM#*", "CANDIDATE#*", "LOGIN#*", "MODEL#*", "POLICY#*", "REFRESH#*", "UPLOAD#*", "VERSION#*"),
-        *g.read_rows("CATALOGUE#*", "INDEX#*"),
+        # The run that an import leads to.
+        *g.read_rows("CATALOGUE#*", "INDEX#*", "RUN#*"),
         *g.decide_access(),
         *g.read_index("DROPS", "POLICIES", "REFRESHES"),
         *g.write_rows("ALARM#*", "CANDIDATE#*", "CATALOGUE#*", "MODEL#*", "OUTBOX", "VERSION#*"),
@@ -428,7 +429,8 @@ def _root(g: Grants) -> Statements:
 
 def _runs(g: Grants) -> Statements:
     return [
-        *g.read_rows("LOGIN#*", "RUN#*"),
+        # The versions that were imported from a run are found by the index, and their heads bear it out.
+        *g.read_rows("INDEX#*", "LOGIN#*", "RUN#*", "VERSION#*"),
         *g.write_rows("OUTBOX", "RUN#*"),
         *g.read_index("RUNS", "RUNS#*"),
         *g.remember_answers(),

@@ -17,6 +17,7 @@ from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Status
 from attestry.usecases.ask_import import ACTION as IMPORT
 from attestry.usecases.catalogue import describe_model
+from attestry.usecases.import_run import linked_run
 from attestry.usecases.import_version import import_version
 from attestry.usecases.new_version import Defaults
 from attestry.usecases.refresh import Refreshed, Refresher
@@ -80,8 +81,9 @@ def _import(event: dict[str, Any]) -> dict[str, Any]:
     """Make the version of an import for a person whom the function that serves the API has authenticated, and have its files frozen."""
     try:
         request, by = read_import(str(event["model"]), event["body"]), Principal.from_item(event["principal"])
-        tiers = world.settings.signed_approval_tiers
-        version = import_version(world.meta, world.store, world.attestor, request, by=by, at=world.clock.now(), signed_tiers=tiers)
+        tiers, at = world.settings.signed_approval_tiers, world.clock.now()
+        run = linked_run(world.meta, request.run.id, by=by, at=at)
+        version = import_version(world.meta, world.store, world.attestor, request, by=by, at=at, signed_tiers=tiers, run=run)
     except UnavailableError:
         raise
     except AttestryError as error:

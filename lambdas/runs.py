@@ -16,7 +16,7 @@ from attestry.domain.runs import Run
 from attestry.ports import MetaStore
 from attestry.usecases import runs
 from attestry.usecases.matched import MatchedMeta
-from attestry.usecases.run_reading import Wanted, find_run, list_runs, metric_history, read_state, show_run
+from attestry.usecases.run_reading import Wanted, find_run, list_runs, metric_history, read_state, show_run, versions_of
 from attestry.usecases.run_rows import run_key
 
 LOG = "POST /v1/runs/{run}/metrics"
@@ -50,14 +50,15 @@ def log(request: Request) -> dict[str, Any]:
 def show(request: Request) -> Answer:
     """Show a run."""
     run = _readable(request)
-    return Answer(show_run(world.meta, run), rev=run.rev)
+    versions = versions_of(world.meta, run.run, lambda models: _may(request, "versions.read", models))
+    return Answer({**show_run(world.meta, run), "versions": versions}, rev=run.rev)
 
 
 def show_all(request: Request) -> dict[str, Any]:
     """List the runs that the caller may read."""
-    page, query, warrant = request.page(), request.query, request.warrant
+    page, query = request.page(), request.query
     wanted = Wanted(query.get("experiment") or "", query.get("owner") or "", read_state(query.get("state") or ""))
-    found, behind = list_runs(world.meta, wanted, page, lambda models: warrant.may("runs.read", models) if warrant else [])
+    found, behind = list_runs(world.meta, wanted, page, lambda models: _may(request, "runs.read", models))
     listed = page.answer("runs", found, lambda row: str(row["place"]))
     return listed if behind is None else {**listed, "next": write_cursor(page.bound, behind)}
 
@@ -85,6 +86,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer the API."""
     answers = None if str(event.get("routeKey", "")).endswith("/metrics") else world.answers
     return serve(event, context, ROUTES, guard=world.guard, answers=answers, matched=MATCHED, on_denied=world.audit.denied)
+
+
+def _may(request: Request, action: str, models: list[str]) -> list[str]:
+    return request.warrant.may(action, models) if request.warrant is not None else []
 
 
 def _readable(request: Request) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attestry.api.operation import PAGE, Operation, Parameter, listed
-from attestry.api.schema import NUMBER, SHA256, TIME, Schema, asked, either, flag, many, mapping, maybe, one_of, text, told, whole
+from attestry.api.schema import MODEL, NUMBER, SHA256, TIME, Schema, asked, either, flag, many, mapping, maybe, one_of, text, told, whole
 
 READS = ("scientist", "validator", "approver", "auditor", "admin")
 LOGS = ("scientist",)
@@ -54,6 +54,8 @@ _SHOWN = told(
         "rev": whole("Counts the changes.", least=1),
     }
 )
+_VERSIONS = many(told({"model": MODEL, "number": NUMBER}), "The first 100 that were imported from it, of those that the caller may read.")
+_READ = {**_SHOWN, "properties": {**_SHOWN["properties"], "versions": _VERSIONS}, "required": [*_SHOWN["required"], "versions"]}
 _POINT = asked({"name": text(least=1, most=250), "value": _VALUE}, {"step": _STEP, "at": maybe(text("RFC 3339 in UTC."))})
 
 RUNS = (
@@ -93,7 +95,15 @@ RUNS = (
         ),
         note="A page may be short and still have a next one, where many runs between are not the caller's to read.",
     ),
-    Operation("runs.read", "GET", _PATH, "Show a run, without its points.", _SHOWN, roles=READS, errors=(404,)),
+    Operation(
+        "runs.read",
+        "GET",
+        _PATH,
+        "Show a run, without its points, and the versions that were imported from it.",
+        _READ,
+        roles=READS,
+        errors=(404,),
+    ),
     Operation(
         "runs.change",
         "PATCH",

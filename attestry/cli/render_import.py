@@ -24,7 +24,7 @@ def made_elsewhere(told: Mapping[str, Any]) -> list[RenderableType]:
     reading = mlmodel.get("reading") or {}
     said = {
         "source": claimed["source"],
-        "run": claimed["run"]["id"],
+        "run": claimed["run"]["id"] + (" (attestry runs show)" if told.get("run") else ""),
         "experiment": claimed["run"]["experiment"],
         "parameters": claimed["run"]["params"],
         "metrics": claimed["run"]["metrics"],

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +51,7 @@ class Pushed:
 
 
 class RunPusher:
-    """Sends one run; keeps its place in the file of points, so that what was sent is not read again.
+    """Sends one run; keeps its place in the file of points and what it has told, so that neither is sent again.
 
     Args:
         folder: the run's folder.
@@ -60,6 +60,8 @@ class RunPusher:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._points, self._offset = 0, 0
+        self._told: dict[str, Any] | None = None
+        self._shown = Pushed(folder.name, "", 0, 0)
 
     def push(self, client: RunRoutes, *, failed: str = "") -> Pushed:
         """Send what the registry does not have yet.
@@ -73,18 +75,22 @@ class RunPusher:
             InvalidInputError: it is none that was written by this package, or the registry refuses what it says.
             ApiError, UnavailableError: see `attestry.client.connection.Connection.call`; push again.
         """
+        # In this order: a run whose record says that it has ended says nothing more elsewhere.
         record, said = _read(self.folder / "record.json"), _read(self.folder / "run.json")
-        there = self._start(client, record)
-        if there["state"] != "RUNNING":
-            return Pushed(str(there["run"]), str(there["state"]), int(there["points"]), 0)
+        if self._told is None:
+            there = self._start(client, record)
+            if there["state"] != "RUNNING":
+                return Pushed(str(there["run"]), str(there["state"]), int(there["points"]), 0)
         sent = self._send_points(client, str(record["id"]))
         changes = {"parameters": said["params"], "tags": said["tags"], "files": record["files"]}
         if record["state"] != "RUNNING":
             changes |= {"state": record["state"], "error": record["error"], "ended": record["ended"]}
         elif failed:
             changes |= {"state": "FAILED", "error": failed}
-        shown = client.change_run(str(record["id"]), **changes)
-        return Pushed(str(record["id"]), str(shown["state"]), int(shown["points"]), sent)
+        if changes != self._told:
+            self._shown = Pushed(str(record["id"]), str(client.change_run(str(record["id"]), **changes)["state"]), self._points, sent)
+            self._told = changes
+        return replace(self._shown, points=self._points, sent=sent)
 
     def _start(self, client: RunRoutes, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Start the run in the registry, or learn how far it has come; what may be added to is sent apart, so each start is the same."""

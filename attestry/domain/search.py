@@ -55,7 +55,7 @@ _MAX_CURSOR = 2000
 _MAX_PLACE = 1024
 _FIELDS = {
     MODELS: ("name", "owner", "team", "risk_tier", "mode"),
-    VERSIONS: ("model", "owner", "stage", "standing", "risk_tier", "framework", "data", "experiment"),
+    VERSIONS: ("model", "owner", "stage", "standing", "risk_tier", "framework", "data", "experiment", "run"),
 }
 _VALUES = {
     "stage": tuple(Stage),
@@ -63,7 +63,22 @@ _VALUES = {
     "mode": tuple(Mode),
     "risk_tier": ("low", "medium", "high"),
 }
-_LEAVES = ("experiment", "data", "tag", "label", "text", "model", "owner", "team", "metric", "framework", "standing", "stage", "risk_tier")
+_LEAVES = (
+    "experiment",
+    "run",
+    "data",
+    "tag",
+    "label",
+    "text",
+    "model",
+    "owner",
+    "team",
+    "metric",
+    "framework",
+    "standing",
+    "stage",
+    "risk_tier",
+)
 """Fields by how little their condition leaves, as a rule; the one that leaves least is read."""
 
 

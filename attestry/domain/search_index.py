@@ -193,7 +193,7 @@ def version_lanes(version: Version) -> Iterator[tuple[str, str]]:
     traits = version.traits
     yield "standing", version.standing.value
     yield "stage", version.stage.value
-    for name in ("owner", "risk_tier", "framework", "experiment"):
+    for name in ("owner", "risk_tier", "framework", "experiment", "run"):
         if traits.get(name):
             yield name, str(traits[name])
     for value in _pairs(searchable_labels(traits.get("labels") or {})):

@@ -13,7 +13,7 @@ A run is a folder `<folder>/<run ID>/`:
     files/          copies of what was logged
 
 Rules:
-- Nothing is sent anywhere, and no server is needed. What a registry is told of a run later is *claimed*: it was not there.
+- No server is needed, and nothing is sent anywhere unless it is asked for. What a registry is told of a run is *claimed*: it was not there.
 - A value is in its file before `log_metric` returns, so a run that is killed keeps what it logged; its state stays RUNNING.
 - Environment variables and arguments of the command line are not written down, since they hold secrets.
 """
@@ -30,11 +30,16 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from attestry.client.routes.runs import RunRoutes
+    from attestry.sdk.run_sender import RunSender
 
 FOLDER: Final = Path(".attestry", "runs")
 FOLDER_VARIABLE: Final = "ATTESTRY_RUNS"
@@ -59,6 +64,10 @@ class RunError(ValueError):
     """Something cannot be logged; the sentence says what and why."""
 
 
+class RunWarning(UserWarning):
+    """A run is kept in its folder and could not be sent."""
+
+
 class Run:
     """One run, from its start to its end; a context manager, and safe to use from several threads.
 
@@ -68,7 +77,14 @@ class Run:
         folder: where it is kept.
     """
 
-    def __init__(self, experiment: str, folder: Path, parameters: Mapping[str, Parameter], tags: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        experiment: str,
+        folder: Path,
+        parameters: Mapping[str, Parameter],
+        tags: Mapping[str, str],
+        connect: Callable[[], RunRoutes] | None = None,
+    ) -> None:
         self.id = secrets.token_hex(16)
         self.experiment = _name("experiment", experiment)
         self.folder = folder / self.id
@@ -84,8 +100,18 @@ class Run:
         self._begun, self._ended = _now(), ""
         self._made_by = {"environment": _environment(), "code": _code()}
         self._metrics: IO[str] = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._sender: RunSender | None = None
         self.log_parameters(parameters)
         self.log_tags(tags)
+        if connect is not None:
+            from attestry.sdk.run_sender import RunSender
+
+            self._sender = RunSender(self.folder, connect)
+
+    @property
+    def unsent(self) -> str:
+        """Return why the registry does not have all of the run; empty where it does, or where nothing is to be sent."""
+        return self._sender.problem if self._sender else ""
 
     @property
     def state(self) -> State:
@@ -198,8 +224,11 @@ class Run:
             if self._state != RUNNING:
                 return
             self._state, self._error, self._ended = (FAILED if error else FINISHED), error[:MAX_VALUE], _now()
-            self._write()
             self._metrics.close()
+            self._write()
+        problem = self._sender.finish() if self._sender else ""
+        if problem:
+            warnings.warn(f"run {self.id} was not sent: {problem}; attestry runs push {self.folder} sends it", RunWarning, stacklevel=2)
 
     def __enter__(self) -> Run:
         return self
@@ -224,8 +253,9 @@ class Run:
             **self._made_by,
             "files": self._logged,
         }
-        _replace(self.folder / "record.json", record)
+        # Whoever reads the record of a run that has ended finds all the rest as it was at its end.
         _replace(self.folder / "run.json", self.claim())
+        _replace(self.folder / "record.json", record)
 
 
 def start_run(
@@ -234,6 +264,8 @@ def start_run(
     parameters: Mapping[str, Parameter] | None = None,
     tags: Mapping[str, str] | None = None,
     folder: str | os.PathLike[str] | None = None,
+    registry: bool = False,
+    client: RunRoutes | None = None,
 ) -> Run:
     """Start a run.
 
@@ -242,12 +274,22 @@ def start_run(
         parameters: its settings.
         tags: words about it.
         folder: where runs are kept; by default what ATTESTRY_RUNS says, else `.attestry/runs` below the working directory.
+        registry: send the run to the registry as well, while it goes on, with the usual AWS credentials or ATTESTRY_TOKEN. What cannot be
+            sent stays in the folder, `end` warns of it, and `attestry runs push` sends it.
+        client: the same by a client of one's own, an `attestry.client.api.RegistryClient`.
 
     Raises:
         RunError: a rule is broken; see `Run`.
     """
     where = Path(folder or os.environ.get(FOLDER_VARIABLE) or FOLDER)
-    return Run(experiment, where, parameters or {}, tags or {})
+    connect = (lambda: client) if client is not None else _default_client if registry else None
+    return Run(experiment, where, parameters or {}, tags or {}, connect)
+
+
+def _default_client() -> RunRoutes:
+    from attestry.client.api import RegistryClient
+
+    return RegistryClient(patience_seconds=10)
 
 
 def _name(what: str, value: object) -> str:

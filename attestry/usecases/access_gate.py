@@ -14,6 +14,7 @@ from attestry.access.actions import REGISTER, Action, Resource
 from attestry.access.reader import AccessReader
 from attestry.access.standing import Caller
 from attestry.access.warrant import Warrant
+from attestry.domain.errors import ForbiddenError
 from attestry.domain.operations import Operation
 from attestry.domain.principal import Principal
 from attestry.ports import MetaStore
@@ -62,6 +63,19 @@ def require_registration(meta: MetaStore, model: str, *, by: Principal, at: date
         UnavailableError: the table did not answer.
     """
     _admit(meta, REGISTER, model, by if by.roles else replace(by, roles=("scientist",)), at)
+
+
+def may_do(meta: MetaStore, action: str, model: str, *, by: Principal, at: datetime) -> bool:
+    """Return whether policies let a caller do this to a model, on rows as they are now.
+
+    Raises:
+        UnavailableError: the table did not answer.
+    """
+    try:
+        _admit(meta, action, model, by, at)
+    except ForbiddenError:
+        return False
+    return True
 
 
 def _admit(meta: MetaStore, action: str, model: str, by: Principal, at: datetime) -> Principal:

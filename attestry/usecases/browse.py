@@ -150,7 +150,8 @@ def _promotions(rows: Sequence[Item]) -> dict[str, Any]:
 
 def _content(meta: MetaStore, store: ObjectStore, version: Version) -> dict[str, Any]:
     if version.imported:
-        return {"manifest_content": None, "import": describe_import(meta, store, version)}
+        run = version.traits.get("run")
+        return {"manifest_content": None, "import": {**describe_import(meta, store, version), **({"run": run} if run else {})}}
     return {"manifest_content": load_registered_manifest(store, version).to_mapping()}
 
 

@@ -60,6 +60,7 @@ def import_version(
     by: Principal,
     at: datetime,
     signed_tiers: frozenset[str] = frozenset(),
+    run: str = "",
 ) -> Version:
     """Make the version of an import; it is IMPORTED RUNNING until its files are frozen. The same again answers the same version.
 
@@ -71,6 +72,7 @@ def import_version(
         by: the authenticated caller, with its person where it is known.
         at: the time.
         signed_tiers: risk tiers whose approvals need the approvers' own signatures.
+        run: the run of the registry that the import leads to, see `attestry.usecases.import_run`; empty where there is none.
 
     Raises:
         InvalidInputError: the submission holds no file, or one that breaks a rule; or a policy in force asks for what no import has.
@@ -84,7 +86,7 @@ def import_version(
         if row is not None:
             return load_version(meta, request.model, int(row["number"]))
         head = meta.get(model_key(request.model))
-        version = _first_head(found, int(head["next"]) if head else 1, by, at)
+        version = _first_head(found, int(head["next"]) if head else 1, by, at, run)
         editions = policies_in_force(meta)
         require_met(meta, editions, request.model, head, ApprovalPolicy.from_item(found.document.approval))
         try:
@@ -155,12 +157,13 @@ def _pin(store: ObjectStore, prefix: str) -> tuple[PinnedFile, ...]:
     return tuple(found)
 
 
-def _first_head(found: _Found, number: int, by: Principal, at: datetime) -> Version:
+def _first_head(found: _Found, number: int, by: Principal, at: datetime, run: str) -> Version:
     """Return the head of an imported version that does not exist yet."""
     document, model = found.document, found.document.request.model
     execution = name_execution(model, number, 1, document.digest)
     facts = {"submission": document.request.submission, "files": len(document.files), "bytes": document.total_bytes}
-    cause = Cause(CauseKind.IMPORT, facts=facts)
+    # The move's event tells of the link, so that it cannot be made up later.
+    cause = Cause(CauseKind.IMPORT, facts={**facts, **({"run": run} if run else {})})
     return Version(
         model=model,
         number=number,
@@ -181,6 +184,7 @@ def _first_head(found: _Found, number: int, by: Principal, at: datetime) -> Vers
         upload_folder=import_prefix(by.user_id, document.request.submission),
         deployment_environment=ENVIRONMENT,
         cause=cause.to_item(),
+        traits={"run": run} if run else {},
     )
 
 

@@ -147,6 +147,10 @@ def examine_version(meta: MetaStore, store: ObjectStore, version: Version) -> It
     """
     if not version.indexed:
         return
+    if version.imported and dict(version.traits) != (linked := {"run": run} if (run := version.cause.get("run")) else {}):
+        where = f"{version_key(version.model, version.number).partition}/HEAD"
+        yield Observed("head.traits", where, str(linked), str(dict(version.traits)))
+        return
     if version.source is not None and version.traits:
         try:
             expected = traits_of(load_manifest(store, version), version.inputs)

@@ -18,7 +18,9 @@ from attestry.domain.errors import InvalidInputError
 from attestry.domain.paging import Page
 from attestry.domain.run_points import NOT_FINITE, Point, points_of
 from attestry.domain.runs import Run, RunState
+from attestry.domain.search_index import CREATED, VERSIONS, Lane
 from attestry.ports import Item, MetaStore
+from attestry.usecases.records import version_key
 from attestry.usecases.run_rows import (
     LANES,
     environment_key,
@@ -39,6 +41,7 @@ BATCHES_READ: Final = 50
 SHOWN_METRICS: Final = 20
 """Last values of metrics that a list shows of a run, the first by name."""
 
+MAX_VERSIONS: Final = 100
 _PLACE = re.compile(r"[1-9][0-9]{0,8}\.(-1|[0-9]{1,4})")
 _READ: Final = 25
 _BATCHES: Final = 10
@@ -149,6 +152,24 @@ def show_run(meta: MetaStore, run: Run) -> dict[str, Any]:
         "graded": "claimed",
         "rev": run.rev,
     }
+
+
+def versions_of(meta: MetaStore, run: str, readable: Readable) -> list[dict[str, Any]]:
+    """Return the versions that were imported from a run, the oldest first, at most 100: those that the caller may read.
+
+    Args:
+        meta: the table.
+        run: its ID.
+        readable: leaves those of some models whose versions the caller may read.
+    """
+    (partition,) = Lane(VERSIONS, "run", run, CREATED).partitions()
+    entries = [(str(row["model"]), int(row["number"])) for row in meta.query(partition, limit=MAX_VERSIONS)]
+    may = set(readable(sorted({model for model, _ in entries}))) if entries else set()
+    heads = meta.get_many([version_key(model, number) for model, number in entries if model in may])
+    there = [(model, number) for model, number in entries if model in may and version_key(model, number) in heads]
+    # An entry that was planted is not borne out by the version's own head.
+    borne = [(m, n) for m, n in there if (heads[version_key(m, n)].get("traits") or {}).get("run") == run]
+    return [{"model": model, "number": number} for model, number in borne]
 
 
 def metric_history(meta: MetaStore, run: Run, name: str, page: Page) -> tuple[list[dict[str, Any]], str | None]:

@@ -208,7 +208,7 @@ GATES = (*API, "console_decision", "register")
 """What decides who is let, by whichever way they come."""
 
 MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
-    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "mlflow", "predict")),
+    "read a version": (read_row("VERSION#probe#0"), (*VERSION_WRITERS, *READERS, "catalogue", "delegate", "mlflow", "predict", "runs")),
     "read a model": (
         read_row("MODEL#probe"),
         (
@@ -273,7 +273,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
         read_row("CATALOGUE#probe"),
         ("catalogue", "deliver", "mlflow", "reconcile", "register", "registry"),
     ),
-    "read the index": (read_row("INDEX#probe"), ("mlflow", "reconcile", "register", "registry")),
+    "read the index": (read_row("INDEX#probe"), ("mlflow", "reconcile", "register", "registry", "runs")),
     "write what people say of a model": (write_row("CATALOGUE#probe"), ("catalogue", "mlflow", "register")),
     "delete what people say of a model": (delete_row("CATALOGUE#probe"), ("catalogue", "mlflow")),
     "write an entry of the index": (write_row("INDEX#probe"), (*MOVERS, "catalogue", "mlflow")),
@@ -345,7 +345,7 @@ MAY: dict[str, tuple[Act, tuple[str, ...]]] = {
     "write what was sealed on a day": (write_row("SEALED#probe"), ("collect",)),
     "read a webhook": (read_row("WEBHOOK#probe"), ("deliver", "reconcile", "sequence", "webhooks")),
     "write a webhook": (write_row("WEBHOOK#probe"), ("deliver", "webhooks")),
-    "read a development run": (read_row("RUN#probe"), ("reconcile", "runs", "sequence")),
+    "read a development run": (read_row("RUN#probe"), ("reconcile", "register", "runs", "sequence")),
     "write a development run": (write_row("RUN#probe"), ("runs",)),
     "delete a development run": (delete_row("RUN#probe"), NOBODY),
     "write what became of a delivery": (write_row("DELIVERY#probe"), ("deliver",)),
