@@ -35,14 +35,12 @@ class RunSender:
     Args:
         folder: the run's folder.
         connect: gives the registry; it is called in the thread, since importing a client takes a moment.
-        every: seconds between two looks.
     """
 
-    def __init__(self, folder: Path, connect: Callable[[], RunRoutes], *, every: float = EVERY) -> None:
+    def __init__(self, folder: Path, connect: Callable[[], RunRoutes]) -> None:
         self.problem = "nothing was sent yet"
         self._folder = folder
         self._connect = connect
-        self._every = every
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._send, name=f"attestry-run-{folder.name[:8]}", daemon=True)
         self._thread.start()
@@ -60,7 +58,7 @@ class RunSender:
     def _send(self) -> None:
         from attestry.client.runs_push import RunPusher
 
-        pusher, client, looks, pause = RunPusher(self._folder), None, 0, self._every
+        pusher, client, looks, pause = RunPusher(self._folder), None, 0, EVERY
         while True:
             ending = self._ended.wait(pause)
             try:
@@ -70,6 +68,6 @@ class RunSender:
                 self.problem, pause = f"{type(error).__name__}: {error}", min(LATER, pause * 2)
             else:
                 looks += 1
-                self.problem, pause = "", self._every if looks < OFTEN else LATER
+                self.problem, pause = "", EVERY if looks < OFTEN else LATER
             if ending:
                 return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import attestry
+from attestry.access.rows import grant_key
 from attestry.cli.main import make_app
 from attestry.client import runs_push
 from attestry.client.api import RegistryClient
@@ -22,7 +25,10 @@ from attestry.client.errors import ApiError
 from attestry.client.runs_compare import compare_runs
 from attestry.client.runs_push import RunPusher
 from attestry.domain.errors import InvalidInputError, NotFoundError
-from attestry.sdk.runs import Run
+from attestry.domain.search_index import CREATED, VERSIONS, Lane
+from attestry.ports import Key, Put, When
+from attestry.sdk import run_sender
+from attestry.sdk.runs import Run, RunWarning
 from tests.api_world import ApiWorld
 
 EXPERIMENT = "tumour-diagnosis"
@@ -60,9 +66,9 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def client(self) -> RegistryClient:
+    def client(self, url: str = "") -> RegistryClient:
         session = boto3.Session(aws_access_key_id="AKIAX", aws_secret_access_key="x", region_name="eu-central-1")
-        return RegistryClient(session, self.url, patience_seconds=0)
+        return RegistryClient(session, url or self.url, patience_seconds=0)
 
 
 class _Body:
@@ -218,3 +224,101 @@ def test_runs_are_compared_by_what_differs(run: Verb, tmp_path: Path) -> None:
     assert "parameters C: a | b" in run("compare", *(one.id for one in some)).stdout
     assert run("compare", some[0].id).exit_code == 2
     assert compare_runs([]) == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to that")
+
+
+class TestWhileItGoesOn:
+    def test_a_run_is_sent_before_it_ends_and_ends_in_the_registry_as_it_ends_here(
+        self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run_sender, "EVERY", 0.05)
+        client = served.client()
+        run = attestry.start_run(EXPERIMENT, folder=tmp_path, client=client, parameters={"C": 1})
+        run.log_metric("loss", 0.5, step=0)
+        wait_until(lambda: not run.unsent and client.run(run.id)["points"] == 1)
+        assert client.run(run.id)["state"] == "RUNNING"
+        run.log_metric("loss", 0.25, step=1)
+        run.log_parameter("late", "x")
+        run.end("stopped early")
+        shown = client.run(run.id)
+        assert (shown["state"], shown["error"], shown["points"]) == ("FAILED", "stopped early", 2)
+        assert (shown["parameters"], run.unsent) == ({"C": "1", "late": "x"}, "")
+
+    def test_what_cannot_be_sent_stays_in_the_folder_and_training_goes_on(
+        self, run: Verb, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run_sender, "EVERY", 0.05)
+        lost = attestry.start_run(EXPERIMENT, folder=tmp_path, client=served.client("http://127.0.0.1:9"))
+        lost.log_metric("loss", 0.5)
+        wait_until(lambda: "UnavailableError" in lost.unsent)
+        lost.log_metric("loss", 0.25)
+        with pytest.warns(RunWarning, match="attestry runs push"):
+            lost.end()
+        assert lost.state == "FINISHED"
+        assert json.loads(run("push", lost.folder, "--json").stdout) == {"run": lost.id, "state": "FINISHED", "points": 2, "sent": 2}
+
+    def test_what_the_guide_shows_goes_to_the_registry(self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ATTESTRY_RUNS", str(tmp_path))
+        page = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text()
+        names: dict[str, Any] = {"attestry": attestry}
+        exec(compile(page.split("### In the registry")[1].split("```python\n")[1].split("```")[0], "sdk.md", "exec"), names)
+        assert names["run"].unsent == ""
+        assert [p["value"] for p in served.client().run_metric(names["run"].id, "loss")] == [0.9, 0.5, 0.4]
+
+    def test_a_client_that_cannot_be_made_is_a_warning_too(self, tmp_path: Path) -> None:
+        def refuse() -> RegistryClient:
+            raise RuntimeError("no credentials")
+
+        sent = Run("x", tmp_path, {}, {}, refuse)
+        with pytest.warns(RunWarning, match="no credentials"):
+            sent.end()
+        assert json.loads((sent.folder / "record.json").read_text())["state"] == "FINISHED"
+
+
+class TestImports:
+    def bring(self, served: Served, run: str, who: str = "scientist/dana") -> int:
+        """Import a file that claims a run, and return the version's number."""
+        world, body = served.world, b"weights"
+        file = {"name": "model.bin", "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        grant = world.call("POST", "/v1/imports", {"files": [file]}, who=who).body
+        world.store.put_new(grant["uploads"][0]["key"], body)
+        said = {"submission": grant["submission"], "run": {"id": run, "experiment": EXPERIMENT}}
+        made = world.call("POST", "/v1/models/brought/versions", said, who=who)
+        assert made.status == 202, made.raw
+        return int(made.body["version"])
+
+    def test_an_import_leads_to_its_run_and_the_run_to_the_import(self, served: Served, run: Verb, tmp_path: Path) -> None:
+        trained = train(tmp_path)
+        assert run("push", trained.folder).exit_code == 0
+        number = self.bring(served, trained.id)
+        assert served.world.call("GET", f"/v1/models/brought/versions/{number}").body["import"]["run"] == trained.id
+        assert served.client().run(trained.id)["versions"] == [{"model": "brought", "number": number}]
+        assert f"brought@{number}" in run("show", trained.id).stdout
+        found = served.world.call("POST", "/v1/search/versions", {"filter": [{"field": "run", "is": trained.id}]}).body["results"]
+        assert [(v["model"], v["number"]) for v in found] == [("brought", number)]
+
+    def test_a_run_that_is_not_there_or_may_not_be_read_stays_a_claim(self, served: Served, run: Verb, tmp_path: Path) -> None:
+        trained = train(tmp_path)
+        assert run("push", trained.folder).exit_code == 0
+        row = {"subject": "login/lee", "grants": [{"role": "scientist", "scope": "model/brought", "until": ""}]}
+        served.world.meta.transact([Put(grant_key("login/lee"), row, When())])
+        for claimed, who in (("0" * 32, "scientist/dana"), ("some-mlflow-run", "scientist/dana"), (trained.id, "scientist/lee")):
+            number = self.bring(served, claimed, who)
+            shown = served.world.call("GET", f"/v1/models/brought/versions/{number}").body["import"]
+            assert ("run" in shown, shown["claimed"]["run"]["id"]) == (False, claimed)
+        assert served.client().run(trained.id)["versions"] == []
+
+    def test_a_link_that_was_planted_in_the_index_leads_nowhere(self, served: Served, run: Verb, tmp_path: Path) -> None:
+        trained = train(tmp_path)
+        assert run("push", trained.folder).exit_code == 0
+        number = self.bring(served, "")
+        (partition,) = Lane(VERSIONS, "run", trained.id, CREATED).partitions()
+        served.world.meta.transact([Put(Key(partition, "x"), {"model": "brought", "number": number})])
+        assert served.client().run(trained.id)["versions"] == []
