@@ -26,6 +26,7 @@ _API = _functions(
     "Predict",
     "Registry",
     "Root",
+    "Runs",
     "Uploads",
     "Webhooks",
 )
