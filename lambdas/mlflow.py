@@ -260,7 +260,8 @@ def _desk(request: Request) -> changing.Desk:
         return request.require(model, action, **context)
 
     reads = request.route.startswith("GET ")
-    meta = foresight.ahead(world.meta, f"{request.route}?{request.raw_query}") if reads else world.meta
+    question = f"{request.route} {sorted(request.parameters.items())} {request.raw_query}"
+    meta = foresight.ahead(world.meta, question) if reads else world.meta
     return changing.Desk(meta, acts, gate, caller(request, settings), world.clock.now(), settings.mlflow_policy)
 
 

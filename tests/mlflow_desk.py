@@ -12,6 +12,7 @@ import pytest
 from attestry.access.issuers import TokenHolder
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
+from attestry.usecases.foresight import Foresight
 from lambdas import mlflow, operate
 from tests.fakes import FixedClock, MemoryFunctions, MemoryMetaStore, MemoryObjectStore, MemoryPipeline
 from tests.versions import AT, ATTESTOR, add_logins, make_version
@@ -57,6 +58,7 @@ class Desk:
             world = World(Settings({**SETTINGS, "ATTESTRY_MLFLOW_POLICY": policy}))
             world.__dict__.update({**ports, "attestor": ATTESTOR, "pipeline": MemoryPipeline(), "parameters": Parameters()})
             monkeypatch.setattr(module, "world", world)
+        monkeypatch.setattr(mlflow, "foresight", Foresight())
         mlflow._api_url.cache_clear()
         add_logins(self.meta, dana="dana", erin="erin", frank="frank")
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from attestry.aws.meta_store import DynamoMetaStore
 from attestry.aws.object_store import S3ObjectStore
+from attestry.aws.row_parser import read_rows_as_sent
 from attestry.aws.rows import unmarshal_row
 from attestry.aws.signer import KmsSigner
 from attestry.evidence.trusted_root import MAY_SIGN
@@ -35,9 +36,11 @@ class Server:
 
     def __init__(self, endpoint_url: str, key_id: str, secret: str) -> None:
         session = boto3.Session(key_id, secret, region_name=REGION)
-        plain = {"endpoint_url": endpoint_url, "config": Config(retries={"mode": "standard", "total_max_attempts": 3})}
+        read_rows_as_sent(session._session)  # rows and calls as functions have them, which takes a fifth less than the SDK's own way
+        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, user_agent="attestry")
+        plain = {"endpoint_url": endpoint_url, "config": config}
         self.dynamodb, self.kms = session.client("dynamodb", **plain), session.client("kms", **plain)  # type: ignore[call-overload]
-        addressing = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+        addressing = Config(signature_version="s3v4", s3={"addressing_style": "path"}, user_agent="attestry")
         self.s3 = session.client("s3", endpoint_url=endpoint_url, config=addressing)
         self.buckets = [f"machine-{name}" for name in ("store", "scratch")]
         for bucket in self.buckets:

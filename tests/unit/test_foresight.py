@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from attestry.ports import Key, MetaStore, Put, Update
+from attestry.ports import Item, Key, MetaStore, Put, Update
 from attestry.usecases.foresight import ROUND_TRIP, Foresight
-from attestry.usecases.records import model_key
+from attestry.usecases.records import model_key, version_key
 from tests.fakes import MemoryMetaStore
-from tests.mlflow_desk import MODELS, Desk
+from tests.mlflow_desk import FILES, MODELS, Desk
 from tests.versions import make_version
 
 MODEL = "credit-risk"
@@ -143,3 +145,19 @@ def test_mlflow_is_shown_a_model_in_one_round_trip_until_it_gets_a_version(desk:
     version(desk, 3)
     assert show() == (["3"], 2)
     assert show() == (["3"], 1)
+
+
+def test_of_two_files_those_rows_are_foreseen_that_belong_to_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Key] = []
+    original = desk.meta.get_many
+
+    def get_many(keys: Sequence[Key]) -> dict[Key, Item]:
+        read.extend(keys)
+        return original(keys)
+
+    monkeypatch.setattr(desk.meta, "get_many", get_many)
+    for number, other in ((1, 2), (2, 1)):
+        read.clear()
+        desk.ask("GET", f"{FILES}/artifacts/models/{MODEL}/{number}/model.pkl")
+        assert version_key(MODEL, number) in read
+        assert version_key(MODEL, other) not in read
