@@ -12,7 +12,7 @@ from attestry.domain.paging import write_cursor
 from attestry.domain.principal import Principal
 from attestry.domain.run_points import read_batch
 from attestry.domain.run_request import CHANGE_FIELDS, START_FIELDS, read_change, read_start
-from attestry.domain.runs import Run
+from attestry.domain.runs import Run, check_text
 from attestry.ports import MetaStore
 from attestry.usecases import runs
 from attestry.usecases.matched import MatchedMeta
@@ -21,6 +21,9 @@ from attestry.usecases.run_rows import run_key
 
 LOG = "POST /v1/runs/{run}/metrics"
 """Its batch is the key: it is kept with the run, however much later it is sent again."""
+
+MAX_FILTER = 2048
+"""Characters of an experiment or an owner that a list is asked for; a login may be an ARN."""
 
 world = World()
 
@@ -57,7 +60,8 @@ def show(request: Request) -> Answer:
 def show_all(request: Request) -> dict[str, Any]:
     """List the runs that the caller may read."""
     page, query = request.page(), request.query
-    wanted = Wanted(query.get("experiment") or "", query.get("owner") or "", read_state(query.get("state") or ""))
+    experiment, owner = (check_text(name, query.get(name) or "", MAX_FILTER) for name in ("experiment", "owner"))
+    wanted = Wanted(experiment, owner, read_state(query.get("state") or ""))
     found, behind = list_runs(world.meta, wanted, page, lambda models: _may(request, "runs.read", models))
     listed = page.answer("runs", found, lambda row: str(row["place"]))
     return listed if behind is None else {**listed, "next": write_cursor(page.bound, behind)}
