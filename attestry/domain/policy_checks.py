@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any, Final
 
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.gates import is_filled_in
 from attestry.domain.manifest_record import Manifest
 from attestry.domain.policies import ApprovalFloor, Approver, Objection, Policy, Promotion, Rule
 from attestry.domain.requirements import Requirement, are_met
+
+COMPARISONS: Final = frozenset({"no_worse_than_deployed", "no_worse_with_confidence", "superior_with_confidence"})
+"""Rules of `attestry.domain.gates` that hold a version against the deployed one."""
 
 
 def check_manifest(policy: Policy, manifest: Manifest) -> list[Objection]:
@@ -43,6 +47,11 @@ def rules_for(policy: Policy, *, model: str, risk_tier: str, labels: Mapping[str
         and (not rule.applies.environments or environment in rule.applies.environments)
         and all(labels.get(name) == value for name, value in rule.applies.labels.items())
     ]
+
+
+def compared_metrics(gates: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return which metrics were held against the deployed version's and passed, by the recorded gates, with confidence or without."""
+    return frozenset(str(gate["name"]) for gate in gates if gate["rule"] in COMPARISONS and gate["passed"])
 
 
 def replay_policy(policy: Policy, promotion: Promotion) -> list[Objection]:

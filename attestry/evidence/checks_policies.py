@@ -28,7 +28,7 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import IntegrityError
 from attestry.domain.import_floor import ImportSubject, floors_of_import, impossible, raised
 from attestry.domain.policies import PUBLISHED, Approver, EditionName, Policy, Promotion, Rule, named_editions, policy_subject
-from attestry.domain.policy_checks import check_manifest, replay_policy, unmet
+from attestry.domain.policy_checks import check_manifest, compared_metrics, replay_policy, unmet
 from attestry.domain.promotion import DECIDED, OPENED
 from attestry.evidence.bundle import policy_file
 from attestry.evidence.canonical import parse_canonical
@@ -134,7 +134,7 @@ def _check_made_here(walk: _Walk) -> str:
             raise MissingError("rests on the record of VALIDATION, which is not known")
         validation = case.records["VALIDATION"]
         metrics = {str(name): float(value) for name, value in validation["metrics"].items() if value is not None}
-        compared = frozenset(str(g["name"]) for g in validation["gates"] if g["rule"] == "no_worse_than_deployed" and g["passed"])
+        compared = compared_metrics(validation["gates"])
         promotion = Promotion(manifest, environment, tuple(walk.approvers), metrics, compared, tuple(promoters))
         for edition in walk.editions:
             for objection in replay_policy(edition.policy, promotion):

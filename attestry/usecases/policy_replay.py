@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from attestry.domain.policies import Approver, Objection, Policy, Promotion
-from attestry.domain.policy_checks import replay_policy
+from attestry.domain.policy_checks import compared_metrics, replay_policy
 from attestry.domain.version import Version
 from attestry.ports import Item, MetaStore, ObjectStore
 from attestry.usecases.each_row import each_row
@@ -87,7 +87,7 @@ def _replay_version(meta: MetaStore, store: ObjectStore, policy: Policy, version
     if version.imported:
         return  # it has no manifest; a policy in force when it was imported raised what it asks for
     manifest = load_manifest(store, version)
-    compared = frozenset(str(g["name"]) for g in version.gates if g["rule"] == "no_worse_than_deployed" and g["passed"])
+    compared = compared_metrics(version.gates)
     metrics = {name: float(value) for name, value in version.metrics.items()}
     first = manifest.deployment.environment
     for move in moves:

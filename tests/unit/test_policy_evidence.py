@@ -19,6 +19,7 @@ from attestry.ports import Delete, Update
 from attestry.usecases import import_version as import_module
 from attestry.usecases import register as register_module
 from attestry.usecases.policies import Edition, edition_key, publish_policy
+from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.records import model_key, transition_key
 from tests.evidence_world import ADMIN, ERIN, GRACE, EvidenceWorld, find_leaf, rewrite
 from tests.promotions import IVAN, TWO, VERA, PromotionWorld
@@ -239,6 +240,22 @@ def mixed() -> PromotionWorld:
     world.place()
     world.sequence()
     return world
+
+
+def test_a_comparison_with_confidence_is_a_comparison() -> None:
+    world = PromotionWorld()
+    publish(world, policy(gates={"no_worse_than_deployed": ["roc_auc_score"]}))
+
+    def edit(manifest: dict[str, Any]) -> None:
+        comparison = {"metric": "roc_auc_score", "by_more_than": 0.01, "confidence": 0.95}
+        manifest["gates"] |= {"no_worse_than_deployed": [comparison]}
+
+    world.deploy(edit=edit)
+    world.sequence()
+    verified = world.verify(world.version_bundle())
+    assert verified.verdict == "PROVEN", verified.reason
+    found, _ = replay_promotions(world.meta, world.store, policy(gates={"no_worse_than_deployed": ["roc_auc_score"]}), since="2000-01-01")
+    assert [one.objections for one in found] == [(), ()]
 
 
 def test_decisions_of_a_promotion_that_was_withdrawn_count_for_no_later_one() -> None:
