@@ -37,9 +37,11 @@ def wheel(tmp_path_factory) -> Path:
 def machine(wheel, tmp_path_factory) -> Path:
     """A fresh virtual environment outside the checkout that has the wheel and what the wheel asks for; its `bin`."""
     folder = tmp_path_factory.mktemp("machine")
-    run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
     binaries = folder / "venv" / "bin"
-    run(binaries / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", wheel, cwd=folder)
+    run(
+        sys.executable, "-m", "pip", "--python", binaries / "python", "--disable-pip-version-check", "install", "--quiet", wheel, cwd=folder
+    )
     return binaries
 
 

@@ -136,7 +136,9 @@ def lock_of(function: str) -> Path:
 @cache
 def modules_of(function: str) -> frozenset[str]:
     """Return what a fresh interpreter without any environment imports with the function's module."""
-    command = [sys.executable, "-B", "-c", PROGRAM, function, json.dumps(sorted(distributions(lock_of(function))))]
+    # Bytecode lies where the Makefile has it, or beside the sources: compiling all of botocore takes longer than importing it.
+    bytecode = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else ["-B"]
+    command = [sys.executable, *bytecode, "-c", PROGRAM, function, json.dumps(sorted(distributions(lock_of(function))))]
     done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return frozenset(json.loads(done.stdout.splitlines()[-1]))

@@ -72,7 +72,8 @@ def run_here(folder: Path, script: str, parameters: Any, variables: dict[str, st
 
 
 def run_apart(folder: Path, script: str, parameters: Any, variables: dict[str, str]) -> None:
-    bare = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    bytecode = {"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {"PYTHONDONTWRITEBYTECODE": "1"}
+    bare = {"PATH": os.environ["PATH"], **bytecode, **variables}
     subprocess.run([sys.executable, script, *script_arguments(parameters)], cwd=folder, env=bare, check=True, capture_output=True)
 
 
