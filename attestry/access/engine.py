@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -99,8 +99,7 @@ class Engine:
 
     def __init__(self, added: Sequence[str] = ()) -> None:
         self.has_added = bool(added)
-        self._policies = cedarpy.PolicySet.from_str("\n".join((*default_policies().values(), *added)))
-        self._schema = cedarpy.Schema.from_str(schema_text())
+        self._policies, self._schema = _policies(tuple(added)), _schema()
 
     def decide(self, standing: Standing, action: str, target: Target, context: Mapping[str, str]) -> Ruling:
         """Decide whether somebody may do something.
@@ -123,6 +122,17 @@ class Engine:
         """Return the roles that would be let if they counted in the whole registry."""
         asked = ((role, Standing("anybody", None, {role: frozenset({REGISTRY})})) for role in ROLES)
         return tuple(role for role, standing in asked if self.decide(standing, action, target, context).allowed)
+
+
+@lru_cache(maxsize=8)
+def _policies(added: tuple[str, ...]) -> cedarpy.PolicySet:
+    """Read policies, which takes longer than deciding by them; nothing changes them afterwards."""
+    return cedarpy.PolicySet.from_str("\n".join((*default_policies().values(), *added)))
+
+
+@lru_cache(maxsize=1)
+def _schema() -> cedarpy.Schema:
+    return cedarpy.Schema.from_str(schema_text())
 
 
 @dataclass(frozen=True)
