@@ -59,6 +59,7 @@ test: $(STAMP) $(MLFLOW)/.installed  ## everything that has to hold: style, type
 	@$(BIN)/python -m tests.run
 
 test-long: $(STAMP) $(MLFLOW)/.installed $(FRAMEWORKS)/.installed  ## the tests that take longer
+	@ATTESTRY_PROPERTIES=thorough $(BIN)/python -m pytest -m "hypothesis and not long" tests/unit
 	@$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)   ## format and fix what can be fixed

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 
-# How long an example takes depends on what else the machine does, and is never a test's subject.
-settings.register_profile("registry", deadline=None)
-settings.load_profile("registry")
+# How long an example takes depends on what else the machine does, and is never a test's subject. Properties that do not say how many
+# examples they need are tried on 40 in `make test` and on 1,000 in `make test-long`.
+settings.register_profile("registry", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("ATTESTRY_PROPERTIES", "registry"))
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

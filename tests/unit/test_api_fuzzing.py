@@ -20,7 +20,7 @@ from attestry.api.operations import OPERATIONS
 from tests.api_world import ApiWorld
 from tests.fuzzing import description, kinds_of
 
-EXAMPLES = 6
+EXAMPLES = 4
 """Requests per operation and kind."""
 
 THOUSAND = 1000
