@@ -12,6 +12,7 @@ import pytest
 import attestry
 from attestry.client.errors import ApiError
 from attestry.client.imports import import_model
+from attestry.client.runs_push import RunPusher
 from attestry.evidence.leaf import event_id
 from attestry.sdk.runs import Run
 from attestry.usecases.ledger_bytes import LedgerBytes
@@ -19,7 +20,7 @@ from attestry.usecases.reconcile_runs import RunExaminer
 from tests.embedded.flows import Registry, at_once, until
 
 pytest_plugins = ("tests.embedded.flows",)
-pytestmark = [pytest.mark.embedded, pytest.mark.xdist_group("embedded")]
+pytestmark = [pytest.mark.embedded, pytest.mark.long, pytest.mark.xdist_group("embedded")]
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,12 @@ def trained(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Run
     folder = tmp_path_factory.mktemp("runs")
     (folder / "model.bin").write_bytes(b"weights")
     client = registry.client("dana")
-    with attestry.start_run("embedded-runs", folder=folder, client=client, parameters={"C": 0.1}, tags={"team": "onco"}) as run:
+    with attestry.start_run("embedded-runs", folder=folder, parameters={"C": 0.1}, tags={"team": "onco"}) as run:
         for step in range(1500):
             run.log_metric("loss", 1 / (step + 1), step=step)
+        RunPusher(run.folder).push(client)
         run.log_file(folder / "model.bin")
-    assert run.unsent == ""
+    RunPusher(run.folder).push(client)
     return run
 
 
