@@ -222,10 +222,13 @@ def halt_rollout(
         ConflictError: the pointer keeps moving.
     """
     for _ in range(TRIES):
-        if number is not None and not _is_there(meta, model, environment, standing, number):
+        where = standing if number is None else _where_is(meta, model, environment, standing, number)
+        if number is not None and where is None:
             version = load_version(meta, model, number)
             return Rollout(version, meta.get(pointer_key(model, environment)) or {}, changed=False)
-        pointer, told = _require_rollout(meta, model, environment, standing)
+        pointer, told = _require_rollout(meta, model, environment, where)
+        if number is not None and int(told["number"]) != number:
+            continue  # it left between the two readings
         where = _standing_of(pointer, told)
         left = int(told["number"])
         writes = leave_writes(meta, attestor, pointer, where, by=by, reason=reason, at=at)
@@ -324,10 +327,11 @@ def _standing_of(pointer: Mapping[str, Any], told: Mapping[str, Any]) -> Standin
     return next(standing for standing in ROLLOUTS if rollout_in(pointer, standing) == told)
 
 
-def _is_there(meta: MetaStore, model: str, environment: str, standing: Standing | None, number: int) -> bool:
+def _where_is(meta: MetaStore, model: str, environment: str, standing: Standing | None, number: int) -> Standing | None:
+    """Return what a version is rolled out as in an environment; None where it is not, or as something else than is meant."""
     pointer = meta.get(pointer_key(model, environment))
     wanted = ROLLOUTS if standing is None else (standing,)
-    return any(rollout_in(pointer, one).get("number") == number for one in wanted)
+    return next((one for one in wanted if rollout_in(pointer, one).get("number") == number), None)
 
 
 def _commit(meta: MetaStore, writes: list[Write]) -> bool:

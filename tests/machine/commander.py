@@ -8,19 +8,20 @@ from typing import Any
 
 from attestry.domain.approvals import Verdict
 from attestry.domain.cause import CauseKind
-from attestry.domain.commands import Command, State
-from attestry.domain.errors import AttestryError, ConflictError, HeldError
-from attestry.domain.names import name_execution
+from attestry.domain.commands import Command
+from attestry.domain.errors import AttestryError
 from attestry.domain.operations import Operation, require_role
-from attestry.domain.principal import Principal, registry_principal
-from attestry.domain.stages import PIPELINE, Stage, Standing, Status, stage_after
+from attestry.domain.principal import Principal
+from attestry.domain.stages import Stage, Standing
 from attestry.domain.version import Version
+from attestry.evidence.ssh_signature import RECORD_NAMESPACE
+from attestry.evidence.validation_record import ValidationRecord
+from attestry.usecases.canary_counts import failure_put
 from attestry.usecases.decide import decide_approval
 from attestry.usecases.decide_promotion import decide_promotion
 from attestry.usecases.delegate import delegate_signing
-from attestry.usecases.deploy import begin_deployment, fail_deployment, roll_back, swap_pointer
-from attestry.usecases.executions import start_next_attempt
-from attestry.usecases.gate import open_approval, send_on
+from attestry.usecases.deploy import roll_back
+from attestry.usecases.gate import send_on
 from attestry.usecases.lapse import lapse_due
 from attestry.usecases.manual import Hand, hold_version, redo_stage, release_version, retry_version
 from attestry.usecases.open_promotion import open_promotion
@@ -28,59 +29,29 @@ from attestry.usecases.operate import claim_submission, request_deployment
 from attestry.usecases.pointer import number_in
 from attestry.usecases.promotion import check_promotion, has_to_be_asked, is_waiting, withdraw_promotion
 from attestry.usecases.promotion_notice import tell_again
-from attestry.usecases.readiness import check_frozen_files
-from attestry.usecases.record_stage import StageResult
-from attestry.usecases.records import decision_key, load_version, person_of, pointer_key, stage_key
+from attestry.usecases.records import decision_key, person_of, pointer_key
 from attestry.usecases.refresh import Trigger
 from attestry.usecases.register import Registration, UploadedManifest
 from attestry.usecases.request_transition import request_transition
 from attestry.usecases.revoke import kill_version, retire_due, retire_version
-from attestry.usecases.sweep import sweep
+from attestry.usecases.rollout_request import change_rollout
+from attestry.usecases.rollout_watch import watch_rollouts
+from attestry.usecases.validate import record_validation
+from tests.fakes import MemoryAlarms
 from tests.flow import DATA, GOOD
 from tests.machine.flow import MachineFlow, source
+from tests.machine.people import PIPELINE_PRINCIPAL, PRINCIPALS, RIGHTFUL
+from tests.machine.pipeline import Pipeline
 from tests.machine.promotions import DEPLOYMENTS, SECOND
-from tests.versions import session
+from tests.ssh_keys import SshPerson
 
-PIPELINE_PRINCIPAL = registry_principal("pipeline")
-PRINCIPALS: Mapping[str, Principal] = {
-    "submitter": session("scientist", "dana"),
-    "submitter as approver": session("approver", "dana"),
-    "submitter under a second login": session("approver", "dana2"),
-    "approver": session("approver", "erin"),
-    "second approver": session("approver", "grace"),
-    "validator": session("validator", "vera"),
-    "deployer": session("deployer", "henry"),
-    "deployer as approver": session("approver", "henry"),
-    "other deployer": session("deployer", "judy"),
-    "submitter as deployer": session("deployer", "dana2"),
-    "deployer nobody knows": session("deployer", "mallory"),
-    "consumer": session("consumer", "frank"),
-    "admin": session("admin", "alex"),
-    "other scientist": session("scientist", "judy"),
-    "stranger": session("approver", "mallory"),
-}
-"""Who asks; a stranger acts as approver, but its login maps to no person."""
-
-RIGHTFUL: Mapping[Command, str] = {
-    Command.CLAIM: "submitter",
-    Command.RETRY: "submitter",
-    Command.REDO_PROCESSING: "submitter",
-    Command.REDO_TRAINING: "submitter",
-    Command.REDO_VALIDATION: "submitter",
-    Command.HOLD: "approver",
-    Command.RELEASE: "approver",
-    Command.DEPLOY: "deployer",
-    Command.ROLLBACK: "deployer",
-    Command.KILL: "admin",
-    Command.RETIRE: "deployer",
-    Command.SCHEDULE: "deployer",
-}
-"""Who may give a command that a person gives."""
-
-ERROR = {"Error": "States.TaskFailed", "Cause": "it broke"}
+LEAKAGE = "leakage-check"
+MADE = "2026-01-01T00:00:00.000000Z"
+FAILURES = 2
+"""How many of them halt a canary."""
 
 
-class Commander:
+class Commander(Pipeline):
     """Commands on the versions of one model.
 
     Attributes:
@@ -90,19 +61,10 @@ class Commander:
     """
 
     def __init__(self, flow: MachineFlow) -> None:
-        self.flow = flow
+        super().__init__(flow)
         self.manifests: dict[int, bytes] = {}
         self.deployments: dict[int, str] = {}
         self._who: dict[str, Principal] = {}
-
-    # What is there
-
-    def version(self, number: int) -> Version:
-        return load_version(self.flow.meta, self.flow.model, number)
-
-    def state(self, number: int) -> State:
-        version = self.version(number)
-        return State(version.stage, version.status, version.standing, bool(version.held))
 
     def who(self, name: str) -> Principal:
         if name not in self._who:
@@ -177,81 +139,6 @@ class Commander:
         version = self.version(number)
         rows = {n: self.flow.meta.get(decision_key(version, str(self.who(n).person))) for n in names}
         return next(name for name in names if rows[name] is None)
-
-    # The pipeline
-
-    def start(self, number: int) -> None:
-        """Let the latest attempt come to the next stage; where the latest attempt has failed, the one after it."""
-        flow, version = self.flow, self.version(number)
-        if version.status is Status.FAILED and version.standing is not Standing.RETIRED and self._has_ended(version) and not version.held:
-            version = start_next_attempt(flow.meta, flow.pipeline, version)
-        ended = version.status is Status.SUCCEEDED
-        stage = (stage_after(version.stage) if ended else version.stage) or Stage.DEPLOYMENT
-        if stage is Stage.APPROVAL:
-            self.open(number, version.attempt)
-        elif stage is Stage.DEPLOYMENT:
-            self.deploy(number, PIPELINE_PRINCIPAL, finish=False)
-        elif flow.prepare(version, stage, version.attempt).get("held"):
-            self._end_execution(version)
-
-    def open(self, number: int, attempt: int) -> None:
-        flow, version = self.flow, self.version(number)
-        token = flow.pipeline.wait_for_token(self._execution(version))
-        ports = (flow.meta, flow.attestors["gate"], flow.store, flow.pipeline, flow.notifier)
-        open_approval(*ports, model=flow.model, number=number, token=token, at=flow.clock.now(), attempt=attempt)
-
-    def succeed(self, number: int) -> None:
-        version = self.version(number)
-        if version.stage is Stage.DEPLOYMENT and version.status is Status.RUNNING:
-            self.deploy(number, PIPELINE_PRINCIPAL)
-        else:
-            self.report(number, Stage.PROCESSING if version.stage is Stage.REGISTERED else version.stage)
-
-    def report(self, number: int, stage: Stage, *, attempt: int | None = None, **outputs: Any) -> str:
-        """Let an attempt report that a stage's script has ended well."""
-        flow, version = self.flow, self.version(number)
-        attempt = attempt or version.attempt
-        result = StageResult({"outcome": "SUCCEEDED"}, None, None, "t")
-        if flow.meta.get(stage_key(flow.model, number, stage, attempt)) is not None:
-            result = flow.run(version, stage, attempt=attempt, **outputs)
-        return flow.record(version, stage, result, attempt)["outcome"]
-
-    def fail(self, number: int) -> None:
-        """Let the latest attempt report that the stage failed which runs, or would begin next, and end."""
-        flow, version = self.flow, self.version(number)
-        if version.stage is Stage.DEPLOYMENT and version.status is Status.RUNNING:
-            by, at = PIPELINE_PRINCIPAL, flow.clock.now()
-            fail_deployment(flow.meta, flow.attestors["deploy"], flow.model, number, by=by, error="it does not load", at=at)
-            self._end_execution(version)
-            return
-        ended = version.status is Status.SUCCEEDED
-        stage = (stage_after(version.stage) if ended else version.stage) or Stage.DEPLOYMENT
-        if stage in PIPELINE:
-            outcome = flow.record(version, stage, StageResult(None, None, ERROR, "t"), version.attempt)["outcome"]
-            if outcome == "FAILED" and self.version(number).status is Status.FAILED:
-                self._end_execution(version)
-
-    def deploy(self, number: int, by: Principal, *, finish: bool = True, environment: str | None = None) -> None:
-        """What the deploy function does, but for the warming."""
-        flow, attestor, begun = self.flow, self.flow.attestors["deploy"], False
-        version = self.version(number)
-        if (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED) and version.standing is not Standing.RETIRED:
-            return
-        try:
-            version = begin_deployment(flow.meta, attestor, version, by=by, reason="approved", at=flow.clock.now())
-            begun = True
-            if finish:
-                check_frozen_files(flow.store, version)
-                self.swap(number, by, environment or version.deployment_environment)
-        except ConflictError as error:
-            if not begun and not isinstance(error, HeldError):
-                raise
-            fail_deployment(flow.meta, attestor, flow.model, number, by=by, error=error.message, at=flow.clock.now())
-
-    def swap(self, number: int, by: Principal, environment: str = SECOND) -> None:
-        flow = self.flow
-        what = {"environment": environment, "capture_rate": "0", "by": by, "reason": "approved", "at": flow.clock.now()}
-        swap_pointer(flow.meta, flow.attestors["deploy"], flow.model, number, **what)
 
     # Persons
 
@@ -336,7 +223,32 @@ class Commander:
         self.manifests[made.number], self.deployments[made.number] = self.manifests[number], self.deployments[number]
         return made.number
 
+    def change_rollout(self, action: str, who: str, number: int | None) -> None:
+        """Advance, halt or finish what is rolled out, whichever or a version that is named."""
+        flow, by = self.flow, self.who(who)
+        require_role(Operation.DEPLOY, by, flow.model)
+        what: dict[str, Any] = {"environment": SECOND, "by": by, "reason": "as planned", "at": flow.clock.now(), "number": number}
+        change_rollout(flow.meta, flow.attestors["operate"], flow.model, action, **what)
+
+    def validate(self, number: int, who: str) -> None:
+        """Hand in the record that a manifest may demand, signed by whoever hands it in."""
+        flow, version = self.flow, self.version(number)
+        record = ValidationRecord.make(LEAKAGE, flow.model, number, version.version_digest or "0" * 64, MADE, {"method": "rows compared"})
+        by = self.who(who)
+        signature = SshPerson(str(by.person)).sign(record.sha256, namespace=RECORD_NAMESPACE.encode())
+        what: dict[str, Any] = {"record": record.raw, "signature": signature, "by": by, "at": flow.clock.now()}
+        record_validation(flow.meta, flow.attestors["decide"], flow.store, lambda _: {}, flow.model, number, **what)
+
     # Schedules, and what was sent
+
+    def watch_rollouts(self) -> None:
+        """The look that is taken every minute."""
+        watch_rollouts(self.flow.meta, self.flow.attestors["deploy"], MemoryAlarms(), at=self.flow.clock.now())
+
+    def fail_canary(self, number: int) -> None:
+        """Let a canary fail two requests that the deployed version answers."""
+        version = self.version(number)
+        self.flow.meta.transact([failure_put(version, "it broke", self.flow.clock.now()) for _ in range(FAILURES)])
 
     def expire(self, number: int) -> None:
         """Let the day come that was set for the version's retirement; where none was, one is set first."""
@@ -366,16 +278,6 @@ class Commander:
         )
         assert not done.errors, done.errors
 
-    def lose(self, number: int) -> None:
-        """Let the execution of the latest attempt break off, and the sweep find that."""
-        self._end_execution(self.version(number))
-        self.sweep()
-
-    def sweep(self) -> None:
-        flow = self.flow
-        flow.clock.advance(minutes=20)
-        sweep(flow.meta, flow.functions, flow.pipeline, gate_function="gate", at=flow.clock.now())
-
     def deliver(self) -> None:
         """Let the functions run that were sent something; what they refuse has no answer."""
         flow = self.flow
@@ -394,16 +296,3 @@ class Commander:
     def delegate(self, jwk: Mapping[str, str], environment: str) -> Any:
         flow = self.flow
         return delegate_signing(flow.meta, flow.delegator, model=flow.model, environment=environment, jwk=jwk, at=flow.clock.now())
-
-    def _has_ended(self, version: Version) -> bool:
-        return self.flow.pipeline.status(self._execution(version)) != "RUNNING" or (
-            self.flow.meta.get(stage_key(version.model, version.number, version.stage, version.attempt)) is not None
-        )
-
-    def _end_execution(self, version: Version) -> None:
-        name = self._execution(version)
-        if name in self.flow.pipeline.executions:
-            self.flow.pipeline.end(name, "FAILED")
-
-    def _execution(self, version: Version) -> str:
-        return name_execution(version.model, version.number, version.attempt, version.candidate)

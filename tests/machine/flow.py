@@ -16,12 +16,13 @@ from attestry.ports import Key, MetaStore, ObjectStore, Put, Signer, When
 from attestry.usecases.attest import Attestor
 from attestry.usecases.prepare_stage import StagePreparer
 from attestry.usecases.record_stage import StageRecorder
-from attestry.usecases.records import login_key
+from attestry.usecases.records import login_key, person_key
 from attestry.usecases.register import Registrar
 from attestry.usecases.stage_plan import Sandbox
 from tests.evidence_world import TickingClock
 from tests.fakes import LocalSigner, MemoryMetaStore
 from tests.flow import EXAMPLE, LOCK, PLATFORM, Flow, example_manifest, example_source
+from tests.ssh_keys import SshPerson
 
 Rows = Mapping[Key, Mapping[str, Any]]
 LOGINS = {
@@ -68,6 +69,10 @@ class MachineFlow(Flow):
         self.preparer = StagePreparer(meta, self.attestors["prepare_stage"], store, scratch, sandbox, evaluation_lock=lock)
         self.recorder = StageRecorder(meta, self.attestors["record_stage"], store, scratch, self.notifier, sign_artifact=self.sign_artifact)
         meta.transact([Put(login_key(login), {"person": person, "login": login}, When()) for login, person in LOGINS.items()])
+        # Those who hand in records sign with keys of their own; that of one who must not is registered all the same.
+        meta.transact(
+            [Put(person_key(p), {"person": p, "rev": 1, "ssh_keys": [SshPerson(p).public]}, When()) for p in ("vera", "dana", "erin")]
+        )
 
     def rows(self) -> Rows:
         """Every row of the table."""

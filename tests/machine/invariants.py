@@ -10,7 +10,7 @@ from typing import Any
 from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.commands import State, reachable
 from attestry.domain.replay import compare_approvals, compare_pointers, compare_version, replay
-from attestry.domain.stages import Standing
+from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.evidence.case import Entry
 from attestry.evidence.checks_moves import _check_chain
@@ -27,9 +27,11 @@ from attestry.usecases.recorded import event_of_transition, waiting_key
 from attestry.usecases.records import OUTBOX, model_key
 from tests.machine.flow import MachineFlow, Rows
 from tests.machine.promotions import Book
+from tests.machine.rollouts import Places
 
 STATES = frozenset(reachable())
-APPROVED = frozenset({Standing.APPROVED, Standing.DEPLOYED, Standing.ROLLBACK})
+ROLLED = frozenset({Standing.CANARY, Standing.SHADOW})
+APPROVED = frozenset({Standing.APPROVED, Standing.DEPLOYED, Standing.ROLLBACK, *ROLLED})
 ENDS = ("version.killed", "version.retired")
 LAPSES = ("approval.lapsed", "promotion.lapsed")
 
@@ -40,6 +42,7 @@ class Watch:
     def __init__(self, flow: MachineFlow, deployments: Mapping[int, str] | None = None) -> None:
         self._flow = flow
         self.book = Book(deployments if deployments is not None else {})
+        self.places = Places(deployments if deployments is not None else {})
         self._model = flow.model
         self._keys = {sha256_hex(s.public_key_der()): (name, s.public_key_der()) for name, s in flow.signers.items()}
         self._checked: dict[tuple[int, int], tuple[Mapping[str, Any], bytes, dict[str, Any]]] = {}
@@ -68,7 +71,10 @@ class Watch:
             decisions = [*approvals, *(row for row in promotions if "decision" in row)]
             assert compare_version(index, version.reference, version.to_item(), moves) == []
             assert compare_approvals(index, version.reference, decisions) == []
+            check_validated(version, moves)
         pointers = [r for k, r in rows.items() if k.partition == model_key(self._model).partition and k.sort.startswith("POINTER#")]
+        self.places.take(events)
+        self.places.check(pointers, heads)
         assert compare_pointers(index, self._model, pointers) == []
 
     def check_objects(self, rows: Rows) -> None:
@@ -122,13 +128,14 @@ class Watch:
         place = f"VERSION#{self._model}#{version.number}"
         problems = list(examine_promotions(place, [dict(r) for r in rows], [dict(m) for m in moves], {int(m["number"]) for m in moves}))
         assert problems == [], problems
-        if version.standing in (Standing.DEPLOYED, Standing.ROLLBACK):
+        if version.standing in (Standing.DEPLOYED, Standing.ROLLBACK, *ROLLED):
             assert self.book.course(version.number).counts(version.deployment_environment), "nobody let it stand where it stands"
 
     def _moves(self, rows: Rows, version: Version, moves: list[Mapping[str, Any]], events: list[dict[str, Any]]) -> None:
         """Invariant 3: moves without a gap, each with its event, each attested by a function that may; none passes over a stage."""
         state = State(version.stage, version.status, version.standing, bool(version.held))
-        assert state in STATES, f"no table knows of {state}"
+        beside = version.standing in ROLLED and (version.stage, version.status) == (Stage.DEPLOYMENT, Status.SUCCEEDED)
+        assert state in STATES or beside, f"no table knows of {state}"
         assert [int(m["number"]) for m in moves] == list(range(1, version.transition + 1))
         parsed = [self._recorded(rows, version, move) for move in moves]
         assert len(parsed) == sum(e["subject"] == version.reference for e in events)
@@ -189,6 +196,21 @@ def check_approvals(version: Version, rows: list[Mapping[str, Any]]) -> None:
         persons = {r["person"] for r in counted if set(r["principal"]["roles"]) & set(asked["roles"])}
         assert len(persons) >= asked["count"], f"{asked['count']} approvals are asked for; there are those of {persons}"
     assert not [r for r in rows if r["decision"] == "reject"]
+
+
+def check_validated(version: Version, moves: Sequence[Mapping[str, Any]]) -> None:
+    """No version is approved before somebody else than who stands behind it has handed in what its manifest demands, and that meets it."""
+    recorded = [m for m in moves if m["kind"] == "validation.recorded"]
+    for move in recorded:
+        assert move["principal"]["person"] not in (None, version.submitter_person, *version.barred), "who stands behind it has validated it"
+        assert "validator" in move["principal"]["roles"]
+    if not version.approval_policy.get("records"):
+        return
+    for approved in (m for m in moves if m["kind"] == "version.approved"):
+        before = [m for m in recorded if int(m["number"]) < int(approved["number"])]
+        assert before, "it was approved, and what its manifest demands was not there"
+        assert int(before[-1]["data"]["overlap_rows"]) == 0
+        assert list(approved["data"]["validations"].values()) == [before[-1]["evidence"]]
 
 
 def _heads(rows: Rows, model: str) -> dict[int, Mapping[str, Any]]:

@@ -14,97 +14,65 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from attestry.domain.approvals import Verdict
-from attestry.domain.commands import Command, Effect, Outcome, State, outcome
+from attestry.domain.commands import Command, Effect, Outcome, State
 from attestry.domain.errors import AttestryError, NotFoundError
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
 from attestry.usecases.records import transition_key, version_key
 from attestry.usecases.request_transition import WANTED
-from tests.machine.commander import PRINCIPALS, RIGHTFUL, Commander
+from tests.machine.chances import (
+    ANYBODY,
+    ANYWHERE,
+    COMMANDS_PER_STEP,
+    DECIDING,
+    DEFYING,
+    DEMAND,
+    DEMANDING,
+    ENDING,
+    LEADING,
+    MAX_VERSIONS,
+    NOBODY,
+    PEOPLE,
+    POLICIES,
+    PROMOTING,
+    RIGHTLY,
+    SCRIPTS,
+    TO_APPROVAL,
+    TO_PROMOTE,
+    WAYS,
+    WAYS_TO_APPROVE,
+    WEIGHTS,
+)
+from tests.machine.commander import Commander
 from tests.machine.flow import MachineFlow, Rows
 from tests.machine.invariants import Watch
-from tests.machine.promotions import DEPLOYMENTS, ENVIRONMENTS, SECOND, Fate, has_ended
-
-MAX_VERSIONS = 4
-NOBODY = 99
-SCRIPTS = (Stage.PROCESSING, Stage.TRAINING, Stage.VALIDATION)
-POLICIES: dict[str, dict[str, Any]] = {
-    "one approver": {"people": {"roles": ["approver"], "count": 1}},
-    "two approvers": {"people": {"roles": ["approver"], "count": 2}},
-    "validator or approver": {"people": {"roles": ["approver", "validator"], "count": 1}},
-    "one approver, for days": {"people": {"roles": ["approver"], "count": 1}, "valid_days": 7, "on_lapse": "rollback"},
-    "automatic": {"automatic": True},
-}
-PEOPLE = tuple(sorted(PRINCIPALS))
-WAYS = tuple(sorted(DEPLOYMENTS))
-ANYWHERE = (*ENVIRONMENTS, "elsewhere")
-COMMANDS_PER_STEP = 5
-LEADING = 0.55
-"""Share of the commands that are chosen among those that lead on."""
-
-DEFYING = 0.2
-"""Share of those that are to be refused where the version is."""
-
-ANYBODY = 0.1
-"""Share of these that are given by anybody."""
-
-DECIDING = [
-    *sorted(n for n, p in PRINCIPALS.items() if set(p.roles) & {"approver", "validator"}),
-    "approver",
-    "second approver",
-    "consumer",
-]
-PROMOTING = 0.75
-"""Share of the commands that lead on by its promotion what stands where it may be promoted."""
-
-TO_PROMOTE = [*DECIDING, "validator", "validator", "approver", "second approver"]
-ENDING = 0.4
-"""Share of the commands that lead on what stands by an approval for some days, towards its end."""
-
-RIGHTLY = 0.6
-"""Share of the decisions on promotions that are by one of those who mostly may."""
-
-WEIGHTS = {
-    Command.START: 12,
-    Command.SUCCEED: 12,
-    Command.FAIL: 1,
-    Command.GATES_FAIL: 1,
-    Command.APPROVE: 12,
-    Command.REJECT: 1,
-    Command.RETRY: 4,
-    Command.REDO_PROCESSING: 1,
-    Command.REDO_VALIDATION: 2,
-    Command.HOLD: 1.5,
-    Command.RELEASE: 5,
-    Command.DEPLOY: 4,
-    Command.ROLLBACK: 4,
-    Command.KILL: 0.3,
-    Command.RETIRE: 0.3,
-    Command.SCHEDULE: 0.3,
-    Command.EXPIRE: 0.3,
-}
-"""How often a command is given where it leads on: most of them forward, few to an end."""
-TO_APPROVAL = 7
-"""Steps of the pipeline from the registration to where it waits for a decision."""
+from tests.machine.people import RIGHTFUL
+from tests.machine.promotions import ENVIRONMENTS, SECOND, Fate, has_ended
+from tests.machine.rollout_play import RolloutPlay
+from tests.machine.rollouts import ROLLED, after
 
 
-class RegistryMachine(RuleBasedStateMachine):
+class RegistryMachine(RolloutPlay, RuleBasedStateMachine):
     """Random commands on one model; a subclass says over which ports."""
 
     make_flow: ClassVar[Callable[[], MachineFlow]] = MachineFlow
 
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)),
+        policy=st.sampled_from(WAYS_TO_APPROVE),
         steps=st.sampled_from([TO_APPROVAL, 5, 2, 0]),
         deployed=st.booleans(),
         asked=st.booleans(),
         ways=st.tuples(st.sampled_from(WAYS), st.sampled_from(WAYS)),
+        beside=st.sampled_from(["", "", "production by canary", "production by canary", "production by shadow"]),
     )
-    def begin(self, policy: str, steps: int, deployed: bool, asked: bool, ways: tuple[str, str]) -> None:
+    def begin(self, policy: str, steps: int, deployed: bool, asked: bool, ways: tuple[str, str], beside: str) -> None:
         self.flow = type(self).make_flow()
         self.commander = Commander(self.flow)
         self.watch = Watch(self.flow, self.commander.deployments)
         self.rows: Rows = {}
+        if beside:
+            self.begin_beside(beside)
+            return
         self.submit_new(policy, by_hand=False, way=ways[0])
         self.advance(1, steps)
         if deployed:
@@ -113,13 +81,21 @@ class RegistryMachine(RuleBasedStateMachine):
             if asked and self.is_promotable(2):
                 self.promote(2, "deployer", SECOND)
 
+    def begin_beside(self, way: str) -> None:
+        """Let a version stand deployed, and another one beside it as canary or shadow."""
+        for number, planned in ((1, "production alone"), (2, way)):
+            self.submit_new("automatic", by_hand=False, way=planned)
+            self.advance(number, TO_APPROVAL + 2)
+        assert self.head(2).standing in ROLLED
+
     # Rules
 
     @precondition(lambda self: len(self.commander.manifests) < MAX_VERSIONS)
-    @rule(policy=st.sampled_from(sorted(POLICIES)), by_hand=st.booleans(), way=st.sampled_from(WAYS))
+    @rule(policy=st.sampled_from(WAYS_TO_APPROVE), by_hand=st.booleans(), way=st.sampled_from(WAYS))
     def submit_new(self, policy: str, by_hand: bool, way: str) -> None:
         def edit(mapping: dict[str, Any]) -> None:
-            mapping["approval"] = POLICIES[policy]
+            mapping["approval"] = POLICIES["one approver" if policy == DEMANDING else policy]
+            mapping["gates"] |= {"records": DEMAND} if policy == DEMANDING else {}
 
         note(f"submitted: {policy}, {way}")
         self.attempt(lambda: self.commander.submit(edit, by_hand=by_hand, deployment=way))
@@ -136,7 +112,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.defy(chance)
             else:
                 acts = (self.ask, self.ask, self.wish, self.report_late, self.let_time_pass, self.roll_back, self.delegate)
-                chance.choice((*acts, self.let_time_pass, self.promote_any, self.refresh))(chance)
+                chance.choice((*acts, self.let_time_pass, self.promote_any, self.refresh, self.roll_any, self.look))(chance)
 
     def advance(self, number: int, steps: int) -> None:
         """The pipeline takes several steps, up to where it waits for a decision."""
@@ -156,8 +132,10 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.stands_for_days(number) and chance.random() < ENDING:
             self.go_on_ending(chance, number)
             return
+        if self.go_on_beside(chance, number):
+            return
         state = self.state(number)
-        leading = [c for c in WEIGHTS if outcome(state, c).effect in (Effect.MOVES, Effect.RECORDS)]
+        leading = [c for c in WEIGHTS if after(state, c).effect in (Effect.MOVES, Effect.RECORDS)]
         if not leading:
             return
         (command,) = chance.choices(leading, [WEIGHTS[c] for c in leading])
@@ -208,11 +186,11 @@ class RegistryMachine(RuleBasedStateMachine):
         there = list(self.commander.manifests)
         (number,) = chance.choices(there, [3 if self.head(n).held else 1 for n in there])
         state = self.state(number)
-        refused = [c for c in Command if outcome(state, c).effect is Effect.REFUSED and c in (*RIGHTFUL, Command.APPROVE, Command.REJECT)]
+        refused = [c for c in Command if after(state, c).effect is Effect.REFUSED and c in (*RIGHTFUL, Command.APPROVE, Command.REJECT)]
         if refused:
             # Before all what nothing but the hold stops.
             free = State(state.stage, state.status, state.standing)
-            (command,) = chance.choices(refused, [8 if outcome(free, c).effect is Effect.MOVES else 1 for c in refused])
+            (command,) = chance.choices(refused, [8 if after(free, c).effect is Effect.MOVES else 1 for c in refused])
             self.command(command, number, RIGHTFUL.get(command, chance.choice(("approver", "second approver"))))
 
     def ask(self, chance: random.Random) -> None:
@@ -297,7 +275,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def weight(self, number: int) -> float:
         """How often a version is led on: seldom once it is at an end or in place, so that another one comes to take that place."""
         standing = self.head(number).standing
-        if self.is_promotable(number):
+        if self.is_promotable(number) or standing in ROLLED:
             return 8
         if self.stands_for_days(number):
             return 4
@@ -370,21 +348,25 @@ class RegistryMachine(RuleBasedStateMachine):
         state, before = self.state(number), self.head(number).transition
         expected = self.outcome(number, command)
         refused = self.attempt(lambda: self.commander.give(command, number, who))
-        after = self.state(number)
+        now = self.state(number)
         assert not isinstance(refused, NotFoundError) or command is Command.ROLLBACK
-        if after != state and command not in (Command.START, Command.APPROVE, Command.EXPIRE):
-            assert after == expected.to, f"{command} in {state} led to {after}; the table says {expected.effect}, {expected.to}"
+        if now != state and command not in (Command.START, Command.APPROVE, Command.EXPIRE):
+            assert now == expected.to, f"{command} in {state} led to {now}; the table says {expected.effect}, {expected.to}"
         if expected.effect is Effect.REFUSED:
-            assert after == state
+            assert now == state
             assert self.head(number).transition == before, f"{command} in {state} is to be refused"
 
     def outcome(self, number: int, command: Command) -> Outcome:
         """What the table says, but that no deployment succeeds in an environment that has not let the version in, or does not any more."""
         state, version = self.state(number), self.head(number)
+        told, environment = after(state, command), version.deployment_environment
         arrives = command is Command.SUCCEED and (state.stage, state.status) == (Stage.DEPLOYMENT, Status.RUNNING)
-        if arrives and not self.watch.book.may_stand(number, version.deployment_environment, self.flow.clock.at):
+        if not arrives or told.to.standing is not Standing.DEPLOYED:
+            return told
+        standing = self.watch.places.arrival(number, environment)
+        if standing is None or not self.watch.book.may_stand(number, environment, self.flow.clock.at):
             return Outcome(Effect.MOVES, replace(state, status=Status.FAILED))
-        return outcome(state, command)
+        return replace(told, to=replace(told.to, standing=standing))
 
     def attempt(self, act: Callable[[], Any]) -> AttestryError | None:
         """Do something; where it is refused, nothing may have changed, not a byte of a row."""

@@ -18,7 +18,7 @@ from attestry.domain.version import Version
 
 FIRST, SECOND = "staging", "production"
 ENVIRONMENTS = (FIRST, SECOND)
-_ARRIVALS = ("version.deployed", "version.rolled_back")
+_ARRIVALS = ("version.deployed", "version.rolled_back", "version.canaried", "version.shadowed")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,15 @@ class Rule:
 _TWO = {"to": SECOND, "people": {"roles": ["approver"], "count": 2}}
 _BOTH = {"to": SECOND, "people": {"require": [{"role": "validator"}, {"role": "approver"}], "in_order": True}}
 _DAYS = {"to": SECOND, "people": {"roles": ["approver"], "count": 1}, "valid_days": 5, "on_lapse": "rollback"}
+_CANARY = {"steps": [10, 50], "minutes": 30, "predictions": 0, "alarm": {"error_rate": 0.5, "minimum_errors": 2}}
 _STAGED = {"environment": FIRST, "promotes_to": [SECOND]}
 DEPLOYMENTS: Mapping[str, tuple[Mapping[str, Any], Rule | None]] = {
     "production alone": ({}, None),
     "staging, then production": (_STAGED, None),
     "staging, production by two approvers": ({**_STAGED, "promotion": [_TWO]}, Rule(("approver", "approver"))),
     "staging, production by validator and approver": ({**_STAGED, "promotion": [_BOTH]}, Rule(("validator", "approver"), in_order=True)),
+    "production by canary": ({"strategy": "canary", "canary": _CANARY}, None),
+    "production by shadow": ({"strategy": "shadow", "shadow": {"minutes": 45}}, None),
     "staging, production for some days": ({**_STAGED, "promotion": [_DAYS]}, Rule(("approver",), days=5)),
 }
 """What a candidate says of its deployment, and what that asks for before production."""

@@ -11,9 +11,10 @@ from attestry.domain.commands import Command, Effect, State, outcome, path_to, r
 from attestry.domain.errors import AttestryError
 from attestry.domain.stages import Stage, Standing, Status, may_begin
 from tests.fakes import MemoryMetaStore, MemoryObjectStore
-from tests.machine.commander import PIPELINE_PRINCIPAL, Commander
+from tests.machine.commander import Commander
 from tests.machine.flow import MachineFlow
 from tests.machine.invariants import Watch
+from tests.machine.people import PIPELINE_PRINCIPAL
 from tests.unit import transitions_page
 
 PASSED = (Command.START, Command.SUCCEED) * 3 + (Command.START, Command.APPROVE)

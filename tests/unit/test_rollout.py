@@ -22,6 +22,7 @@ from attestry.usecases.records import OUTBOX, load_version, pointer_key
 from attestry.usecases.revoke import kill_version
 from attestry.usecases.rollout import advance_rollout, begin_rollout, finish_rollout, halt_rollout, is_at_once, plan_of
 from attestry.usecases.rollout_places import PARTITION
+from attestry.usecases.rollout_request import change_rollout
 from attestry.usecases.rollout_watch import watch_rollouts
 from lambdas import deploy
 from tests.fakes import Faults, FixedClock, Killed, LocalSigner, MemoryAlarms, MemoryMetaStore, MemoryObjectStore
@@ -132,6 +133,16 @@ def test_an_ended_shadow_stands_approved_and_waits_for_somebody(meta: MemoryMeta
     halt_rollout(meta, ATTESTOR, MODEL, **later(40))
     version = load_version(meta, MODEL, 3)
     assert (version.status, version.standing, version.error) == (Status.SUCCEEDED, Standing.APPROVED, "")
+    assert_ledger_agrees(meta)
+
+
+def test_to_end_the_shadow_by_its_number_leaves_the_canary_beside_it_where_it_is(meta: MemoryMetaStore) -> None:
+    begin_rollout(meta, ATTESTOR, MODEL, 2, **later(1))
+    begin_rollout(meta, ATTESTOR, MODEL, 3, **later(2))
+    assert change_rollout(meta, ATTESTOR, MODEL, "halt", number=3, **later(3)).number == 3
+    assert standings(meta) == ["DEPLOYED", "CANARY", "APPROVED"]
+    assert change_rollout(meta, ATTESTOR, MODEL, "halt", number=2, **later(4)).number == 2
+    assert standings(meta) == ["DEPLOYED", "APPROVED", "APPROVED"]
     assert_ledger_agrees(meta)
 
 
