@@ -97,7 +97,11 @@ class AttestryStack(Stack):
         functions.by_name["authenticate"].add_environment("ATTESTRY_OIDC", self.to_json_string(issuers))
         if pool is None:
             return {}
-        return {"UserPoolClient": pool.client.user_pool_client_id, "SignInUrl": pool.domain.base_url()}
+        return {
+            "UserPoolClient": pool.client.user_pool_client_id,
+            "SignInIssuer": pool.issuer()["issuer"],
+            "SignInUrl": pool.domain.base_url(),
+        }
 
     def _outputs(self, values: Mapping[str, str]) -> None:
         for name, value in values.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,9 @@ from hypothesis import settings
 settings.register_profile("registry", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("ATTESTRY_PROPERTIES", "registry"))
+
+# Whoever runs the tests may be signed in to a registry (`attestry login`); no test acts as they.
+os.environ["ATTESTRY_SETTINGS"] = str(Path(__file__).parents[1] / "build" / "nobody")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,21 +77,19 @@ class Cli:
 
     @cached_property
     def client(self) -> RegistryClient:
-        """The registry's API, with the profile's credentials."""
+        """The registry's API, with the profile's credentials, or by default those that `Connection` finds."""
         import boto3
         from botocore.exceptions import BotoCoreError
 
         from attestry.client.api import RegistryClient
-        from attestry.client.connection import TOKEN_VARIABLE
         from attestry.client.errors import EndpointError
 
         try:
-            session = boto3.Session(profile_name=self.profile)
+            # A profile that is asked for comes before a token in the environment, and before a sign-in.
+            session = boto3.Session(profile_name=self.profile) if self.profile else None
+            return RegistryClient(session, patience_seconds=self.patience_seconds, on_wait=self._tell_wait)
         except BotoCoreError as error:
             raise EndpointError(str(error)) from error
-        # A profile that is asked for comes before a token in the environment.
-        token = "" if self.profile else os.environ.get(TOKEN_VARIABLE, "")
-        return RegistryClient(session, token=token, patience_seconds=self.patience_seconds, on_wait=self._tell_wait)
 
     def show(self, data: Any, render: Callable[[Any], RenderableType | None]) -> None:
         """Print the data as JSON, or as `render` makes it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,10 +52,8 @@ def _consumer(profile: str | None) -> RegistryClient:
     import boto3
 
     from attestry.client.api import RegistryClient
-    from attestry.client.connection import TOKEN_VARIABLE
 
-    token = "" if profile else os.environ.get(TOKEN_VARIABLE, "")
-    return RegistryClient(boto3.Session(profile_name=profile), token=token, patience_seconds=0)
+    return RegistryClient(boto3.Session(profile_name=profile) if profile else None, patience_seconds=0)
 
 
 def _told(report: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ def make_app() -> typer.Typer:
         runs,
         scoring,
         shim,
+        sign_in,
         validations,
         webhooks,
     )
@@ -55,7 +56,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_keep_shared_options)
-    verbs = (embedded, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
+    verbs = (embedded, sign_in, candidates, imports, read, lineage, packet, evidence, ledger, act, operate_verbs, refresh_verbs, people)
     for module in (
         *verbs,
         validations,

@@ -30,6 +30,10 @@ def _register_lists(app: typer.Typer) -> None:
         from attestry.cli import render
 
         cli.show(cli.client.whoami(), render.facts)
+        if cli.client.signed_in is not None:
+            from attestry.cli.sign_in import told
+
+            cli.say(told(cli.client.signed_in.sign_in))
 
     @verb(app)
     def models(cli: Cli) -> None:

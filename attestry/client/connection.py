@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import boto3
@@ -20,6 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from attestry.client.errors import ApiError, EndpointError
 from attestry.client.http import Http, is_confidential
 from attestry.domain.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from attestry.client.sign_in.current import SignedIn
 
 API_URL_VARIABLE: Final = "ATTESTRY_API_URL"
 API_URL_PARAMETER: Final = "/attestry/api-url"
@@ -56,9 +59,10 @@ class Connection:
 
     Args:
         session: credentials and region; by default, the usual AWS chain.
-        api_url: start of the API's URL; by default ATTESTRY_API_URL, else SSM parameter `/attestry/api-url`.
-        token: bearer token of an identity provider, instead of AWS credentials; by default ATTESTRY_TOKEN, where no
-            session is given.
+        api_url: start of the API's URL; by default ATTESTRY_API_URL, else where `attestry login` signed in last, else SSM
+            parameter `/attestry/api-url`.
+        token: bearer token of an identity provider, instead of AWS credentials; where no session is given, by default
+            ATTESTRY_TOKEN, else that of who is signed in to this very registry (`attestry login`), unless AWS_PROFILE is set.
         patience_seconds: how long to wait in all while the registry answers that it is busy or not ready (503 with
             Retry-After).
         on_wait: told before each wait.
@@ -75,6 +79,7 @@ class Connection:
     ) -> None:
         self._session = session or boto3.Session()
         self._token = token or (os.environ.get(TOKEN_VARIABLE, "") if session is None else "")
+        self._takes_sign_in = session is None and not self._token
         self._given_url = api_url or os.environ.get(API_URL_VARIABLE)
         self.patience_seconds = patience_seconds
         self._on_wait: Waiting = on_wait or (lambda _why, _seconds: None)
@@ -87,8 +92,9 @@ class Connection:
 
         Raises:
             EndpointError: nobody says, or it would send signed requests in the clear.
+            SignInError: what is kept of a sign-in cannot be read.
         """
-        url = (self._given_url or self._discovered_url()).rstrip("/")
+        url = (self._given_url or self._signed_in_url() or self._discovered_url()).rstrip("/")
         if not is_confidential(url):
             raise EndpointError(f"the registry's address {url} is neither HTTPS nor on this machine")
         return url
@@ -96,7 +102,16 @@ class Connection:
     @property
     def tree_url(self) -> str:
         """Where the routes begin that take this client's credentials, without a slash at the end; errors as of `api_url`."""
-        return f"{self.api_url}{BEARER_TREE if self._token else ''}"
+        return f"{self.api_url}{BEARER_TREE if self._token or self.signed_in else ''}"
+
+    @cached_property
+    def signed_in(self) -> SignedIn | None:
+        """Who is signed in to this registry, None where other credentials count; errors as of `api_url`."""
+        if not self._takes_sign_in:
+            return None
+        from attestry.client.sign_in.current import ambient_sign_in
+
+        return ambient_sign_in(self.api_url)
 
     def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """Send a request and return the answer's JSON.
@@ -109,6 +124,7 @@ class Connection:
             ApiError: the registry answered with an error.
             UnavailableError: there is no connection.
             EndpointError: the API's address, or credentials, are not known.
+            SignInError: who was signed in is not any more.
         """
         deadline, failures = time.monotonic() + self.patience_seconds, 0
         without = method == "GET" or path.startswith(_WITHOUT_KEY_BELOW) or path.endswith(_WITHOUT_KEY)
@@ -158,8 +174,8 @@ class Connection:
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {})}
         if key:
             headers["Idempotency-Key"] = key
-        if self._token:
-            return AWSRequest(method=method, url=url, data=data, headers={**headers, "Authorization": f"Bearer {self._token}"})
+        if token := self._token or (self.signed_in.token() if self.signed_in else ""):
+            return AWSRequest(method=method, url=url, data=data, headers={**headers, "Authorization": f"Bearer {token}"})
         request = AWSRequest(method=method, url=url, data=data, headers=headers)
         SigV4Auth(self._credentials(), _SERVICE, self._region()).add_auth(request)
         return request
@@ -181,6 +197,14 @@ class Connection:
         if len(labels) > 3 and labels[1] == _SERVICE:
             return labels[2]
         raise EndpointError("no AWS region is set; choose a profile that has one, or set AWS_REGION")
+
+    def _signed_in_url(self) -> str:
+        if not self._takes_sign_in:
+            return ""
+        from attestry.client.sign_in.current import ambient_sign_in
+
+        latest = ambient_sign_in()
+        return latest.sign_in.settings.api_url if latest else ""
 
     def _discovered_url(self) -> str:
         try:

@@ -82,6 +82,13 @@ class EndpointError(AttestryError):
     status = 400
 
 
+class SignInError(AttestryError):
+    """Nobody is signed in, or the identity provider or what came back from it is not to be believed."""
+
+    code = "sign_in"
+    status = 401
+
+
 class SubmissionRefusedError(AttestryError):
     """The registry refused a submission.
 

@@ -68,5 +68,10 @@ class Http:
 
 def is_confidential(url: str) -> bool:
     """Return whether a URL is HTTPS, or stays on this machine."""
+    return urlsplit(url).scheme == "https" or is_here(url)
+
+
+def is_here(url: str) -> bool:
+    """Return whether a URL is plain HTTP to this machine."""
     where = urlsplit(url)
-    return where.scheme == "https" or (where.scheme == "http" and where.hostname in _LOOPBACK)
+    return where.scheme == "http" and where.hostname in _LOOPBACK

@@ -1,0 +1,1 @@
+"""Signing in with the company's identity provider, in a browser, and what is kept of it on this machine."""
