@@ -52,6 +52,7 @@ FUNCTIONS = (
     "register",
     "registry",
     "root",
+    "runs",
     "sandbox",
     "sequence",
     "sign_artifact",
