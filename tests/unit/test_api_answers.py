@@ -19,6 +19,7 @@ from tests.ssh_keys import SshPerson
 
 READ = {
     "rollouts.read": ("?environment=production",),
+    "runs.metrics": ("?metric=loss",),
     "versions.log": ("?stage=TRAINING",),
     "versions.data": ("?set=source", "?set=training", "?set=holdout-labels"),
     "versions.diff": ("?from=1&to=1",),
@@ -51,6 +52,7 @@ def check(operation: Operation, answer: Any, *, status: int = 200) -> None:
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.method == "GET"], ids=lambda o: o.id)
 def test_a_read_answers_as_it_is_described(api: ApiWorld, operation: Operation) -> None:
     values = {"model": api.model, "number": "1", "id": api.prediction, "submission": announced(api), "policy": published(api)}
+    values["run"] = logged(api)
     role = operation.roles[0] if "auditor" not in operation.roles else "auditor"
     who = "scientist/dana" if operation.id == "submissions.read" else f"{role}/grace"
     if operation.group == "audit":
@@ -67,6 +69,15 @@ def announced(api: ApiWorld) -> str:
     answer = api.call("POST", "/v1/uploads", {"files": files}, who="scientist/dana")
     check(BY_ID["uploads.create"], answer, status=201)
     return str(answer.body["submission"])
+
+
+def logged(api: ApiWorld) -> str:
+    run, batch = "5" * 32, {"batch": "6" * 32, "points": [{"name": "loss", "value": 0.5}]}
+    began = api.call("POST", "/v1/runs", {"run": run, "experiment": api.model, "parameters": {"C": "0.1"}}, who="scientist/dana")
+    check(BY_ID["runs.start"], began, status=began.status)
+    check(BY_ID["runs.log"], api.call("POST", f"/v1/runs/{run}/metrics", batch, who="scientist/dana"))
+    check(BY_ID["runs.change"], api.call("PATCH", f"/v1/runs/{run}", {"tags": {"team": "onco"}}, who="scientist/dana"))
+    return run
 
 
 def published(api: ApiWorld) -> str:
