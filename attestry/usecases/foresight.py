@@ -15,9 +15,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from attestry.ports import Item, Key, MetaStore, Write
+from attestry.ports import Item, Key, MetaStore
+from attestry.usecases.read_ahead import ReadAhead
 
 ROUND_TRIP: Final = 100
 """Rows that one round trip reads at most (`MetaStore.get_many`)."""
@@ -57,14 +58,13 @@ class Foresight:
                 self._known.popitem(last=False)
 
 
-class _Foreseen:
+class _Foreseen(ReadAhead):
     """A `MetaStore` whose first read of several rows takes those along that are foreseen; until a write they are answered from memory."""
 
     def __init__(self, meta: MetaStore, foreseen: tuple[Key, ...], remember: Callable[[tuple[Key, ...]], None]) -> None:
-        self._meta = meta
+        super().__init__(meta, {})
         self._foreseen = foreseen
         self._remember = remember
-        self._rows: dict[Key, Item | None] = {}
         self._asked: dict[Key, None] = {}
 
     def get(self, key: Key) -> Item | None:
@@ -82,16 +82,3 @@ class _Foreseen:
         self._asked |= dict.fromkeys(wanted)
         self._remember(tuple(self._asked)[:ROUND_TRIP])
         return {key: row for key in wanted if (row := self._rows[key]) is not None}
-
-    def query(self, partition: str, **how: Any) -> list[Item]:
-        """See `MetaStore.query`."""
-        return self._meta.query(partition, **how)
-
-    def list_collection(self, collection: str, **how: Any) -> list[Item]:
-        """See `MetaStore.list_collection`."""
-        return self._meta.list_collection(collection, **how)
-
-    def transact(self, writes: Sequence[Write]) -> None:
-        """See `MetaStore.transact`; what was read before it is not answered from memory any more."""
-        self._rows.clear()
-        self._meta.transact(writes)
