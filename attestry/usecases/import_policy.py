@@ -18,7 +18,7 @@ from attestry.domain.approvals import ApprovalPolicy
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.import_floor import ONE_APPROVER, ImportSubject, impossible, raised
 from attestry.domain.policies import Rule
-from attestry.ports import Check, Item, Key, MetaStore, When
+from attestry.ports import Check, Item, MetaStore, When
 from attestry.usecases.policies import Edition, policy_key
 from attestry.usecases.records import version_key
 
@@ -26,7 +26,7 @@ OPEN: Final = "open"
 
 
 def policy_for_import(
-    meta: MetaStore, editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, signed_tiers: frozenset[str]
+    meta: MetaStore, editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, signed_tiers: frozenset[str], *, is_open: bool
 ) -> ApprovalPolicy:
     """Return the approval policy of an import.
 
@@ -36,13 +36,14 @@ def policy_for_import(
         model: the model's name.
         head: the model's row; None for a model that the import makes.
         signed_tiers: risk tiers whose approvals need the approvers' own signatures.
+        is_open: whether the model's versions pass by themselves, see `passes_by_itself`.
 
     Raises:
         InvalidInputError: a policy in force asks for what no import has.
     """
     row = head or {}
     tier = str(row.get("risk_tier") or "")
-    base = ApprovalPolicy(automatic=True) if _is_open(meta, model) else _of_model(meta, model, row)
+    base = ApprovalPolicy(automatic=True) if is_open else _of_model(meta, model, row)
     rules = _rules(editions, model, row)
     problems = [problem for rule in rules for problem in impossible(rule)]
     if problems:
@@ -52,13 +53,20 @@ def policy_for_import(
     return replace(base, signed=True) if not base.automatic and tier in signed_tiers else base
 
 
-def require_met(meta: MetaStore, editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, asked: ApprovalPolicy) -> None:
+def require_met(editions: Sequence[Edition], model: str, head: Mapping[str, Any] | None, asked: ApprovalPolicy, *, is_open: bool) -> None:
     """Refuse an import whose policy, written down by an earlier try, asks for less than the model and the policies in force do.
+
+    Args:
+        editions: the registry's policies in force.
+        model: the model's name.
+        head: the model's row; None for a model that the import makes.
+        asked: what was written down.
+        is_open: whether the model's versions pass by themselves, see `passes_by_itself`.
 
     Raises:
         InvalidInputError: it does, or a policy in force asks for what no import has.
     """
-    if asked.automatic and not _is_open(meta, model):
+    if asked.automatic and not is_open:
         raise InvalidInputError.of("submission", "policy", f"{model} is open no more; begin another import")
     for rule in _rules(editions, model, head or {}):
         if any(impossible(rule)) or raised(asked, rule) != asked:
@@ -66,15 +74,14 @@ def require_met(meta: MetaStore, editions: Sequence[Edition], model: str, head: 
             raise InvalidInputError.of("submission", "policy", message)
 
 
+def passes_by_itself(entry: Mapping[str, Any] | None) -> bool:
+    """Return whether a model's entry in the catalogue says that its versions pass by themselves; without an entry they never do."""
+    return entry is not None and entry.get("mode") == OPEN and not entry.get("deleted")
+
+
 def policies_hold(editions: Sequence[Edition]) -> list[Check]:
     """Return the conditions under which the policies stay those in force."""
     return [Check(policy_key(e.policy.name), When(exists=True, equals={"number": e.number})) for e in editions]
-
-
-def _is_open(meta: MetaStore, model: str) -> bool:
-    """Return whether the model's entry in the catalogue says that its versions pass by themselves; without an entry they never do."""
-    row = meta.get(Key(f"CATALOGUE#{model}"))
-    return row is not None and row.get("mode") == OPEN and not row.get("deleted")
 
 
 def _of_model(meta: MetaStore, model: str, head: Mapping[str, Any]) -> ApprovalPolicy:

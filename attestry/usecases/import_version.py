@@ -31,10 +31,11 @@ from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.predicates import MoveFacts
-from attestry.ports import ABSENT, Item, MetaStore, ObjectStore, Put, When, Write
+from attestry.ports import ABSENT, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.begin_import import import_prefix
-from attestry.usecases.import_policy import policies_hold, policy_for_import, require_met
+from attestry.usecases.catalogue_rows import catalogue_key
+from attestry.usecases.import_policy import passes_by_itself, policies_hold, policy_for_import, require_met
 from attestry.usecases.new_version import first_writes
 from attestry.usecases.policies import Edition, policies_in_force
 from attestry.usecases.records import MODELS, candidate_key, load_version, model_key
@@ -44,11 +45,32 @@ TRIES: Final = 24
 
 
 @dataclass(frozen=True)
+class _Ground:
+    """What an import is judged by, read together.
+
+    Attributes:
+        head: the model's row, which counts its versions; None for a model that the import makes.
+        is_open: whether its entry in the catalogue lets its versions pass by themselves.
+        editions: the registry's policies in force.
+    """
+
+    head: Item | None
+    is_open: bool
+    editions: Sequence[Edition]
+
+    @classmethod
+    def of(cls, rows: Mapping[Key, Item], model: str, editions: Sequence[Edition]) -> _Ground:
+        """Return it by the rows that were read."""
+        return cls(rows.get(model_key(model)), passes_by_itself(rows.get(catalogue_key(model))), editions)
+
+
+@dataclass(frozen=True)
 class _Found:
-    """An import as it is written down: the document and where it lies."""
+    """An import as it is written down: the document, where it lies, and what it was judged by if it was written just now."""
 
     document: ImportDocument
     file: FileRef
+    ground: _Ground | None = None
 
 
 def import_version(
@@ -81,18 +103,22 @@ def import_version(
     """
     found = _write_down(meta, store, request, by, signed_tiers)
     candidate = found.document.digest
+    ground = found.ground  # of a document that nobody read before now there is no version yet
     for _ in range(TRIES):
-        row = meta.get(candidate_key(candidate))
-        if row is not None:
-            return load_version(meta, request.model, int(row["number"]))
-        head = meta.get(model_key(request.model))
+        if ground is None:
+            rows = meta.get_many([candidate_key(candidate), *_ground_keys(request.model)])
+            made = rows.get(candidate_key(candidate))
+            if made is not None:
+                return load_version(meta, request.model, int(made["number"]))
+            ground = _Ground.of(rows, request.model, policies_in_force(meta))
+        head, editions = ground.head, ground.editions
         version = _first_head(found, int(head["next"]) if head else 1, by, at, run)
-        editions = policies_in_force(meta)
-        require_met(meta, editions, request.model, head, ApprovalPolicy.from_item(found.document.approval))
+        require_met(editions, request.model, head, ApprovalPolicy.from_item(found.document.approval), is_open=ground.is_open)
         try:
             writes = _writes(attestor, version, head, by, at, editions)
             meta.transact([*writes, *policies_hold(editions)])
         except ConditionFailedError:
+            ground = None
             continue
         return version
     raise ConflictError(f"{request.model} is being changed by many others; import the submission again")
@@ -123,12 +149,14 @@ def _write_down(meta: MetaStore, store: ObjectStore, request: ImportRequest, by:
     there = store.stat(key)
     if there is None:
         files = _pin(store, prefix)
-        head = meta.get(model_key(request.model))
-        policy = policy_for_import(meta, policies_in_force(meta), request.model, head, signed_tiers)
-        data = ImportDocument(request, files, policy.to_item()).to_bytes()
+        ground = _Ground.of(meta.get_many(_ground_keys(request.model)), request.model, policies_in_force(meta))
+        policy = policy_for_import(meta, ground.editions, request.model, ground.head, signed_tiers, is_open=ground.is_open)
+        document = ImportDocument(request, files, policy.to_item())
+        data = document.to_bytes()
         # Where another try was first, when other files were there or another policy was in force, what it wrote counts.
         with suppress(IntegrityError):
-            store.put_new(key, data, content_type="application/json", retain=True)
+            kept = store.put_new(key, data, content_type="application/json", retain=True)
+            return _Found(document, FileRef("import.json", key, kept.version_id, len(data), document.digest), ground)
         there = store.stat(key)
     if there is None:
         raise IntegrityError(f"{key} was taken away")
@@ -139,6 +167,10 @@ def _write_down(meta: MetaStore, store: ObjectStore, request: ImportRequest, by:
         message = f"the submission {request.submission} was imported as {was.model} with other claims; begin another import"
         raise ConflictError(message if was.model == request.model else f"the submission {request.submission} was imported as {was.model}")
     return _Found(document, FileRef("import.json", key, there.version_id, len(data), document.digest))
+
+
+def _ground_keys(model: str) -> list[Key]:
+    return [model_key(model), catalogue_key(model)]
 
 
 def _pin(store: ObjectStore, prefix: str) -> tuple[PinnedFile, ...]:

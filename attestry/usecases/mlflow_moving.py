@@ -63,12 +63,15 @@ def create_version(desk: Desk, asked: CreateVersion, source: Source) -> ShownVer
     number = desk.acts.bring(model, body)
     facts = {SOURCE_TAG: told, RUN_TAG: asked.run_id, LINK_TAG: asked.run_link, LOGGED_TAG: asked.model_id}
     own = {key: value for key, value in facts.items() if value}
+    known = find(desk.meta, asked.name, number)
+    _, labels = known.require_version()
     # A retry after a crash between the two finds the version, and labels it now.
-    labels = catalogue.read_labels(desk.meta, model, number)
     if not labels.rev:
         tags = {**asked.tags, **own}
-        catalogue.change_labels(desk.meta, model, number, description=asked.description, tags=tags, by=desk.by, at=desk.at)
-    return find(desk.meta, asked.name, number).show_version()
+        labels = catalogue.change_labels(
+            ahead(desk, known), model, number, description=asked.description, tags=tags, by=desk.by, at=desk.at
+        )
+    return replace(known, labels=labels).show_version()
 
 
 def move_version(desk: Desk, asked: MoveVersion) -> ShownVersion:

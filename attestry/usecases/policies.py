@@ -174,16 +174,21 @@ def policies_in_force(meta: MetaStore) -> list[Edition]:
     Raises:
         IntegrityError: a row of an edition is gone, or is not what its digest says; nothing is registered then.
     """
+    listed = {str(row["name"]): row for row in meta.list_collection(COLLECTION)}
+    if not listed:
+        return []
+    # The heads are read anew: the collection may lag behind them.
+    read = meta.get_many([policy_key(name) for name in listed])
+    heads = {name: read.get(policy_key(name), row) for name, row in listed.items()}
+    rows = meta.get_many([edition_key(name, int(head["number"])) for name, head in heads.items()])
     found = []
-    for head in meta.list_collection(COLLECTION):
-        # The head is read anew: the collection may lag behind it.
-        now = meta.get(policy_key(str(head["name"]))) or head
-        try:
-            edition = read_edition(meta, str(now["name"]), int(now["number"]))
-        except NotFoundError as error:
-            raise IntegrityError(f"the edition {now['number']} of the policy {now['name']}, which is in force, is gone") from error
-        if edition.sha256 != now["sha256"]:
-            raise IntegrityError(f"the policy {now['name']} in force is not the one that was published as edition {now['number']}")
+    for name, head in heads.items():
+        row = rows.get(edition_key(name, int(head["number"])))
+        if row is None:
+            raise IntegrityError(f"the edition {head['number']} of the policy {name}, which is in force, is gone")
+        edition = read_row(row)
+        if edition.sha256 != head["sha256"]:
+            raise IntegrityError(f"the policy {name} in force is not the one that was published as edition {head['number']}")
         found.append(edition)
     return found
 

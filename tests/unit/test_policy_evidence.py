@@ -353,8 +353,8 @@ def test_an_import_that_was_taken_although_a_policy_asks_for_more_is_broken(
 ) -> None:
     world = ImportedWorld()
     publish(world, policy(**rule))
-    monkeypatch.setattr(import_module, "require_met", lambda *_: None)
-    monkeypatch.setattr(import_module, "policy_for_import", lambda *_: ONE_APPROVER)
+    monkeypatch.setattr(import_module, "require_met", lambda *_, **__: None)
+    monkeypatch.setattr(import_module, "policy_for_import", lambda *_, **__: ONE_APPROVER)
     world.bring()
     verdict, detail = judged(world)
     assert (verdict, reason in detail) == ("BROKEN", True), detail
