@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,20 @@ SECONDS = 480
 APPROVERS = tuple(f"approver-{n:02d}" for n in range(1, 16))
 STRANGER = "oscar"
 """May assume the approver's role, but is nobody whom the registry knows."""
+
+POLICY = {
+    "format": 1,
+    "name": "examples",
+    "rules": [
+        {
+            "name": "high-risk",
+            "applies": {"models": ["tumour-diagnosis"], "risk_tiers": ["high"], "environments": ["production"]},
+            "approval": {"persons": 1, "roles": {"approver": 1}},
+            "gates": {"metrics": [{"metric": "roc_auc_score", "minimum": 0.95}], "required": ["model.owner"]},
+        }
+    ],
+}
+"""Asks for somewhat less than the example's manifest does."""
 
 PROCESS = """
 import os, pandas as pd
@@ -218,6 +233,11 @@ class Registry:
         except urllib.error.HTTPError as error:
             status, headers, raw = error.code, error.headers, error.read()
         return Answer(status, {k.lower(): v for k, v in headers.items()}, raw, time.monotonic() - begun)
+
+    def attestry(self, profile: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run `attestry` with a person's profile; it has to succeed."""
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **self.stack.environment(profile)}
+        return subprocess.run([sys.executable, "-m", "attestry.cli.main", *arguments], env=environment, capture_output=True, check=True)
 
     def invoke(self, function: str, payload: Mapping[str, Any], **arguments: Any) -> Any:
         """Invoke a function of the registry and return its answer; one that is at its concurrency is asked again."""
@@ -436,8 +456,20 @@ def registry(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Reg
 
 
 @pytest.fixture(scope="session")
-def deployed(registry: Registry) -> tuple[str, int]:
-    """The example's first version, approved by another person and in place."""
+def policy(registry: Registry) -> dict[str, Any]:
+    """What the registry asks of the example's versions, published from the command line by an admin."""
+    registry.stack.add_people(Person("alex", ("admin",)))
+    registry.client("admin").add_person("alex", ["alex"])
+    file = registry.folder / "policy.json"
+    file.write_text(json.dumps(POLICY))
+    publish = ("policy", "publish", str(file), "--reason", "minutes of the committee", "--json")
+    published: dict[str, Any] = json.loads(registry.attestry("alex", *publish).stdout)
+    return published
+
+
+@pytest.fixture(scope="session")
+def deployed(registry: Registry, policy: dict[str, Any]) -> tuple[str, int]:
+    """The example's first version, held against a policy, approved by another person and in place."""
     model, number = registry.made(registry.example_project())
     registry.approve(model, number)
     return model, number
