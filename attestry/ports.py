@@ -95,8 +95,13 @@ class MetaStore(Protocol):
     def get(self, key: Key) -> Item | None:
         """Return the row with its key as `pk` and `sk`, or None."""
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
-        """Return the rows that exist, in one round trip for up to 100 keys."""
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
+        """Return the rows that exist, in one round trip for up to 100 keys.
+
+        Args:
+            keys: the rows.
+            only: the attributes that the caller reads, besides the key; others may be missing. All where none is named.
+        """
 
     def query(
         self,
@@ -107,6 +112,7 @@ class MetaStore(Protocol):
         before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        only: Sequence[str] = (),
     ) -> list[Item]:
         """Return the rows of a partition in order of their sort key, each with its `sk`; all of them, or `limit`.
 
@@ -117,6 +123,7 @@ class MetaStore(Protocol):
             before: only rows whose sort key is less than this (not together with `prefix`).
             newest_first: descending order.
             limit: at most this many.
+            only: the attributes that the caller reads, besides the key; others may be missing. All where none is named.
         """
 
     def list_collection(

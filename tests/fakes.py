@@ -105,9 +105,9 @@ class MemoryMetaStore(_Faulty):
     def get(self, key: Key) -> Item | None:
         return self._call("get", lambda: self._copy(key))
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
         def read() -> dict[Key, Item]:
-            return {key: row for key in keys if (row := self._copy(key)) is not None}
+            return {key: row for key in keys if (row := self._copy(key, only)) is not None}
 
         return self._call("get_many", read)
 
@@ -120,6 +120,7 @@ class MemoryMetaStore(_Faulty):
         before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        only: Sequence[str] = (),
     ) -> list[Item]:
         if (prefix and (after is not None or before is not None)) or "" in (after, before):
             raise ValueError("a query takes a prefix or places to go on from, not both")
@@ -130,7 +131,7 @@ class MemoryMetaStore(_Faulty):
                 keys = [k for k in keys if after is None or k.sort.encode() > after.encode()]
                 keys = [k for k in keys if before is None or k.sort.encode() < before.encode()]
             keys.sort(key=lambda k: k.sort.encode(), reverse=newest_first)
-            return [row for k in keys[:limit] if (row := self._copy(k)) is not None]
+            return [row for k in keys[:limit] if (row := self._copy(k, only)) is not None]
 
         return self._call("query", read)
 
@@ -176,10 +177,11 @@ class MemoryMetaStore(_Faulty):
             return unmarshal_row(marshal_row({a: v for a, v in row.items() if a not in removed}))
         return None if isinstance(write, Delete) else self.rows.get(write.key)
 
-    def _copy(self, key: Key) -> Item | None:
+    def _copy(self, key: Key, only: Sequence[str] = ()) -> Item | None:
         with self._lock:
             row = self.rows.get(key)
-        return None if row is None else unmarshal_row(marshal_row(row))
+        shown = {"pk", "sk", *only} if only else None
+        return None if row is None else unmarshal_row(marshal_row({a: v for a, v in row.items() if shown is None or a in shown}))
 
 
 def _holds(when: When, row: Item | None) -> bool:

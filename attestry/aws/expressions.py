@@ -6,7 +6,7 @@ syntax.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attestry.aws.rows import marshal, marshal_row
@@ -55,6 +55,10 @@ class Expression:
                 parts.append(f"(attribute_not_exists({name}) OR {name} <> {self.value(unwanted)})")
         parts += [f"NOT contains({self.name(attribute)}, {self.value(item)})" for attribute, item in when.lacks.items()]
         return " AND ".join(parts)
+
+    def projection(self, attributes: Sequence[str]) -> str:
+        """Return the projection expression of some attributes and of the key."""
+        return ", ".join(self.name(attribute) for attribute in dict.fromkeys(("pk", "sk", *attributes)))
 
     def update(self, changes: Mapping[str, Any]) -> str:
         """Return the update expression: None removes, everything else is set."""

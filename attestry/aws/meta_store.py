@@ -48,16 +48,20 @@ class DynamoMetaStore:
             raise translate(error, f"read the row {_name(key)}") from error
         return unmarshal_row(answer["Item"]) if "Item" in answer else None
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
         """Return the rows that exist, in one round trip for up to 100 keys."""
         unique, rows = list(dict.fromkeys(keys)), {}
         for start in range(0, len(unique), _READ_BATCH):
-            for row in self._read_batch(unique[start : start + _READ_BATCH]):
+            for row in self._read_batch(unique[start : start + _READ_BATCH], only):
                 rows[Key(row["pk"], row["sk"])] = row
         return rows
 
-    def _read_batch(self, keys: Sequence[Key]) -> Iterator[Item]:
-        request: dict[str, KeysAndAttributesTypeDef] = {self._table: {"Keys": [_wire_key(k) for k in keys], "ConsistentRead": True}}
+    def _read_batch(self, keys: Sequence[Key], only: Sequence[str]) -> Iterator[Item]:
+        how: KeysAndAttributesTypeDef = {"Keys": [_wire_key(k) for k in keys], "ConsistentRead": True}
+        if only:
+            expression = Expression()
+            how |= {"ProjectionExpression": expression.projection(only), "ExpressionAttributeNames": expression.names}
+        request = {self._table: how}
         for pause in _pauses():
             try:
                 answer = self._client.batch_get_item(RequestItems=request)
@@ -67,7 +71,7 @@ class DynamoMetaStore:
             left = answer.get("UnprocessedKeys") or {}
             if not left:
                 return
-            request = {self._table: {"Keys": list(left[self._table]["Keys"]), "ConsistentRead": True}}
+            request = {self._table: {**how, "Keys": list(left[self._table]["Keys"])}}
             time.sleep(pause)
         raise UnavailableError(f"the table left {len(request[self._table]['Keys'])} of {len(keys)} rows unread after {_TRIES} tries")
 
@@ -80,6 +84,7 @@ class DynamoMetaStore:
         before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        only: Sequence[str] = (),
     ) -> list[Item]:
         """Return the rows of a partition in order of their sort key."""
         if prefix and (after is not None or before is not None):
@@ -89,7 +94,9 @@ class DynamoMetaStore:
         if after is not None and before is not None and after >= before:
             return []
         condition, values = "#p = :p", {":p": {"S": partition}}
-        names = {"#p": "pk"}
+        expression = Expression()
+        shown = {"ProjectionExpression": expression.projection(only)} if only else {}
+        names = {"#p": "pk", **expression.names}
         if prefix or after is not None or before is not None:
             term, bounds = _range(prefix, after, before)
             condition, names["#s"], values = f"{condition} AND {term}", "sk", values | bounds
@@ -98,6 +105,7 @@ class DynamoMetaStore:
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
             "ConsistentRead": True,
+            **shown,
         }
         both = after is not None and before is not None
         # A range takes in its ends, and the upper one is not wanted.

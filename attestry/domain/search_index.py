@@ -23,7 +23,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from attestry.domain.catalogue import Labels, RegisteredModel
 from attestry.domain.version import Version
@@ -215,7 +215,27 @@ def version_places(model: str, number: int, created: str, updated: str) -> dict[
     return {NAME: end, CREATED: f"{created}#{end}", UPDATED: f"{updated}#{end}"}
 
 
-def current_places(version: Version, labels: Labels) -> dict[str, str]:
+class Placed(Protocol):
+    """What places a version: the version itself, or as much of it as was read."""
+
+    @property
+    def model(self) -> str:
+        """Return the model's identity."""
+
+    @property
+    def number(self) -> int:
+        """Return the version's number."""
+
+    @property
+    def created(self) -> str:
+        """Return when it was made, RFC 3339."""
+
+    @property
+    def updated(self) -> str:
+        """Return when its head changed last, RFC 3339."""
+
+
+def current_places(version: Placed, labels: Labels) -> dict[str, str]:
     """Return order to place of a version with its labels: of its two entries by the last change, the later one counts."""
     places = version_places(version.model, version.number, version.created, version.updated)
     return {**places, UPDATED: _labelled_place(labels)} if labels.updated_at > version.updated else places

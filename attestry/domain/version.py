@@ -280,10 +280,7 @@ class Version:
     @property
     def out_of_use(self) -> str:
         """Return how a version that stands RETIRED came to that: `killed at ... by ...: reason`; empty for every other."""
-        if self.standing is not Standing.RETIRED:
-            return ""
-        act = "killed" if self.retirement.get("kind") == "version.killed" else "retired"
-        return f"{act} at {self.retirement.get('at')} by {self.retirement.get('by')}: {self.retirement.get('reason')}"
+        return tell_end(self.retirement) if self.standing is Standing.RETIRED else ""
 
     def require_not_held(self, act: str) -> None:
         """Refuse an act on a version that is held.
@@ -330,6 +327,12 @@ class Version:
         if (decoded.get("cause") or {}).get("kind") == "import":
             decoded = {"source": None, "lock": None, **decoded}
         return cls(**values, **decoded)
+
+
+def tell_end(retirement: Mapping[str, Any]) -> str:
+    """Return how a version came to stand RETIRED: `killed at ... by ...: reason`."""
+    act = "killed" if retirement.get("kind") == "version.killed" else "retired"
+    return f"{act} at {retirement.get('at')} by {retirement.get('by')}: {retirement.get('reason')}"
 
 
 def encode(value: Any) -> Any:

@@ -71,7 +71,7 @@ class _Foreseen(ReadAhead):
         """See `MetaStore.get`."""
         return self._rows[key] if key in self._rows else self._meta.get(key)
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:  # noqa: ARG002 - kept rows are whole
         """See `MetaStore.get_many`; where one row has to be read, all are, so that they are of one moment."""
         wanted = list(dict.fromkeys(keys))
         if not all(key in self._rows for key in wanted):

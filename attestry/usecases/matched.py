@@ -41,9 +41,9 @@ class MatchedMeta:
             self._check(row)
         return row
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
-        """Return the rows that exist."""
-        rows = self._meta.get_many(keys)
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
+        """Return the rows that exist, with their revision whatever else is read of them."""
+        rows = self._meta.get_many(keys, only=[*only, self._attribute] if only else ())
         self._check(rows.get(self._key))
         return rows
 
@@ -56,9 +56,11 @@ class MatchedMeta:
         before: str | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        only: Sequence[str] = (),
     ) -> list[Item]:
-        """Return the rows of a partition."""
-        rows = self._meta.query(partition, prefix=prefix, after=after, before=before, newest_first=newest_first, limit=limit)
+        """Return the rows of a partition, with their revision whatever else is read of them."""
+        told = [*only, self._attribute] if only else ()
+        rows = self._meta.query(partition, prefix=prefix, after=after, before=before, newest_first=newest_first, limit=limit, only=told)
         if partition == self._key.partition:
             self._check(next((row for row in rows if row["sk"] == self._key.sort), None))
         return rows

@@ -20,7 +20,7 @@ from attestry.mlflow.places import Place
 from attestry.ports import Item, MetaStore
 from attestry.usecases.aliases import Aliases
 from attestry.usecases.catalogue_rows import aliases_key, catalogue_key, model_among
-from attestry.usecases.mlflow_reading import Known, find, load_versions
+from attestry.usecases.mlflow_reading import Found, Known, find, load_versions
 from attestry.usecases.records import model_key
 
 LANES: Final = {ordering.NAME: NAME, ordering.CREATED: CREATED, ordering.UPDATED: UPDATED}
@@ -105,7 +105,7 @@ def models_in(
 
 def versions_in(
     meta: MetaStore, models: Models, lanes: Sequence[Lane], *, descending: bool, after: str | None, wanted: int
-) -> Iterator[tuple[str, Known | None]]:
+) -> Iterator[tuple[str, Found | None]]:
     """Yield the places of lanes of versions, which have one order, merged, and at each the version that lies there, or None.
 
     Args:
@@ -118,16 +118,16 @@ def versions_in(
     """
     bounds = (None, after) if descending else (after, None)
     entries = _entries(meta, lanes, descending=descending, after=bounds[0], before=bounds[1], wanted=wanted)
-    read: dict[Subject, Known] = {}
+    read: dict[Subject, Found] = {}
     for some in batches(entries, min(_BATCH, wanted)):
         subjects = [_subject(row) for row in some]
         read |= _load(meta, models, [subject for subject in subjects if subject not in read])
         for row, subject in zip(some, subjects, strict=True):
-            place, known = str(row["sk"]), read.get(subject)
-            yield place, known if known is not None and place_of(known, lanes[0].order) == place else None
+            place, found = str(row["sk"]), read.get(subject)
+            yield place, found if found is not None and place_of(found, lanes[0].order) == place else None
 
 
-def few_in(meta: MetaStore, models: Models, lane: Lane) -> list[Known] | None:
+def few_in(meta: MetaStore, models: Models, lane: Lane) -> list[Found] | None:
     """Return the versions of a lane that lies in one partition, in no order; None where it has more than `FEW`."""
     (partition,) = lane.partitions()
     rows = meta.query(partition, limit=FEW + 1)
@@ -141,12 +141,12 @@ def few_models_in(meta: MetaStore, models: Models, lane: Lane) -> list[Known] | 
     return None if len(rows) > FEW else list(models.meet(str(row["model"]) for row in rows).values())
 
 
-def place_of(known: Known, order: str) -> str:
+def place_of(found: Found, order: str) -> str:
     """Return the place of a version in a lane of an order."""
-    return current_places(*known.require_version())[order]
+    return current_places(found.outline, found.labels)[order]
 
 
-def versions_at(meta: MetaStore, places: Iterable[tuple[Place, Known | None, int]], size: int) -> Iterator[tuple[Place, Known | None]]:
+def versions_at(meta: MetaStore, places: Iterable[tuple[Place, Known | None, int]], size: int) -> Iterator[tuple[Place, Found | None]]:
     """Yield places, and at each the version that lies there, or None.
 
     Args:
@@ -156,19 +156,19 @@ def versions_at(meta: MetaStore, places: Iterable[tuple[Place, Known | None, int
     """
     for some in batches(places, size):
         wanted = [(known, number) for _, known, number in some if known is not None and number]
-        there = {_key(one, one.require_version()[0].number): one for one in load_versions(meta, wanted)}
-        yield from ((place, None if known is None else there.get(_key(known, number))) for place, known, number in some)
+        there = _by_subject(load_versions(meta, wanted))
+        yield from ((place, None if known is None else there.get((known.model.model, number))) for place, known, number in some)
 
 
-def _key(known: Known, number: int) -> Subject:
-    return known.model.model, number
+def _by_subject(found: Iterable[Found]) -> dict[Subject, Found]:
+    return {(one.outline.model, one.outline.number): one for one in found}
 
 
-def _load(meta: MetaStore, models: Models, subjects: Sequence[Subject]) -> dict[Subject, Known]:
+def _load(meta: MetaStore, models: Models, subjects: Sequence[Subject]) -> dict[Subject, Found]:
     """Return those versions that are there, and the caller's to read."""
     met = models.meet(model for model, _ in subjects)
     wanted = [(met[model], number) for model, number in dict.fromkeys(subjects) if model in met]
-    return {_key(known, known.require_version()[0].number): known for known in load_versions(meta, wanted)}
+    return _by_subject(load_versions(meta, wanted))
 
 
 def _subject(row: Item) -> Subject:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attestry.domain.catalogue import Labels
-from attestry.domain.version import Version
 from attestry.mlflow.entities import ShownVersion
 from attestry.mlflow.stages import STAGES, tagged_stage
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.catalogue_rows import labels_key
+from attestry.usecases.mlflow_outline import Outline
 from attestry.usecases.mlflow_reading import ENVIRONMENT, LATEST_OF, Known, shown_version
 from attestry.usecases.pointer import number_in
 from attestry.usecases.records import pointer_key, version_key
@@ -65,7 +65,9 @@ class _Rows:
     def shown(self, number: int) -> ShownVersion | None:
         """Return a version; None where there is none, or it was deleted."""
         head, labels = self._rows[version_key(self._model, number)], self.labels(number)
-        return None if head is None or labels.deleted else shown_version(self._known, Version.from_item(head), labels)
+        if head is None or labels.deleted:
+            return None
+        return shown_version(self._known, Outline.from_item(self._model, number, head), labels)
 
 
 def _by_standing(rows: _Rows, numbers: Sequence[int], stages: set[str]) -> dict[str, ShownVersion]:

@@ -128,9 +128,9 @@ def _label(desk: Desk, known: Known, asked: MoveVersion) -> ShownVersion:
     model = known.model.model
     if asked.archive:
         for other in newest_versions(desk.meta, known, ARCHIVED_AT_MOST):
-            version, labels = other.require_version()
-            if version.number != asked.number and labels.tags.get(STAGE_TAG) == asked.stage:
-                catalogue.set_tag(desk.meta, VersionSubject(model, version.number), STAGE_TAG, ARCHIVED, by=desk.by, at=desk.at)
+            number = other.outline.number
+            if number != asked.number and other.labels.tags.get(STAGE_TAG) == asked.stage:
+                catalogue.set_tag(desk.meta, VersionSubject(model, number), STAGE_TAG, ARCHIVED, by=desk.by, at=desk.at)
     subject = VersionSubject(model, asked.number)
     labels = catalogue.tag_version(ahead(desk, known), subject, STAGE_TAG, asked.stage, by=desk.by, at=desk.at)
     return replace(known, labels=labels).show_version()

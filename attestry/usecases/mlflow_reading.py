@@ -20,6 +20,7 @@ from attestry.mlflow.stages import shown_stage
 from attestry.ports import Item, Key, MetaStore
 from attestry.usecases.aliases import Aliases
 from attestry.usecases.catalogue_rows import aliases_key, catalogue_key, labels_key, model_among, name_key
+from attestry.usecases.mlflow_outline import Outline, load_outlines
 from attestry.usecases.records import model_key, version_key
 
 SOURCE_TAG: Final = "attestry.mlflow.source"
@@ -79,7 +80,27 @@ class Known:
 
     def show_version(self) -> ShownVersion:
         """Return the version as MLflow is shown it."""
-        return shown_version(self, *self.require_version())
+        version, labels = self.require_version()
+        return shown_version(self, Outline.of(version), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version as far as MLflow is shown it.
+
+    Attributes:
+        known: its model.
+        outline: of the version.
+        labels: what people say about it.
+    """
+
+    known: Known
+    outline: Outline
+    labels: Labels
+
+    def show_version(self) -> ShownVersion:
+        """Return the version as MLflow is shown it."""
+        return shown_version(self.known, self.outline, self.labels)
 
 
 def find(meta: MetaStore, name: str, number: int | None = None) -> Known:
@@ -111,7 +132,7 @@ def find(meta: MetaStore, name: str, number: int | None = None) -> Known:
     return replace(known, labels=labels, version=Version.from_item(row))
 
 
-def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known:
+def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known | Found:
     """Return the version that an alias names; `latest` is the one with the highest number.
 
     Raises:
@@ -128,34 +149,26 @@ def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known:
     return find(meta, known.model.name, named.number)
 
 
-def newest_versions(meta: MetaStore, known: Known, limit: int) -> list[Known]:
+def newest_versions(meta: MetaStore, known: Known, limit: int) -> list[Found]:
     """Return up to `limit` of a model's versions, the newest first, that were not deleted, among the `LATEST_OF` newest."""
     numbers = range(known.last, max(0, known.last - LATEST_OF), -1)
     found = list(versions_of(meta, known, numbers))
     return found[:limit]
 
 
-def versions_of(meta: MetaStore, known: Known, numbers: Iterable[int]) -> Iterable[Known]:
+def versions_of(meta: MetaStore, known: Known, numbers: Iterable[int]) -> Iterable[Found]:
     """Yield those versions of a model that exist and were not deleted, in the order of the numbers."""
     return load_versions(meta, [(known, number) for number in numbers])
 
 
-def load_versions(meta: MetaStore, wanted: Sequence[tuple[Known, int]]) -> Iterable[Known]:
+def load_versions(meta: MetaStore, wanted: Sequence[tuple[Known, int]]) -> Iterable[Found]:
     """Yield those versions, by model and number, that exist and were not deleted, in the order in which they are named."""
-    told = [(known.model.model, number) for known, number in wanted]
-    keys = [key for subject in told for key in (version_key(*subject), labels_key(*subject))]
-    rows: dict[Key, Item] = {}
-    for start in range(0, len(keys), 100):
-        rows |= meta.get_many(keys[start : start + 100])
-    for known, number in wanted:
-        identity = known.model.model
-        row = rows.get(version_key(identity, number))
-        labels = Labels.from_item(identity, number, rows.get(labels_key(identity, number)))
-        if row is not None and not labels.deleted:
-            yield Known(known.model, known.aliases, known.last, labels, Version.from_item(row))
+    subjects = [(known.model.model, number) for known, number in wanted]
+    outlines = load_outlines(meta, subjects)
+    return (Found(known, *outlines[subject]) for (known, _), subject in zip(wanted, subjects, strict=True) if subject in outlines)
 
 
-def shown_version(known: Known, version: Version, labels: Labels) -> ShownVersion:
+def shown_version(known: Known, version: Outline, labels: Labels) -> ShownVersion:
     """Return a version as MLflow is shown it."""
     tags = labels.tags
     stage = shown_stage(version.standing, tags, open_model=known.is_open)
@@ -164,7 +177,7 @@ def shown_version(known: Known, version: Version, labels: Labels) -> ShownVersio
         number=version.number,
         created=version.created,
         updated=max(version.updated, labels.updated_at),
-        user=version.submitter_person or version.submitter.login,
+        user=version.user,
         stage=stage,
         description=labels.description,
         source=tags.get(SOURCE_TAG, ""),
@@ -187,14 +200,14 @@ def _keys(identity: str, number: int | None, name: str = "") -> list[Key]:
     return keys
 
 
-def _status(version: Version) -> Status:
+def _status(version: Outline) -> Status:
     """Return whether a version's files are frozen, which is what makes it one that can be loaded."""
-    if version.version_digest:
+    if version.frozen:
         return "READY"
     return "FAILED_REGISTRATION" if version.status in (StageStatus.FAILED, StageStatus.REJECTED) else "PENDING_REGISTRATION"
 
 
-def _message(known: Known, version: Version, tags: Mapping[str, Any], stage: str) -> str:
+def _message(known: Known, version: Outline, tags: Mapping[str, Any], stage: str) -> str:
     """Return what a person should know of the version that its stage does not tell."""
     if version.out_of_use:
         return f"{version.reference} was {version.out_of_use}"

@@ -27,23 +27,23 @@ from attestry.mlflow.places import Place, Sorting, write_cursor
 from attestry.mlflow.requests import Search
 from attestry.ports import MetaStore
 from attestry.usecases.mlflow_lanes import LANES, Models, Readable, few_in, few_models_in, models_in, place_of, versions_at, versions_in
-from attestry.usecases.mlflow_reading import RUN_TAG, SOURCE_TAG, Known
+from attestry.usecases.mlflow_outline import AT_ONCE
+from attestry.usecases.mlflow_reading import RUN_TAG, SOURCE_TAG, Found, Known
 
 __all__ = ["READ_AT_MOST", "Readable", "search_models", "search_versions"]
 
 READ_AT_MOST: Final = 2000
 """Models or versions that one page is looked for among: one with fewer than were asked for, or none, may have a token to go on by."""
 
-_BATCH: Final = 50
 _LABELS_TRIED: Final = 3
 _PREFIX: Final = 200
 _TAG_OF: Final = {"run_id": RUN_TAG, "source_path": SOURCE_TAG}
 _ONE_BY_ONE: Final = Sorting((Order(NAME), Order(NUMBER, ascending=False)))
 
-Step = tuple[Place, Known | None]
-"""What a page looks at next: the place, and what lies there that may have a part in the answer."""
-
+T = TypeVar("T")
 Shown = TypeVar("Shown", ShownModel, ShownVersion)
+Step = tuple[Place, T | None]
+"""What a page looks at next: the place, and what lies there that may have a part in the answer."""
 
 
 def search_models(meta: MetaStore, asked: Search, readable: Readable) -> tuple[list[ShownModel], str]:
@@ -86,7 +86,7 @@ def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple
     sorting = Sorting.of_versions(asked.order, one_model=len(_names(conditions) or ()) == 1)
     walk = _Walk(meta, models, asked, sorting, sorting.read_cursor(asked.cursor), _named(models, conditions))
     steps, last = walk.versions_in_order()
-    return _page(steps, asked.limit, Known.show_version, lambda version: all(_version_meets(version, c) for c in conditions), last)
+    return _page(steps, asked.limit, Found.show_version, lambda version: all(_version_meets(version, c) for c in conditions), last)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Walk:
     cursor: Place
     of: list[Known] | None
 
-    def models_in_order(self) -> Iterable[Step]:
+    def models_in_order(self) -> Iterable[Step[Known]]:
         """Return the models that come behind the cursor."""
         order, first = LANES[self.sorting.first.key], self.sorting.first
         if self.of is not None:
@@ -129,7 +129,7 @@ class _Walk:
         )
         return (((place,), known) for place, known in found)
 
-    def versions_in_order(self) -> tuple[Iterable[Step], Place]:
+    def versions_in_order(self) -> tuple[Iterable[Step[Found]], Place]:
         """Return the versions that come behind the cursor; and the last place, where it is known beforehand."""
         first, nowhere = self.sorting.first, ()
         if self.of == []:
@@ -137,18 +137,18 @@ class _Walk:
         for value in self._tags()[:_LABELS_TRIED]:
             few = few_in(self.meta, self.models, Lane(VERSIONS, "tag", value, BY_CREATION))
             if few is not None:
-                return self._sorted((self._place(known), known) for known in few), nowhere
+                return self._sorted((self._place(found), found) for found in few), nowhere
         if first.key == NAME:
             return self._by_model(), nowhere
         if first.key != NUMBER:
-            return (((place,), known) for place, known in self._by_time(first, self._lanes(LANES[first.key]), self.cursor)), nowhere
+            return (((place,), found) for place, found in self._by_time(first, self._lanes(LANES[first.key]), self.cursor)), nowhere
         if self.of is None or len(self.sorting.orders) > 1:
             return self._gathered(), nowhere
         known, numbers = self.of[0], self._numbers(self.of[0], first, self.cursor)
         steps = versions_at(self.meta, (((number,), known, number) for number in numbers), self._batch(self.asked.limit))
         return steps, (numbers[-1],) if numbers else nowhere
 
-    def _by_model(self) -> Iterator[Step]:
+    def _by_model(self) -> Iterator[Step[Found]]:
         """Return the versions of one model after the other."""
         order = self.sorting.orders[1]
         if order.key == NUMBER:
@@ -162,7 +162,7 @@ class _Walk:
                 yield from (((*place, number), known, number) for number in self._numbers(known, order, behind))
             yield place, None, 0
 
-    def _timed(self, order: Order) -> Iterator[Step]:
+    def _timed(self, order: Order) -> Iterator[Step[Found]]:
         for place, known in self._models_from_cursor():
             if known is not None:
                 behind = self.cursor[1:] if place == self.cursor[:1] else ()
@@ -170,7 +170,7 @@ class _Walk:
                 yield from (((*place, inner), one) for inner, one in self._by_time(order, [lane], behind))
             yield place, None
 
-    def _models_from_cursor(self) -> Iterator[Step]:
+    def _models_from_cursor(self) -> Iterator[Step[Known]]:
         """Yield the models by name: first that in the middle of which a page has ended, then those behind it."""
         name = Sorting(self.sorting.orders[:1])
         if len(self.cursor) > 1:
@@ -182,16 +182,16 @@ class _Walk:
         every = replace(self.asked, filter=replace(self.asked.filter, conditions=_of_names(self.asked.filter.conditions)))
         yield from replace(self, sorting=name, cursor=self.cursor[:1], asked=every).models_in_order()
 
-    def _by_time(self, order: Order, lanes: Sequence[Lane], behind: Place) -> Iterator[tuple[str, Known | None]]:
+    def _by_time(self, order: Order, lanes: Sequence[Lane], behind: Place) -> Iterator[tuple[str, Found | None]]:
         after = str(behind[0]) if behind else None
         return versions_in(self.meta, self.models, lanes, descending=not order.ascending, after=after, wanted=self.asked.limit + 1)
 
     def _batch(self, wanted: int) -> int:
-        """Return how many versions to read at a time: no more than the page takes, where every one that is read is shown."""
+        """Return how many versions to read at a time: as many as the page takes, where every one that is read is shown."""
         shown = all(c.kind == "attribute" and c.key in (NAME, NUMBER) for c in self.asked.filter.conditions)
-        return min(_BATCH, wanted) if shown else _BATCH
+        return wanted if shown else AT_ONCE
 
-    def _gathered(self) -> Iterable[Step]:
+    def _gathered(self) -> Iterable[Step[Found]]:
         """Return the versions of several models in an order that no index has.
 
         Raises:
@@ -203,17 +203,17 @@ class _Walk:
                 f"Versions of several models are ordered by 'version_number' first where they are {READ_AT_MOST} at most, and these are "
                 "more: name one model in the filter, or order by 'name' or a timestamp first"
             )
-        return self._sorted((self._place(known), known) for _, known in every if known is not None)
+        return self._sorted((self._place(found), found) for _, found in every if found is not None)
 
-    def _sorted(self, found: Iterable[Step]) -> list[Step]:
+    def _sorted(self, found: Iterable[Step[T]]) -> list[Step[T]]:
         """Return what comes behind the cursor, sorted."""
         behind = [step for step in found if self.sorting.is_behind(step[0], self.cursor)]
         return sorted(behind, key=lambda step: self.sorting.rank(step[0]))
 
-    def _place(self, known: Known) -> Place:
+    def _place(self, found: Found) -> Place:
         """Return the place of a version."""
-        values: dict[str, str | int] = {NUMBER: known.require_version()[0].number, NAME: model_places(known.model)[BY_NAME]}
-        return tuple(values[o.key] if o.key in values else place_of(known, LANES[o.key]) for o in self.sorting.orders)
+        values: dict[str, str | int] = {NUMBER: found.outline.number, NAME: model_places(found.known.model)[BY_NAME]}
+        return tuple(values[o.key] if o.key in values else place_of(found, LANES[o.key]) for o in self.sorting.orders)
 
     def _lanes(self, order: str) -> list[Lane]:
         """Return the lanes that together hold, in an order by time, all versions that may meet the filter."""
@@ -248,7 +248,7 @@ class _Walk:
 
 
 def _page(
-    steps: Iterable[Step], limit: int, show: Callable[[Known], Shown], meets: Callable[[Shown], bool], last: Place = ()
+    steps: Iterable[Step[T]], limit: int, show: Callable[[T], Shown], meets: Callable[[Shown], bool], last: Place = ()
 ) -> tuple[list[Shown], str]:
     """Return a page of what is met, and the cursor behind it.
 
@@ -261,13 +261,13 @@ def _page(
     """
     page: list[Shown] = []
     seen: Place = ()  # the last place of what the caller may read: a cursor tells of others only where there was nothing else
-    for looked_at, (place, known) in enumerate(steps, start=1):
-        shown = show(known) if known is not None else None
+    for looked_at, (place, found) in enumerate(steps, start=1):
+        shown = show(found) if found is not None else None
         if shown is not None and meets(shown):
             if len(page) == limit:
                 return page, write_cursor(seen)
             page.append(shown)
-        seen = place if known is not None else seen
+        seen = place if found is not None else seen
         if last and (place == last or len(page) == limit):
             return page, write_cursor(() if place == last else place)
         if looked_at >= READ_AT_MOST:

@@ -27,10 +27,10 @@ class ReadAhead:
         """See `MetaStore.get`."""
         return self._rows.pop(key) if key in self._rows else self._meta.get(key)
 
-    def get_many(self, keys: Sequence[Key]) -> dict[Key, Item]:
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
         """See `MetaStore.get_many`; where one row has to be read, all are, so that they are of one moment."""
         if not all(key in self._rows for key in keys):
-            return self._meta.get_many(keys)
+            return self._meta.get_many(keys, only=only)
         known = {key: self._rows.pop(key) for key in dict.fromkeys(keys)}
         return {key: row for key, row in known.items() if row is not None}
 

@@ -71,6 +71,19 @@ def test_get_many_of_nothing_is_nothing(store: MetaStore) -> None:
     assert store.get_many([]) == {}
 
 
+def test_of_rows_that_are_read_in_part_there_are_the_attributes_asked_for_and_the_key(store: MetaStore, unique: str) -> None:
+    names = ("status", "size", "a.b", "name")
+    keys = [Key(unique, f"{i:03d}") for i in range(130)]
+    for start in range(0, 130, 65):
+        store.transact([Put(k, {**dict.fromkeys(names, k.sort), "large": "x" * 100}) for k in keys[start : start + 65]])
+    wanted = {k: {**dict.fromkeys(names, k.sort), "pk": unique, "sk": k.sort} for k in keys}
+    assert store.get_many([*keys, Key(unique, "none")], only=[*names, "missing", "sk"]) == wanted
+    assert store.query(unique, only=names) == list(wanted.values())
+    some = store.query(unique, after="003", before="010", newest_first=True, limit=2, only=["status", "status"])
+    assert some == [{"pk": unique, "sk": sort, "status": sort} for sort in ("009", "008")]
+    assert store.query(unique, prefix="00", limit=1, only=["name"]) == [{"pk": unique, "sk": "000", "name": "000"}]
+
+
 @pytest.fixture
 def filled(store: MetaStore, unique: str) -> Iterator[tuple[MetaStore, str]]:
     store.transact([Put(Key(unique, f"T#{i:02d}"), {"i": i}) for i in range(20)] + [Put(Key(unique), {}), Put(Key(unique, "Z"), {})])

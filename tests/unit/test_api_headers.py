@@ -138,6 +138,14 @@ class TestEntityTags:
             MatchedMeta(meta, key, 1).transact([Update(key, {"rev": 3}, When(exists=True))])
         assert set(meta.rows) == {key}
 
+    def test_a_record_that_is_read_in_part_is_still_held_to_its_revision(self) -> None:
+        meta, key = MemoryMetaStore(), Key("VERSION#m#1")
+        meta.transact([Put(key, {"rev": 2, "stage": "TRAINING"}, ABSENT)])
+        for read in (lambda m: m.get_many([key], only=["stage"]), lambda m: m.query("VERSION#m#1", only=["stage"])):
+            with pytest.raises(PreconditionFailedError, match="at revision 2, not at 1"):
+                read(MatchedMeta(meta, key, 1))
+            assert read(MatchedMeta(meta, key, 2))
+
     def test_what_an_act_writes_after_its_first_transaction_goes_on_from_its_own_revision(self) -> None:
         meta, key = MemoryMetaStore(), Key("VERSION#m#1")
         meta.transact([Put(key, {"rev": 1}, ABSENT)])

@@ -151,9 +151,9 @@ def test_of_two_files_those_rows_are_foreseen_that_belong_to_each(desk: Desk, mo
     read: list[Key] = []
     original = desk.meta.get_many
 
-    def get_many(keys: Sequence[Key]) -> dict[Key, Item]:
+    def get_many(keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
         read.extend(keys)
-        return original(keys)
+        return original(keys, only=only)
 
     monkeypatch.setattr(desk.meta, "get_many", get_many)
     for number, other in ((1, 2), (2, 1)):

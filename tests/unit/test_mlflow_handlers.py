@@ -268,7 +268,7 @@ def test_a_page_of_a_models_versions_costs_what_it_shows_whatever_the_number_of_
     counted(governed, last)
     read: list[int] = []
     get_many = governed.meta.get_many
-    governed.meta.get_many = lambda keys: read.append(len(keys)) or get_many(keys)
+    governed.meta.get_many = lambda keys, **how: read.append(len(keys)) or get_many(keys, **how)
 
     def page(**asked: Any) -> tuple[list[int], str]:
         found = governed.ok("GET", f"{VERSIONS}/search", filter=f"name = '{MODEL}'", **asked)

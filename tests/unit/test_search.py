@@ -33,7 +33,7 @@ from attestry.domain.search import (
 from attestry.domain.search_index import VERSIONS, entries_of_labels, entries_of_version, number_place
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import Version
-from attestry.ports import Item, Put, When
+from attestry.ports import Item, Key, Put, When
 from attestry.usecases.catalogue import (
     change_labels,
     create_model,
@@ -64,12 +64,12 @@ class CountingStore(MemoryMetaStore):
 
     def query(self, partition: str, **options: Any) -> list[Item]:
         rows = super().query(partition, **options)
-        self.units += -(-sum(_size(row) for row in rows) // 4096) or 1
+        self.units += -(-sum(_size(self.rows[Key(partition, row["sk"])]) for row in rows) // 4096) or 1
         return rows
 
-    def get_many(self, keys: Any) -> dict[Any, Item]:
-        rows = super().get_many(keys)
-        self.units += sum(-(-_size(row) // 4096) for row in rows.values())
+    def get_many(self, keys: Any, **options: Any) -> dict[Any, Item]:
+        rows = super().get_many(keys, **options)
+        self.units += sum(-(-_size(self.rows[key]) // 4096) for key in rows)  # whole rows, whatever is read of them
         return rows
 
     def cost(self, act: Callable[[], object]) -> tuple[int, int]:
