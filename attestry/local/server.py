@@ -31,9 +31,11 @@ from attestry.local import (
     patch_jobs,
     patch_lambda,
     patch_openapi,
+    patch_queries,
     patch_repeats,
     patch_s3,
     patch_states,
+    patch_tables,
     patch_windows,
     saving,
 )
@@ -67,6 +69,8 @@ def patch_emulator() -> None:
         patch_jobs,
         patch_openapi,
         patch_repeats,
+        patch_tables,
+        patch_queries,
         patch_windows,
         saving,
     ):
