@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import marshal
 import math
 import threading
@@ -17,19 +18,52 @@ from typing import Any, NoReturn, cast
 
 from attestry.local.ordered import Ordered
 
-__all__ = ["CHANGING", "Items", "Partition", "Row", "pack", "size_of", "size_of_row", "unpack"]
+__all__ = ["CHANGING", "COUNTED", "LATEST", "Items", "Packed", "Partition", "Row", "pack", "size_of", "size_of_row", "unpack"]
+
+Row = dict[str, Any]
+Packed = bytes | Row
 
 CHANGING = threading.RLock()
 """Held while a row changes, and while rows are picked by their order."""
 
+
+class Latest(threading.local):
+    """The row that a thread put last, and the one that was in its place, with their packed forms; who needs these packs nothing anew."""
+
+    row: Row | None = None
+    packed: Packed | None = None
+    before: Row | None = None
+    before_packed: Packed | None = None
+
+    def note(self, row: Row | None, packed: Packed | None, before: Row | None, before_packed: Packed | None) -> None:
+        """Note a row that was put, or taken."""
+        self.row, self.packed, self.before, self.before_packed = row, packed, before, before_packed
+
+    def packed_of(self, row: Row) -> Packed:
+        """Return a row's packed form: the one that is held already where it is this row's."""
+        if row is self.row and self.packed is not None:
+            return self.packed
+        if self.before_packed is not None and row == self.before:
+            return self.before_packed
+        return pack(row)
+
+
 _VERSION = 4  # a name that a row has more than once is written once
 _SIZE_BYTES = 3  # a row has 400 KiB at most, what an update tried to make of it some more
 _LARGEST = 256**_SIZE_BYTES - 1
+_NUMBERS = 4096
 _FEW = 64
 """A partition with fewer rows is sorted when it is asked."""
 
-Row = dict[str, Any]
-Packed = bytes | Row
+
+class Counted(threading.local):
+    """Sizes of rows that are not changed any more while a thread answers a request, by the rows' identities; None where that is unknown."""
+
+    sizes: dict[int, int] | None = None
+
+
+LATEST = Latest()
+COUNTED = Counted()
 
 
 def pack(row: Row) -> Packed:
@@ -38,8 +72,9 @@ def pack(row: Row) -> Packed:
         written = marshal.dumps(row, _VERSION)
     except ValueError:
         return row
-    size: bytes = min(size_of_row(row), _LARGEST).to_bytes(_SIZE_BYTES, "little")
-    return written + size
+    size = COUNTED.sizes.get(id(row)) if COUNTED.sizes else None
+    behind: bytes = min(size_of_row(row) if size is None else size, _LARGEST).to_bytes(_SIZE_BYTES, "little")
+    return written + behind
 
 
 def unpack(packed: Packed) -> Row:
@@ -59,13 +94,30 @@ def size_of_row(row: Any) -> int:
         return 0
     size = 0
     for name, value in row.items():
-        size += len(name) if name.isascii() else len(name.encode())
-        text = value.get("S") if type(value) is dict and len(value) == 1 else None
-        if type(text) is str:
-            size += len(text) if text.isascii() else len(text.encode())
-        else:
-            size += _size_of_value(value)
+        size += (len(name) if name.isascii() else len(name.encode())) + _size_in(value)
     return size
+
+
+def _size_in(value: Any) -> int:
+    """Return the size of a value: here for the kinds that rows have most, otherwise as the emulator counts it."""
+    if type(value) is dict and len(value) == 1:
+        ((kind, inner),) = value.items()
+        if kind == "S" and type(inner) is str:
+            return len(inner) if inner.isascii() else len(inner.encode())
+        if kind == "N" and type(inner) is str:
+            return _size_of_number(inner)
+        if kind in ("BOOL", "NULL"):
+            return 1
+        if kind == "M" and type(inner) is dict:
+            return 3 + len(inner) + size_of_row(inner)
+        if kind == "L" and type(inner) is list:
+            return 3 + sum(1 + _size_in(one) for one in inner if isinstance(one, dict))
+    return _size_of_value(value)
+
+
+@functools.lru_cache(_NUMBERS)
+def _size_of_number(text: str) -> int:
+    return _size_of_value({"N": text})
 
 
 def _not_loaded(value: Any) -> int:
@@ -184,10 +236,13 @@ class Items(dict[str, Any]):
             if partition is None:
                 partition = Partition()
                 dict.__setitem__(self, partition_key, partition)
-            before = partition.get(sort_key)
-            partition.put(sort_key, pack(row))
+            before_packed = partition.packed(sort_key)
+            before = None if before_packed is None else unpack(before_packed)
+            packed = pack(row)
+            partition.put(sort_key, packed)
             self._note_expiry(partition_key, sort_key, before, row)
-        return cast("Row | None", before)
+        LATEST.note(row, packed, before, before_packed)
+        return before
 
     def take(self, partition_key: str, sort_key: str) -> Row | None:
         """Take a row away, and return it; None where there was none. A partition without rows is none."""
@@ -200,6 +255,7 @@ class Items(dict[str, Any]):
                 return None
             before = unpack(packed)
             self._note_expiry(partition_key, sort_key, before, None)
+        LATEST.note(None, None, before, packed)
         return before
 
     def with_attributes(self, names: list[str]) -> Iterator[tuple[str, str, Row]]:

@@ -35,8 +35,10 @@ from attestry.local import (
     patch_repeats,
     patch_s3,
     patch_states,
+    patch_streams,
     patch_tables,
     patch_windows,
+    patch_writes,
     saving,
 )
 from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
@@ -71,6 +73,8 @@ def patch_emulator() -> None:
         patch_repeats,
         patch_tables,
         patch_queries,
+        patch_streams,
+        patch_writes,
         patch_windows,
         saving,
     ):
