@@ -11,6 +11,7 @@ import botocore.session
 from botocore.config import Config
 
 from attestry.aws.row_parser import read_rows_as_sent
+from attestry.aws.row_requests import send_rows_as_written
 
 if TYPE_CHECKING:
     import boto3
@@ -55,8 +56,14 @@ class Clients:
 
     @cached_property
     def dynamodb(self) -> DynamoDBClient:
-        """Return the client of DynamoDB; of the process's own session, it gives rows as they were sent (`attestry.aws.row_parser`)."""
-        return self._session.client("dynamodb", config=_config())
+        """Return the client of DynamoDB; of the process's own session, it gives rows as they were sent (`attestry.aws.row_parser`).
+
+        The SDK does not hold requests against its model of the service either: one adapter makes them, which writes the types itself, and
+        DynamoDB judges them anyway (`attestry.aws.row_requests`).
+        """
+        client = self._session.client("dynamodb", config=_config(parameter_validation=False))
+        send_rows_as_written(client)
+        return client
 
     @cached_property
     def s3(self) -> S3Client:
