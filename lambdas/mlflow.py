@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from attestry.aws.http import Answer, Request, serve
+from attestry.aws.http import Answer, Named, Request, serve
 from attestry.aws.identity import caller
 from attestry.aws.native import NativeActs, forward
 from attestry.aws.world import World
-from attestry.domain.errors import AttestryError
+from attestry.domain.catalogue import identity_of
+from attestry.domain.errors import AttestryError, InvalidInputError
 from attestry.domain.principal import Principal
 from attestry.mlflow import requests
 from attestry.mlflow.entities import ShownModel, ShownVersion
@@ -25,6 +26,7 @@ from attestry.usecases import mlflow_reading as reading
 from attestry.usecases import mlflow_searching as searching
 from attestry.usecases.foresight import Foresight
 from attestry.usecases.mlflow_latest import latest_of_stages
+from attestry.usecases.read_ahead import ReadAlong
 from attestry.usecases.upload import candidate_prefix
 
 MODELS = "/api/2.0/mlflow/registered-models"
@@ -71,7 +73,7 @@ def delete_model(desk: changing.Desk, fields: Fields) -> Any:
 def search_models(request: Request) -> dict[str, Any]:
     """Search models."""
     asked = requests.read_search(Fields.of_query(request.raw_query), "models")
-    found, cursor = searching.search_models(world.meta, asked, _readable(request))
+    found, cursor = searching.search_models(world.meta, asked, request.readable)
     return _page("registered_models", [model.to_dict() for model in found], write_token(asked.question, cursor))
 
 
@@ -145,7 +147,7 @@ def delete_version(desk: changing.Desk, fields: Fields) -> Any:
 def search_versions(request: Request) -> dict[str, Any]:
     """Search versions."""
     asked = requests.read_search(Fields.of_query(request.raw_query), "versions")
-    found, cursor = searching.search_versions(world.meta, asked, _readable(request))
+    found, cursor = searching.search_versions(world.meta, asked, request.readable)
     return _page("model_versions", [version.to_dict() for version in found], write_token(asked.question, cursor))
 
 
@@ -246,10 +248,27 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         context,
         ROUTES,
         guard=world.guard,
+        named=_named,
         on_denied=lambda request, error: world.audit.denied(request, error),
         on_error=_refuse,
         repeats=True,
     )
+
+
+def _named(request: Request) -> Named | None:
+    """Return what a request that changes something names: what decides who may is read with the rows that it acts on.
+
+    What is out of form is refused by the operation, in its own words.
+    """
+    if request.route not in _AT_DESK or request.route.startswith("GET "):
+        return None
+    try:
+        fields = Fields.of_body(request.raw)
+        name = requests.model_name(fields)
+        number = requests.version_of(fields)[1] if fields.values.get("version") else None
+        return Named(identity_of(name), ReadAlong(world.meta, reading.rows_named(name, number)))
+    except (MlflowError, InvalidInputError):
+        return None
 
 
 def _desk(request: Request) -> changing.Desk:
@@ -261,16 +280,8 @@ def _desk(request: Request) -> changing.Desk:
 
     reads = request.route.startswith("GET ")
     question = f"{request.route} {sorted(request.parameters.items())} {request.raw_query}"
-    meta = foresight.ahead(world.meta, question) if reads else world.meta
+    meta = foresight.ahead(world.meta, question) if reads else request.table or world.meta
     return changing.Desk(meta, acts, gate, caller(request, settings), world.clock.now(), settings.mlflow_policy)
-
-
-def _readable(request: Request) -> searching.Readable:
-    """Return what leaves the models that the caller may read; all, where their role counts everywhere."""
-    warrant = request.warrant
-    if warrant is None or not warrant.standing.governed:
-        return lambda models: models
-    return lambda models: warrant.may("models.read", models)
 
 
 def _file(request: Request) -> tuple[reading.Known, str]:

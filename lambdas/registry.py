@@ -23,7 +23,7 @@ from attestry.usecases.policies import edition_place, list_editions, number_in_f
 from attestry.usecases.policy_replay import replay_promotions
 from attestry.usecases.refresh_by_hand import show_refreshes
 from attestry.usecases.rollout_request import show_rollouts
-from attestry.usecases.search import Readable, all_readable, search_models, search_versions
+from attestry.usecases.search import search_models, search_versions
 from attestry.usecases.trace import trace_prediction
 
 world = World()
@@ -37,7 +37,7 @@ def me(request: Request) -> dict[str, Any]:
 def models(request: Request) -> dict[str, Any]:
     """List the models that the caller may read."""
     page = request.page()
-    found, behind = browse.list_models(world.meta, page, _readable(request))
+    found, behind = browse.list_models(world.meta, page, request.readable)
     listed = page.answer("models", found, lambda row: str(row["model"]))
     return listed if behind is None else {**listed, "next": write_cursor(page.bound, behind)}
 
@@ -67,20 +67,12 @@ def remarks(request: Request) -> dict[str, Any]:
 
 def find_models(request: Request) -> dict[str, Any]:
     """Find models."""
-    return search_models(world.meta, read_query(request.body(*FIELDS)), _readable(request)).to_dict()
+    return search_models(world.meta, read_query(request.body(*FIELDS)), request.readable).to_dict()
 
 
 def find_versions(request: Request) -> dict[str, Any]:
     """Find versions."""
-    return search_versions(world.meta, read_query(request.body(*FIELDS)), _readable(request)).to_dict()
-
-
-def _readable(request: Request) -> Readable:
-    """Return what leaves the models that the caller may read; all, where their role counts everywhere."""
-    warrant = request.warrant
-    if warrant is None or not request.standing.governed:
-        return all_readable
-    return lambda models: warrant.may("models.read", models)
+    return search_versions(world.meta, read_query(request.body(*FIELDS)), request.readable).to_dict()
 
 
 def rollout(request: Request) -> Answer:

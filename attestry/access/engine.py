@@ -7,6 +7,8 @@ Rules:
 - What no policy permits is denied; a policy that forbids outweighs every one that permits.
 - Policies are checked against the schema in strict mode when they are published, and the request against it for every decision. A policy
   that fails while it is evaluated denies, since Cedar passes over such a policy and it may be one that forbids.
+- A decision follows from the policies and from the facts that it is made on, and from nothing else. So one that was made on the same facts
+  is not made again; which facts hold is read for each request (`attestry.access.reader`).
 - The same policies and the same schema are what Amazon Verified Permissions takes: one namespace, static policies, entities by request.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import cedarpy
 
@@ -26,6 +28,9 @@ from attestry.domain.errors import InvalidInputError
 from attestry.domain.principal import ROLES
 
 NAMESPACE: Final = "Attestry"
+DECISIONS: Final = 4096
+"""Decisions that are kept, those that were asked for last."""
+
 MAX_POLICY_BYTES: Final = 10_000
 """What Amazon Verified Permissions takes of one policy."""
 
@@ -34,11 +39,15 @@ _FOLDER = files("attestry.access") / "policies"
 
 @dataclass(frozen=True)
 class OnRegistry:
-    """The registry as a whole."""
+    """The registry as a whole.
 
-    def entity(self) -> dict[str, Any]:
-        """Return it as Cedar knows it."""
-        return {"uid": _uid("Registry", REGISTRY), "attrs": {}, "parents": [_uid("Scope", REGISTRY)]}
+    Attributes:
+        kind: what Cedar knows it as.
+        name: its name there.
+    """
+
+    kind: ClassVar[str] = "Registry"
+    name: ClassVar[str] = REGISTRY
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -51,14 +60,17 @@ class OnRegistry:
 
 @dataclass(frozen=True)
 class OnModel:
-    """A model, where an admin has placed it."""
+    """A model, where an admin has placed it.
 
+    Attributes:
+        kind: what Cedar knows it as.
+        name: its identity.
+        placement: where it is placed.
+    """
+
+    kind: ClassVar[str] = "Model"
     name: str
     placement: Placement = field(default_factory=Placement)
-
-    def entity(self) -> dict[str, Any]:
-        """Return it as Cedar knows it."""
-        return {"uid": _uid("Model", self.name), "attrs": {}, "parents": [_uid("Scope", place) for place in self.places]}
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -100,6 +112,7 @@ class Engine:
     def __init__(self, added: Sequence[str] = ()) -> None:
         self.has_added = bool(added)
         self._policies, self._schema = _policies(tuple(added)), _schema()
+        self._decide = lru_cache(DECISIONS)(self._decide_anew)
 
     def decide(self, standing: Standing, action: str, target: Target, context: Mapping[str, str]) -> Ruling:
         """Decide whether somebody may do something.
@@ -110,7 +123,23 @@ class Engine:
             target: what they would do it to.
             context: `method`, and `alias` where one is set.
         """
-        entity, who = target.entity(), _principal(standing)
+        held = tuple((role, standing.scopes[role]) for role in standing.roles)
+        return self._decide(standing.login, standing.person, held, action, target.kind, target.name, target.places, tuple(context.items()))
+
+    def _decide_anew(
+        self,
+        login: str,
+        person: str | None,
+        held: tuple[tuple[str, frozenset[str]], ...],
+        action: str,
+        kind: str,
+        name: str,
+        places: tuple[str, ...],
+        context: tuple[tuple[str, str], ...],
+    ) -> Ruling:
+        """Have Cedar decide; all that it is told is in the arguments."""
+        who = _principal(login, person, dict(held))
+        entity = {"uid": _uid(kind, name), "attrs": {}, "parents": [_uid("Scope", place) for place in places]}
         request = {"principal": who["uid"], "action": _uid("Action", action), "resource": entity["uid"], "context": dict(context)}
         found = cedarpy.is_authorized(request, self._policies, [who, entity], self._schema)
         errors = tuple(found.diagnostics.errors)
@@ -197,12 +226,10 @@ class _Texts:
 _TEXTS = _Texts()
 
 
-def _principal(standing: Standing) -> dict[str, Any]:
-    scopes = {role: [{"__entity": _uid("Scope", place)} for place in sorted(standing.scopes.get(role, ()))] for role in ROLES}
-    person = {"person": standing.person} if standing.person else {}
-    attributes = {"login": standing.login, **person, "scopes": scopes}
-    parents = [_uid("Role", role) for role in standing.roles]
-    return {"uid": _uid("Principal", standing.login), "attrs": attributes, "parents": parents}
+def _principal(login: str, person: str | None, held: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+    scopes = {role: [{"__entity": _uid("Scope", place)} for place in sorted(held.get(role, ()))] for role in ROLES}
+    attributes = {"login": login, **({"person": person} if person else {}), "scopes": scopes}
+    return {"uid": _uid("Principal", login), "attrs": attributes, "parents": [_uid("Role", role) for role in held]}
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:

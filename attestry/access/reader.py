@@ -35,16 +35,18 @@ class Known:
     Attributes:
         standing: what the caller holds.
         engine: the policies in force.
-        row: of the placement of the model that was asked for, or None.
+        of: the model whose placement was read, or None.
+        row: of its placement, or None where it is placed nowhere.
     """
 
     standing: Standing
     engine: Engine
+    of: str | None
     row: Item | None
 
     def model(self, name: str) -> OnModel:
-        """Return the model that was asked for, where it is placed."""
-        return OnModel(name, Placement.from_item(self.row))
+        """Return a model where it is placed, as far as that was read."""
+        return OnModel(name, Placement.from_item(self.row if name == self.of else None))
 
 
 class AccessReader:
@@ -63,7 +65,7 @@ class AccessReader:
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
 
-    def read(self, caller: Caller, model: str | None, at: datetime, *, fresh: bool) -> Known:
+    def read(self, caller: Caller, model: str | None, at: datetime, *, fresh: bool, table: MetaStore | None = None) -> Known:
         """Read what a decision on a caller rests on.
 
         Args:
@@ -71,6 +73,7 @@ class AccessReader:
             model: the model that is asked for, or None.
             at: the time.
             fresh: whether rows that were read a moment ago will not do.
+            table: what the request that is decided on reads through, which may take its own rows along; the table itself by default.
 
         Raises:
             IntegrityError: an added policy is not what was published.
@@ -83,15 +86,15 @@ class AccessReader:
         # Most people's logins are their IDs: what was granted to such a person comes in the same round trip.
         by_person = grant_key(person_subject(person or login))
         wanted = [POLICIES_KEY, by_login, by_person, *([placed] if placed else []), *([] if person else [login_key])]
-        rows = self._rows(wanted, fresh)
+        rows = self._rows(wanted, fresh, table)
         if person is None and (row := rows[login_key]) is not None:
             person = self._persons[login] = str(row["person"])
             if person != login:
                 by_person = grant_key(person_subject(person))
-                rows |= self._rows([by_person], fresh)
+                rows |= self._rows([by_person], fresh, table)
         of_person = rows[by_person] if person else None
         standing = standing_of(caller, person, (of_person, rows[by_login]), at)
-        return Known(standing, self._engine(rows[POLICIES_KEY]), rows[placed] if placed else None)
+        return Known(standing, self._engine(rows[POLICIES_KEY]), model, rows[placed] if placed else None)
 
     def models(self, names: Iterable[str]) -> dict[str, OnModel]:
         """Return models where they are placed, on rows of a moment ago."""
@@ -99,14 +102,14 @@ class AccessReader:
         rows = self._rows(list(keys.values()), fresh=False)
         return {name: OnModel(name, Placement.from_item(rows[key])) for name, key in keys.items()}
 
-    def _rows(self, keys: list[Key], fresh: bool) -> dict[Key, Item | None]:
+    def _rows(self, keys: list[Key], fresh: bool, table: MetaStore | None = None) -> dict[Key, Item | None]:
         now = self._monotonic()
         with self._lock:
             kept = {} if fresh else {k: self._kept[k][1] for k in keys if k in self._kept and now - self._kept[k][0] < STALE_SECONDS}
         missing = [key for key in keys if key not in kept]
         if not missing:
             return kept
-        found = self._meta.get_many(missing)
+        found = (table or self._meta).get_many(missing)
         with self._lock:
             if len(self._kept) > MAX_KEPT:
                 self._kept.clear()

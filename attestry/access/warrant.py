@@ -12,6 +12,7 @@ from attestry.access.reader import AccessReader, Known
 from attestry.access.standing import Caller, Standing
 from attestry.domain.errors import ForbiddenError
 from attestry.domain.principal import Principal
+from attestry.ports import MetaStore
 
 
 class Warrant:
@@ -22,10 +23,23 @@ class Warrant:
         caller: whom the platform authenticated.
         action: what is asked for.
         at: the time.
+        table: what the request reads through, see `AccessReader.read`.
+        expected: the model that the function will most likely find out, whose placement is read with the rest.
     """
 
-    def __init__(self, reader: AccessReader, caller: Caller, action: Action, at: datetime) -> None:
+    def __init__(
+        self,
+        reader: AccessReader,
+        caller: Caller,
+        action: Action,
+        at: datetime,
+        *,
+        table: MetaStore | None = None,
+        expected: str | None = None,
+    ) -> None:
         self._reader = reader
+        self._table = table
+        self._expected = expected
         self._caller = caller
         self._action = action
         self._at = at
@@ -33,7 +47,16 @@ class Warrant:
         self._known: Known | None = None
 
     @classmethod
-    def for_route(cls, reader: AccessReader, caller: Caller, route: str, at: datetime) -> Warrant:
+    def for_route(
+        cls,
+        reader: AccessReader,
+        caller: Caller,
+        route: str,
+        at: datetime,
+        *,
+        table: MetaStore | None = None,
+        expected: str | None = None,
+    ) -> Warrant:
         """Return the warrant for a request on a route.
 
         Raises:
@@ -42,7 +65,7 @@ class Warrant:
         action = ACTIONS.get(route)
         if action is None:
             raise ForbiddenError(f"{route} is no action that policies know, so it is let to nobody")
-        return cls(reader, caller, action, at)
+        return cls(reader, caller, action, at, table=table, expected=expected)
 
     @property
     def standing(self) -> Standing:
@@ -83,6 +106,14 @@ class Warrant:
         placed = self._reader.models(names)
         return [name for name in names if self._rule(known, action, placed[name], {}).allowed]
 
+    def readable(self, models: Iterable[str]) -> list[str]:
+        """Return the models that the caller may read, in their order, for searches that show each caller no others."""
+        known = self._read(None)
+        if not (known.standing.governed or known.engine.has_added):
+            # Their roles count everywhere, and the default policies tell no model from another.
+            return list(models)
+        return self.may("models.read", models)
+
     def require_settled(self) -> None:
         """Check that a function has asked for the model which it answers about.
 
@@ -110,10 +141,10 @@ class Warrant:
 
     def _read(self, model: str | None) -> Known:
         known = self._known
-        if known is not None and (model is None or not (known.standing.governed or known.engine.has_added)):
+        if known is not None and (model in (None, known.of) or not (known.standing.governed or known.engine.has_added)):
             # Where the model is placed makes no difference to roles that count everywhere.
             return known
-        self._known = self._reader.read(self._caller, model, self._at, fresh=self._action.fresh)
+        self._known = self._reader.read(self._caller, model or self._expected, self._at, fresh=self._action.fresh, table=self._table)
         return self._known
 
 

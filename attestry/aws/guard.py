@@ -12,7 +12,7 @@ from attestry.access.warrant import Warrant
 from attestry.ports import Clock, MetaStore
 
 if TYPE_CHECKING:
-    from attestry.aws.http import Request
+    from attestry.aws.http import Named, Request
 
 
 class Guard:
@@ -31,8 +31,12 @@ class Guard:
         self._account = account
         self._prefix = prefix
 
-    def admit(self, request: Request) -> Request:
+    def admit(self, request: Request, named: Named | None = None) -> Request:
         """Return the request with its caller and with what they may do.
+
+        Args:
+            request: the request.
+            named: what it names; the request goes on to read through the table there.
 
         Raises:
             ForbiddenError: the gateway has authenticated nobody, the route is no known action, or policies deny it.
@@ -41,10 +45,11 @@ class Guard:
         """
         at = self._clock.now()
         caller = caller_of(request.context, account=self._account, prefix=self._prefix, now=at.timestamp())
-        warrant = Warrant.for_route(self._reader, caller, request.route, at)
+        table, expected = (named.table, named.model) if named else (None, None)
+        warrant = Warrant.for_route(self._reader, caller, request.route, at, table=table, expected=expected)
         context = {"alias": request.parameters["alias"]} if "alias" in request.parameters else {}
         principal = warrant.admit(_model(request), **context)
-        return replace(request, principal=principal, warrant=warrant)
+        return replace(request, principal=principal, warrant=warrant, table=table)
 
 
 def _model(request: Request) -> str | None:

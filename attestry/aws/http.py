@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from attestry.access.standing import Standing
     from attestry.access.warrant import Warrant
     from attestry.domain.principal import Principal
+    from attestry.ports import MetaStore
 
 __all__ = ["MAX_BODY_BYTES", "Answer", "Request", "error_answer", "read_request", "serve"]
 
@@ -63,6 +64,7 @@ class Request:
         tree: what stands before the path of the route: `BEARER_TREE`, or nothing where the caller signed.
         principal: who calls, with the roles that count on what is asked for; None before the gate.
         warrant: decides on what only the function finds out; None before the gate.
+        table: what the request reads through where its rows were read with those that the gate decided on; None where not.
     """
 
     route: str
@@ -77,6 +79,7 @@ class Request:
     tree: str = ""
     principal: Principal | None = None
     warrant: Warrant | None = None
+    table: MetaStore | None = None
 
     def body(self, *allowed: str) -> dict[str, Any]:
         """Return the JSON object in the body; with `allowed`, other fields than these are refused.
@@ -117,6 +120,14 @@ class Request:
             ForbiddenError: policies deny it, or the request passed no gate.
         """
         return self._warrant().require(model, action, **context)
+
+    def readable(self, models: list[str]) -> list[str]:
+        """Return those of some models that the caller may read, in their order.
+
+        Raises:
+            UnprovenIdentityError: the request passed no gate.
+        """
+        return self._warrant().readable(models)
 
     @property
     def standing(self) -> Standing:
@@ -190,11 +201,28 @@ Denied = Callable[[Request, AttestryError], None]
 Refusal = Callable[[AttestryError], Answer]
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a request names, as far as that is known before it is decided whether it is let.
+
+    Attributes:
+        model: the identity of the model that the function will most likely find out.
+        table: what the request reads through; it takes the rows that are named along with those that the gate decides on.
+    """
+
+    model: str
+    table: MetaStore
+
+
 class Guard(Protocol):
     """The gate that every request passes."""
 
-    def admit(self, request: Request) -> Request:
+    def admit(self, request: Request, named: Named | None = None) -> Request:
         """Return the request with its principal and warrant.
+
+        Args:
+            request: the request.
+            named: what it names, where the gate is to read that as well.
 
         Raises:
             ForbiddenError: it is denied.
@@ -207,6 +235,7 @@ def serve(
     routes: Mapping[str, Route],
     *,
     guard: Guard | None,
+    named: Callable[[Request], Named | None] | None = None,
     answers: IdempotentAnswers | None = None,
     matched: Collection[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -221,6 +250,7 @@ def serve(
         context: the Lambda context.
         routes: method and path template to the function that answers.
         guard: decides who is let; None only where nothing is behind the routes.
+        named: tells what a request names, so that the gate reads it as well; where it tells None, the function reads it afterwards.
         answers: what was answered to requests with an idempotency key; None where such a key is refused.
         matched: routes that heed If-Match; on the others it is refused, since it must not be passed over.
         max_body_bytes: limit of the body, checked after base64.
@@ -237,7 +267,7 @@ def serve(
         if route is None:
             raise NotFoundError(f"there is no route {request.route}")
         SHARES.take(request.context, request.route)
-        request = guard.admit(request) if guard is not None else request
+        request = guard.admit(request, named(request) if named else None) if guard is not None else request
         answer = _answer(request, route, answers, matched)
         shaped = unless_known(shape(answer, request_id), request.headers)
     except AttestryError as error:

@@ -111,7 +111,7 @@ def find(meta: MetaStore, name: str, number: int | None = None) -> Known:
         InvalidInputError: no name of the registry.
     """
     identity = identity_of(name)
-    wanted = _keys(identity, number, name)
+    wanted = rows_named(name, number)
     rows = meta.get_many(wanted)
     led = rows.get(name_key(name))
     if led is not None and led.get("name") == name and led.get("model") != identity:
@@ -130,6 +130,15 @@ def find(meta: MetaStore, name: str, number: int | None = None) -> Known:
     if row is None or labels.deleted:
         raise no_version(name, number)
     return replace(known, labels=labels, version=Version.from_item(row))
+
+
+def rows_named(name: str, number: int | None = None) -> list[Key]:
+    """Return the rows that a model and a version of it are found by.
+
+    Raises:
+        InvalidInputError: no name of the registry.
+    """
+    return _keys(identity_of(name), number, name)
 
 
 def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known | Found:

@@ -1,4 +1,4 @@
-"""The table as a change meets it whose rows were read a moment ago, to decide whether it is let."""
+"""The table as a change meets it whose rows were read a moment ago, to decide whether it is let, or together with what decides that."""
 
 from __future__ import annotations
 
@@ -46,3 +46,33 @@ class ReadAhead:
         """See `MetaStore.transact`."""
         self._rows.clear()
         self._meta.transact(writes)
+
+
+class ReadAlong(ReadAhead):
+    """A `ReadAhead` whose rows are read with the first read of several others: one round trip for both, and one moment.
+
+    For a request that names what it is about: what decides who may, and what it acts on, are read together. Nothing of the latter is
+    looked at before the decision.
+
+    Args:
+        meta: the table.
+        along: the rows that the first read of several takes along.
+    """
+
+    def __init__(self, meta: MetaStore, along: Sequence[Key]) -> None:
+        super().__init__(meta, {})
+        self._along = tuple(along)
+
+    def get_many(self, keys: Sequence[Key], *, only: Sequence[str] = ()) -> dict[Key, Item]:
+        """See `MetaStore.get_many`; the rows that are taken along are whole."""
+        along, self._along = [key for key in self._along if key not in keys], ()
+        if not along:
+            return super().get_many(keys, only=only)
+        found = self._meta.get_many([*keys, *along])
+        self._rows |= {key: found.get(key) for key in along}
+        return {key: found[key] for key in keys if key in found}
+
+    def transact(self, writes: Sequence[Write]) -> None:
+        """See `MetaStore.transact`."""
+        self._along = ()
+        super().transact(writes)

@@ -12,6 +12,8 @@ from typing import Any
 
 import cedarpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attestry.access.actions import ACTIONS, FIND, REGISTER, Resource
 from attestry.access.engine import MAX_POLICY_BYTES, Engine, OnModel, OnRegistry, Target, check_policies, default_policies, schema_text
@@ -126,6 +128,47 @@ ON_REGISTRY = sorted(name for name, kinds in ACTS.items() if "Registry" in kinds
 
 def holding(role: str, *places: str) -> Standing:
     return Standing("dana", "dana", {role: frozenset(places)}, governed=True)
+
+
+PLACES = st.frozensets(st.sampled_from(("registry", "project/onco", "unit/lab", "tag/tier=low", f"model/{MODEL}")), min_size=1)
+STANDINGS = st.builds(
+    Standing,
+    st.sampled_from(("dana", "erin")),
+    st.sampled_from((None, "dana", "erin")),
+    st.dictionaries(st.sampled_from(ROLES), PLACES, max_size=3),
+)
+TARGETS = st.one_of(
+    st.just(OnRegistry()),
+    st.builds(
+        OnModel,
+        st.sampled_from((MODEL, "tumour", "registry")),
+        st.builds(Placement, st.sampled_from(({}, {"tier": "low"})), st.sampled_from(("", "onco")), st.sampled_from(("", "lab"))),
+    ),
+)
+ADDED = """forbid (principal, action == Attestry::Action::"models.read", resource) when { principal.login == "erin" };
+forbid (principal, action == Attestry::Action::"aliases.set", resource) when { context has alias && context.alias == "champion" };"""
+KEPT = Engine((ADDED,))
+
+
+@settings(max_examples=60)
+@given(STANDINGS, st.sampled_from(("models.read", "aliases.set", "models.create")), TARGETS, st.sampled_from(("champion", "other", "")))
+def test_a_decision_that_is_kept_is_the_one_that_the_same_facts_give_anew(
+    standing: Standing, action: str, target: Target, alias: str
+) -> None:
+    context = {**BY, **({"alias": alias} if alias and action == "aliases.set" else {})}
+    assert KEPT.decide(standing, action, target, context) == Engine((ADDED,)).decide(standing, action, target, context)
+
+
+def test_whoever_differs_in_any_fact_is_decided_on_by_themselves() -> None:
+    engine = Engine((ADDED,))
+    held = {"scientist": frozenset({"registry"})}
+    assert engine.decide(Standing("dana", "dana", held), "models.read", OnModel(MODEL), BY).allowed
+    assert not engine.decide(Standing("erin", "dana", held), "models.read", OnModel(MODEL), BY).allowed
+    for alias, may in (("champion", False), ("other", True)):
+        assert engine.decide(Standing("dana", "dana", held), "aliases.set", OnModel(MODEL), {**BY, "alias": alias}).allowed is may
+    inside = Standing("dana", "dana", {"scientist": frozenset({"project/onco"})}, governed=True)
+    for project, may in (("onco", True), ("cardio", False)):
+        assert engine.decide(inside, "models.read", OnModel(MODEL, Placement({}, project)), BY).allowed is may
 
 
 def test_the_tables_name_the_same_actions() -> None:

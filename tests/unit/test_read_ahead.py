@@ -9,7 +9,7 @@ import pytest
 from attestry.domain.errors import ConditionFailedError
 from attestry.ports import Check, Key, Put, Update, When
 from attestry.usecases import mlflow_changing
-from attestry.usecases.read_ahead import ReadAhead
+from attestry.usecases.read_ahead import ReadAhead, ReadAlong
 from tests.fakes import MemoryMetaStore
 from tests.mlflow_desk import MODELS, VERSIONS, Desk
 from tests.versions import make_version
@@ -61,6 +61,32 @@ def test_after_a_write_that_failed_nothing_is_answered_from_memory(meta: MemoryM
     assert (table.get(A) or {})["value"] == 7
 
 
+def test_what_is_taken_along_is_read_with_the_first_rows_and_answered_from_memory_once(meta: MemoryMetaStore) -> None:
+    table = ReadAlong(meta, [B, GONE])
+    assert table.get_many([A]).keys() == {A}
+    assert meta.faults.calls == ["MemoryMetaStore.get_many"]
+    meta._apply([Update(B, {"value": 7})])
+    assert table.get_many([B, GONE])[B]["value"] == 2
+    assert len(meta.faults.calls) == 1
+    assert table.get_many([B])[B]["value"] == 7
+
+
+def test_rows_that_are_asked_for_first_are_no_longer_taken_along(meta: MemoryMetaStore) -> None:
+    table = ReadAlong(meta, [A, B])
+    assert table.get_many([A, B]).keys() == {A, B}
+    meta._apply([Update(B, {"value": 7})])
+    assert table.get_many([B], only=["value"])[B]["value"] == 7
+
+
+def test_nothing_that_was_taken_along_outlives_a_write(meta: MemoryMetaStore) -> None:
+    for first in (True, False):
+        table = ReadAlong(meta, [B])
+        if first:
+            table.get_many([A])
+        table.transact([Update(B, {"value": 7})])
+        assert table.get_many([B])[B]["value"] == 7
+
+
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", f"{MODELS}/set-tag", {"name": MODEL, "key": "team", "value": "credit"}),
     ("DELETE", f"{MODELS}/delete-tag", {"name": MODEL, "key": "old"}),
@@ -84,11 +110,11 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 @pytest.mark.parametrize(("method", "route", "values"), CHANGES)
-def test_a_change_by_mlflow_asks_the_table_who_calls_what_is_there_and_writes(
+def test_a_change_by_mlflow_asks_the_table_who_calls_and_what_is_there_at_once_and_writes(
     desk: Desk, method: str, route: str, values: dict[str, Any]
 ) -> None:
     desk.ok(method, route, **values)
-    assert [call.rpartition(".")[2] for call in desk.meta.faults.calls] == ["get_many", "get_many", "transact"]
+    assert [call.rpartition(".")[2] for call in desk.meta.faults.calls] == ["get_many", "transact"]
 
 
 @pytest.mark.parametrize(("method", "route", "values"), CHANGES)
