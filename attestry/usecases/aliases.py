@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from attestry.domain.catalogue import MAX_ALIASES, Alias, check_alias, identity_of
@@ -65,7 +66,15 @@ class Aliases:
 
     def of_version(self, number: int) -> tuple[str, ...]:
         """Return the aliases that name a version."""
-        return tuple(a.alias for a in self.by_alias.values() if a.number == number)
+        return self._by_number.get(number, ())
+
+    @cached_property
+    def _by_number(self) -> Mapping[int, tuple[str, ...]]:
+        """Return version to aliases, worked out once for all versions that a search shows."""
+        named: dict[int, tuple[str, ...]] = {}
+        for alias in self.by_alias.values():
+            named[alias.number] = (*named.get(alias.number, ()), alias.alias)
+        return named
 
 
 def set_alias(meta: MetaStore, model: str, alias: str, number: int, *, by: Principal, at: datetime, if_rev: int | None = None) -> Alias:

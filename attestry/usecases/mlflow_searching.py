@@ -86,7 +86,9 @@ def search_versions(meta: MetaStore, asked: Search, readable: Readable) -> tuple
     sorting = Sorting.of_versions(asked.order, one_model=len(_names(conditions) or ()) == 1)
     walk = _Walk(meta, models, asked, sorting, sorting.read_cursor(asked.cursor), _named(models, conditions))
     steps, last = walk.versions_in_order()
-    return _page(steps, asked.limit, Found.show_version, lambda version: all(_version_meets(version, c) for c in conditions), last)
+    # By its name a model was chosen already, once for all of its versions.
+    further = [c for c in conditions if c not in names]
+    return _page(steps, asked.limit, Found.show_version, lambda version: all(_version_meets(version, c) for c in further), last)
 
 
 @dataclass(frozen=True)
@@ -316,5 +318,5 @@ def _version_meets(version: ShownVersion, condition: Condition) -> bool:
         return tag is not None and matches_text(tag, condition.comparator, condition.value)
     if condition.key == NUMBER:
         return matches_number(version.number, condition.comparator, condition.value)
-    text = {"name": version.name, "run_id": version.run_id, "source_path": version.source}[condition.key]
+    text = {"run_id": version.run_id, "source_path": version.source}[condition.key]
     return matches_text(text, condition.comparator, condition.value)
