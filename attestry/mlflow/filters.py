@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from attestry.mlflow.errors import MlflowError, invalid
+from attestry.mlflow.like import is_like
 from attestry.mlflow.rules import PROMPT_TAG
 
 MAX_FILTER: Final = 6000
@@ -119,12 +120,11 @@ def parse_filter(text: str, attributes: Mapping[str, frozenset[str]]) -> Filter:
 
 
 def matches_text(text: str, comparator: str, value: str | int | tuple[str, ...]) -> bool:
-    """Return whether a text meets a condition: `%` in a pattern stands for any characters, `_` for one."""
+    """Return whether a text meets a condition."""
     if isinstance(value, tuple):
         return (text in value) == (comparator == "IN")
     if comparator in ("LIKE", "ILIKE"):
-        pattern = "".join({"%": ".*", "_": "."}.get(c, re.escape(c)) for c in str(value))
-        return re.fullmatch(pattern, text, re.DOTALL | (re.IGNORECASE if comparator == "ILIKE" else 0)) is not None
+        return is_like(text, str(value), fold=comparator == "ILIKE")
     return (text == value) == (comparator == "=")
 
 

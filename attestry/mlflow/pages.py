@@ -51,7 +51,7 @@ def read_token(token: str, digest: str) -> str:
             raise ValueError("too long")
         held = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
         asked, cursor = held["question"], held["cursor"]
-    except (ValueError, binascii.Error, KeyError, TypeError) as error:
+    except (ValueError, binascii.Error, KeyError, TypeError, RecursionError) as error:
         raise invalid("Invalid page token, it is none that this registry gave") from error
     if asked != digest or not isinstance(cursor, str) or not cursor:
         raise invalid("Invalid page token, it belongs to a search with another filter or order")

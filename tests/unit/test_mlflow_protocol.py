@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from time import process_time
 from typing import Any
 
 import pytest
@@ -151,6 +153,21 @@ def test_patterns_stand_for_characters_and_nothing_else_does() -> None:
     assert not matches_text("a", "!=", "a")
 
 
+@given(st.text("abA%_.\n", max_size=8), st.text("abA.\n", max_size=8), st.booleans())
+def test_a_pattern_stands_for_what_the_same_regular_expression_does(pattern: str, text: str, fold: bool) -> None:
+    expression = "".join({"%": ".*", "_": "."}.get(c, re.escape(c)) for c in pattern)
+    expected = re.fullmatch(expression, text, re.DOTALL | (re.IGNORECASE if fold else 0)) is not None
+    assert matches_text(text, "ILIKE" if fold else "LIKE", pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", ["%a" * 2900 + "%b", "%a%" * 1900 + "b", "%_" * 2900 + "b", "%" * 5900 + "b"])
+def test_no_pattern_takes_longer_than_text_and_pattern_are_long(pattern: str) -> None:
+    # As a regular expression the first one would be tried for longer than the world is old.
+    before = process_time()
+    assert not matches_text("a" * 5000, "LIKE", pattern)
+    assert process_time() - before < 2
+
+
 def test_orders_are_read_in_the_order_of_their_weight() -> None:
     found = parse_order(["name DESC", "last_updated_timestamp"], ordering.OF_VERSIONS)
     assert found == (Order("name", ascending=False), Order("last_updated_timestamp"))
@@ -177,6 +194,7 @@ def test_a_token_of_another_server_is_refused(held: Any) -> None:
     refused(read_token, token, question("models", "", []))
     refused(read_token, "%%%", "")
     refused(read_token, "A" * 10_000, "")
+    refused(read_token, base64.b64encode(b"[" * 6000).decode(), "")
 
 
 @given(st.text(max_size=60))
