@@ -42,10 +42,18 @@ def change(request: Request) -> dict[str, Any]:
         raise InvalidInputError.of("name", "alone", "a model is renamed in a request of its own")
     changed: RegisteredModel
     if "name" in body:
-        changed = catalogue.rename_model(world.meta, model, body["name"], by=_caller(request), at=at, if_rev=rev)
+        changed = _rename(request, model, body["name"], rev)
     else:
         changed = catalogue.change_model(world.meta, model, description=body.get("description"), by=_caller(request), at=at, if_rev=rev)
     return changed.to_dict()
+
+
+def _rename(request: Request, model: str, new_name: str, rev: int | None) -> RegisteredModel:
+    """Give an open model another name, as somebody who might make a model of that name, and may change the one that has the old name."""
+    request.require(identity_of(new_name))
+    known = catalogue.read_model(world.meta, model).model
+    by = person_of(world.meta, request.require(known))
+    return catalogue.rename_model(world.meta, known, new_name, by=by, at=world.clock.now(), if_rev=rev)
 
 
 def delete(request: Request) -> dict[str, Any]:

@@ -19,12 +19,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from attestry.domain.catalogue import identity_of
 from attestry.domain.errors import InvalidInputError
 
 REGISTRY: Final = "registry"
 MAX_TAGS: Final = 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _KINDS = ("model", "project", "unit")
+
+
+def placed_as(name: str) -> str:
+    """Return the identity of the model that a name stands for: what is placed, granted and acted on. What is no name leads to no model."""
+    try:
+        return identity_of(name)
+    except InvalidInputError:
+        return name
 
 
 def read_scope(value: object) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from attestry.access.actions import ACTIONS, FIND, Action, Resource
 from attestry.access.engine import OnRegistry, Ruling, Target
 from attestry.access.reader import AccessReader, Known
+from attestry.access.scopes import placed_as
 from attestry.access.standing import Caller, Standing
 from attestry.domain.errors import ForbiddenError
 from attestry.domain.principal import Principal
@@ -124,6 +125,7 @@ class Warrant:
             raise RuntimeError(f"{self._action.name} was answered without a decision on the model")
 
     def _decide(self, action: str, model: str | None, context: dict[str, str]) -> Principal:
+        model = placed_as(model) if model else None
         known = self._read(model)
         target: Target = known.model(model) if model else OnRegistry()
         ruling = self._rule(known, action, target, context)

@@ -12,7 +12,7 @@ from typing import Any
 
 from attestry.access.engine import Engine, OnModel, OnRegistry, Target
 from attestry.access.rows import placement_key
-from attestry.access.scopes import Placement
+from attestry.access.scopes import Placement, placed_as
 from attestry.access.standing import Caller, Standing, standing_of
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.principal import Principal
@@ -83,7 +83,10 @@ def _engine(meta: MetaStore) -> Engine:
 
 
 def _target(meta: MetaStore, model: str) -> Target:
-    return OnModel(model, Placement.from_item(meta.get(placement_key(model)))) if model else OnRegistry()
+    if not model:
+        return OnRegistry()
+    identity = placed_as(model)
+    return OnModel(identity, Placement.from_item(meta.get(placement_key(identity))))
 
 
 def _check_action(engine: Engine, action: str, target: Target, context: Mapping[str, str]) -> None:

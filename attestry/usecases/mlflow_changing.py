@@ -134,15 +134,18 @@ def describe_model(desk: Desk, name: str, description: str) -> ShownModel:
 
 
 def rename_model(desk: Desk, name: str, new_name: str) -> ShownModel:
-    """Give an open model another name.
+    """Give an open model another name, as somebody who might make a model of that name.
 
     Raises:
         MlflowError: another model has the name.
         ModelModeError: the model is governed.
+        ForbiddenError: policies deny one or the other.
     """
-    desk.find(name)
+    known = desk.find(name)
+    by = desk.by
+    desk.enter(identity_of(new_name))
     try:
-        catalogue.rename_model(desk.meta, name, new_name, by=desk.by, at=desk.at)
+        catalogue.rename_model(desk.meta, known.model.model, new_name, by=by, at=desk.at)
     except ModelExistsError as error:
         raise MlflowError(ALREADY_EXISTS, f"Registered Model (name={new_name}) already exists.") from error
     return show_model(desk, new_name)

@@ -71,15 +71,15 @@ def find_files(desk: Desk, path: str) -> tuple[Known, str]:
 
 
 def require_handed_to(by: Principal, known: Known) -> None:
-    """Refuse to hand a version's files to somebody who only uses approved ones.
+    """Refuse to hand out a version's files where it is out of use, or to somebody who only uses approved ones.
 
     Raises:
-        ForbiddenError: the version of a governed model is not approved, and the caller is a consumer and nothing more.
+        ForbiddenError: the version was retired or killed; or its model is governed, it is not approved, and the caller is a consumer and
+            nothing more.
     """
     version, _ = known.require_version()
-    if known.is_open or version.standing in APPROVED:
-        return
-    if version.standing is Standing.RETIRED or set(by.roles) <= {"consumer"}:
+    working = known.is_open or version.standing in APPROVED or not set(by.roles) <= {"consumer"}
+    if version.standing is Standing.RETIRED or not working:
         raise ForbiddenError(f"{version.reference} stands {version.standing} and is not loaded: an approved version is")
 
 

@@ -360,6 +360,17 @@ def test_a_consumer_is_handed_approved_versions_alone(governed: Desk) -> None:
     assert governed.ask("GET", f"{FILES}/artifacts/models/{MODEL}/1/MLmodel", role="consumer")[0] == 200
 
 
+@pytest.mark.parametrize("mode", ["governed", "open"])
+def test_a_version_that_was_killed_is_handed_to_nobody_whatever_its_models_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    desk = Desk(monkeypatch, mode)
+    desk.create(MODEL)
+    with_files(desk, standing=Standing.RETIRED)
+    for role in ("consumer", "scientist", "admin"):
+        for route in ("artifacts", "presigned"):
+            assert desk.refused("GET", f"{FILES}/{route}/models/{MODEL}/1/MLmodel", role=role)[:2] == (403, "PERMISSION_DENIED")
+        assert desk.refused("GET", f"{VERSIONS}/get-download-uri", role=role, name=MODEL, version="1")[0] == 403
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -1,0 +1,124 @@
+"""Access by another name: what is decided on a model holds whatever the caller calls it, and in lists too."""
+
+from __future__ import annotations
+
+import pytest
+
+from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
+from attestry.access.scopes import Placement
+from attestry.evidence.digests import sha256_hex
+from attestry.ports import MetaStore, Put, When
+from tests.api_world import ApiWorld
+from tests.mlflow_desk import MODELS, VERSIONS, Desk
+from tests.versions import make_version
+
+NOT_SECRET = """@id("not-what-is-secret")
+forbid (principal, action == Attestry::Action::"{action}", resource) when {{ resource in Attestry::Scope::"tag/tier=secret" }};"""
+DANA = "scientist/dana"
+
+
+def forbid(meta: MetaStore, action: str) -> None:
+    """Publish a policy that forbids an action on models of the tier `secret`."""
+    text = NOT_SECRET.format(action=action)
+    edition = {"number": 1, "sha256": sha256_hex(text.encode())}
+    meta.transact([Put(POLICIES_KEY, {"policies": {"secret": edition}}), Put(access_policy_key("secret", 1), {"text": text})])
+
+
+def place(meta: MetaStore, model: str) -> None:
+    """Place a model in the tier `secret`."""
+    meta.transact([Put(placement_key(model), Placement({"tier": "secret"}).to_item())])
+
+
+def grant(meta: MetaStore, person: str, scope: str) -> None:
+    meta.transact([Put(grant_key(f"person/{person}"), {"grants": [{"role": "scientist", "scope": scope, "until": ""}]}, When())])
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> ApiWorld:
+    return ApiWorld.install(monkeypatch)
+
+
+class TestTheNativeApi:
+    """Paths take a model's name where it gives the identity."""
+
+    @pytest.fixture
+    def hush(self, api: ApiWorld) -> str:
+        """An open model whose identity is not its name, in the tier `secret`."""
+        made = api.call("POST", "/v1/models", {"name": "Hush_v2", "mode": "open"}, who=DANA).body
+        place(api.meta, made["model"])
+        return str(made["model"])
+
+    @pytest.mark.parametrize(
+        ("action", "method", "below", "body"),
+        [
+            ("models.change", "PATCH", "", {"description": "x"}),
+            ("models.change", "PATCH", "", {"name": "Loud"}),
+            ("models.delete", "DELETE", "", None),
+            ("models.tag", "PUT", "/tags/team", {"value": "mine"}),
+            ("aliases.list", "GET", "/aliases", None),
+            ("aliases.delete", "DELETE", "/aliases/champion", None),
+        ],
+    )
+    def test_a_policy_on_a_model_holds_for_every_name_that_leads_to_it(
+        self, api: ApiWorld, hush: str, action: str, method: str, below: str, body: object
+    ) -> None:
+        forbid(api.meta, action)
+        for name in (hush, "Hush_v2"):
+            answer = api.call(method, f"/v1/models/{name}{below}", body, who="admin/grace")
+            assert answer.status == 403, name
+            assert "not-what-is-secret" in answer.body["detail"]
+
+    def test_a_policy_on_a_model_holds_for_the_name_that_it_was_given_since(self, api: ApiWorld, hush: str) -> None:
+        assert api.call("PATCH", f"/v1/models/{hush}", {"name": "calm"}, who=DANA).status == 200
+        forbid(api.meta, "models.change")
+        assert api.call("PATCH", "/v1/models/calm", {"name": "loud"}, who=DANA).status == 403
+        assert api.call("GET", f"/v1/models/{hush}", who=DANA).body["name"] == "calm"
+
+    def test_who_may_not_make_a_model_of_a_name_gives_that_name_to_none_of_theirs(self, api: ApiWorld) -> None:
+        api.call("POST", "/v1/models", {"name": "sandbox", "mode": "open"}, who=DANA)
+        grant(api.meta, "dana", "model/sandbox")
+        assert api.call("POST", "/v1/models", {"name": "fraud"}, who=DANA).status == 403
+        assert api.call("PATCH", "/v1/models/sandbox", {"name": "fraud"}, who=DANA).status == 403
+        assert api.call("GET", "/v1/models/sandbox", who=DANA).body["name"] == "sandbox"
+        grant(api.meta, "dana", "registry")
+        assert api.call("PATCH", "/v1/models/sandbox", {"name": "fraud"}, who=DANA).body["name"] == "fraud"
+
+    def test_lists_and_searches_leave_out_what_a_policy_forbids_to_read_also_to_who_was_granted_nothing(
+        self, api: ApiWorld, hush: str
+    ) -> None:
+        forbid(api.meta, "models.read")
+        assert api.call("GET", f"/v1/models/{hush}", who="auditor/grace").status == 403
+        for method, path in (("GET", "/v1/models"), ("POST", "/v1/search/models"), ("POST", "/v1/search/versions")):
+            shown = api.call(method, path, None if method == "GET" else {}, who="auditor/grace")
+            assert shown.status == 200
+            assert hush not in shown.raw, path
+        assert api.model in api.call("GET", "/v1/models", who="auditor/grace").raw
+
+
+class TestMlflow:
+    """MLflow's routes find the model by its name."""
+
+    @pytest.fixture
+    def desk(self, monkeypatch: pytest.MonkeyPatch) -> Desk:
+        return Desk(monkeypatch, "open")
+
+    def test_who_may_not_make_a_model_of_a_name_gives_that_name_to_none_of_theirs(self, desk: Desk) -> None:
+        desk.create("sandbox", by="erin")
+        grant(desk.meta, "dana", "model/sandbox")
+        assert desk.refused("POST", f"{MODELS}/create", name="fraud")[:2] == (403, "PERMISSION_DENIED")
+        assert desk.refused("POST", f"{MODELS}/rename", name="sandbox", new_name="fraud")[:2] == (403, "PERMISSION_DENIED")
+        assert desk.refused("GET", f"{MODELS}/get", name="fraud", by="erin")[0] == 404
+
+    def test_searches_leave_out_what_a_policy_forbids_to_read_also_to_who_was_granted_nothing(self, desk: Desk) -> None:
+        forbid(desk.meta, "models.read")
+        for name in ("hush", "hush-2"):
+            place(desk.meta, name)
+        for name in ("hush", "iris"):
+            make_version(desk.meta, model=name)
+            desk.create(f"{name}-2")
+        assert desk.refused("GET", f"{MODELS}/get", name="hush")[0] == 403
+        found = [model["name"] for model in desk.ok("GET", f"{MODELS}/search")["registered_models"]]
+        assert "iris-2" in found
+        assert not {"hush", "hush-2"} & set(found)
+        for asked in ({}, {"filter": "name = 'hush'"}, {"filter": "name IN ('hush', 'iris')"}):
+            assert "hush" not in str(desk.ok("GET", f"{VERSIONS}/search", **asked))
