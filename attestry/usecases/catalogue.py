@@ -247,6 +247,7 @@ def rename_model(meta: MetaStore, name: str, new_name: str, *, by: Principal, at
         if identity_of(new_name) != model.model:
             writes.append(Put(name_key(new_name), {"name": new_name, "model": model.model}, ABSENT))
             writes.append(Check(catalogue_key(identity_of(new_name)), ABSENT))
+            writes.append(Check(model_key(identity_of(new_name)), ABSENT))
         if identity_of(model.name) != model.model:
             writes.append(Delete(name_key(model.name), When()))
         try:

@@ -24,13 +24,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from attestry.domain.catalogue import Labels, RegisteredModel, identity_of
-from attestry.domain.errors import NotFoundError, RevisionError
+from attestry.domain.errors import ModelExistsError, NotFoundError, RevisionError
 from attestry.domain.events import Event, timestamp
 from attestry.domain.principal import Principal
 from attestry.domain.search_index import entries_of_labels, entries_of_model
 from attestry.evidence.canonical import canonical_bytes
 from attestry.evidence.digests import sha256_hex
-from attestry.ports import ABSENT, Item, Key, MetaStore, Put, When, Write
+from attestry.ports import ABSENT, Check, Item, Key, MetaStore, Put, When, Write
 from attestry.usecases.index_rows import index_writes
 from attestry.usecases.records import model_key, outbox_put, version_key
 
@@ -184,6 +184,23 @@ def model_among(rows: Mapping[Key, Item], model: str) -> RegisteredModel | None:
     """Return a model by its row of the catalogue or, where it has none, by the head that its versions gave it."""
     row = rows.get(catalogue_key(model)) or rows.get(model_key(model))
     return RegisteredModel.from_item(row) if row else None
+
+
+def name_is_free(rows: Mapping[Key, Item], model: str) -> Check:
+    """Return the condition under which a model's first version takes its name, which another model may have been given by renaming.
+
+    Args:
+        rows: rows that were read, that of the name (`name_key`) among them if it is there.
+        model: the identity of a model that has no version yet, which is the name that it will have.
+
+    Raises:
+        ModelExistsError: another model has the name.
+    """
+    led = rows.get(name_key(model))
+    if led is not None:
+        message = f"the model {led['model']} was given the name {model}; a model of that identity would be another one of the same name"
+        raise ModelExistsError(message, details={"name": model})
+    return Check(name_key(model), ABSENT)
 
 
 def load_labels(meta: MetaStore, name: str, number: int) -> tuple[Labels, Item]:

@@ -31,10 +31,10 @@ from attestry.domain.principal import Principal
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.domain.version import FileRef, Version
 from attestry.evidence.predicates import MoveFacts
-from attestry.ports import ABSENT, Item, Key, MetaStore, ObjectStore, Put, When, Write
+from attestry.ports import ABSENT, Check, Item, Key, MetaStore, ObjectStore, Put, When, Write
 from attestry.usecases.attest import Attestor
 from attestry.usecases.begin_import import import_prefix
-from attestry.usecases.catalogue_rows import catalogue_key
+from attestry.usecases.catalogue_rows import catalogue_key, name_is_free, name_key
 from attestry.usecases.import_policy import passes_by_itself, policies_hold, policy_for_import, require_met
 from attestry.usecases.new_version import first_writes
 from attestry.usecases.policies import Edition, policies_in_force
@@ -52,16 +52,24 @@ class _Ground:
         head: the model's row, which counts its versions; None for a model that the import makes.
         is_open: whether its entry in the catalogue lets its versions pass by themselves.
         editions: the registry's policies in force.
+        conditions: under which a model that the import makes has its name.
     """
 
     head: Item | None
     is_open: bool
     editions: Sequence[Edition]
+    conditions: tuple[Check, ...]
 
     @classmethod
     def of(cls, rows: Mapping[Key, Item], model: str, editions: Sequence[Edition]) -> _Ground:
-        """Return it by the rows that were read."""
-        return cls(rows.get(model_key(model)), passes_by_itself(rows.get(catalogue_key(model))), editions)
+        """Return it by the rows that were read.
+
+        Raises:
+            ModelExistsError: there is no such model, and another one was given its name.
+        """
+        head = rows.get(model_key(model))
+        conditions = () if head is not None else (name_is_free(rows, model),)
+        return cls(head, passes_by_itself(rows.get(catalogue_key(model))), editions, conditions)
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,8 @@ def import_version(
 
     Raises:
         InvalidInputError: the submission holds no file, or one that breaks a rule; or a policy in force asks for what no import has.
-        ConflictError: the submission was imported as something else, or the model is being changed by many others.
+        ConflictError: the submission was imported as something else, the model is being changed by many others, or another model has its
+            name.
         UnavailableError: a service failed; ask again.
     """
     found = _write_down(meta, store, request, by, signed_tiers)
@@ -116,7 +125,7 @@ def import_version(
         require_met(editions, request.model, head, ApprovalPolicy.from_item(found.document.approval), is_open=ground.is_open)
         try:
             writes = _writes(attestor, version, head, by, at, editions)
-            meta.transact([*writes, *policies_hold(editions)])
+            meta.transact([*writes, *policies_hold(editions), *ground.conditions])
         except ConditionFailedError:
             ground = None
             continue
@@ -170,7 +179,7 @@ def _write_down(meta: MetaStore, store: ObjectStore, request: ImportRequest, by:
 
 
 def _ground_keys(model: str) -> list[Key]:
-    return [model_key(model), catalogue_key(model)]
+    return [model_key(model), catalogue_key(model), name_key(model)]
 
 
 def _pin(store: ObjectStore, prefix: str) -> tuple[PinnedFile, ...]:

@@ -33,6 +33,7 @@ from attestry.evidence.digests import sha256_hex
 from attestry.ports import ABSENT, MetaStore, Notifier, ObjectStore, Pipeline, Put, When, Write
 from attestry.usecases.access_gate import require_registration
 from attestry.usecases.attest import Attestor
+from attestry.usecases.catalogue_rows import name_is_free, name_key
 from attestry.usecases.executions import start_attempt
 from attestry.usecases.executors import check_executors
 from attestry.usecases.manifests import load_registered_mapping
@@ -242,7 +243,9 @@ class Registrar:
     ) -> tuple[Version, bool]:
         manifest, candidate = document.manifest, document.candidate_id
         for _ in range(TRIES):
-            head = self._meta.get(model_key(manifest.model.name))
+            rows = self._meta.get_many([model_key(manifest.model.name), name_key(manifest.model.name)])
+            head = rows.get(model_key(manifest.model.name))
+            named = [] if head else [name_is_free(rows, manifest.model.name)]
             in_force = policies_in_force(self._meta)
             checks = check_policies(in_force, manifest)
             number = int(head["next"]) if head else 1
@@ -251,7 +254,7 @@ class Registrar:
             version = first_head(self._defaults, made_from, number, submitter=submitter, person=submitter.person, at=at, cause=cause)
             try:
                 policies = [edition.reference for edition in in_force]
-                self._meta.transact([*_creation_writes(self._attestor, manifest, version, head, at, policies), *checks])
+                self._meta.transact([*_creation_writes(self._attestor, manifest, version, head, at, policies), *checks, *named])
             except ConditionFailedError:
                 registered = self._registered(manifest, candidate)
                 if registered:

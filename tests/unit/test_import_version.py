@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from attestry.domain.approvals import ApprovalPolicy
-from attestry.domain.errors import ConflictError, InvalidInputError, UnavailableError
+from attestry.domain.errors import ConflictError, InvalidInputError, ModelExistsError, UnavailableError
 from attestry.domain.imports import ImportDocument, read_import
 from attestry.domain.policies import Policy
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.ports import Key, Put, When
 from attestry.usecases.begin_import import import_prefix, read_import_files
+from attestry.usecases.catalogue import create_model, rename_model
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import OUTBOX
@@ -106,6 +107,59 @@ def test_one_submission_imported_sixteen_times_at_once_is_one_version():
         versions = list(pool.map(lambda _: bring(flow, submission), range(16)))
     assert {v.number for v in versions} == {1}
     assert len(flow.meta.query(OUTBOX)) == 1
+
+
+def test_the_same_submission_that_was_imported_while_its_files_were_looked_at_is_one_version():
+    flow = Flow()
+    submission = submit(flow)
+    look, first = flow.store.list_versions, []
+
+    def overtaken(prefix):
+        flow.store.list_versions = look
+        first.append(bring(flow, submission))
+        return look(prefix)
+
+    # The second finds no document, then the same one, and the model as the first has left it.
+    flow.store.list_versions = overtaken
+    assert bring(flow, submission).number == first[0].number == 1
+    assert len(flow.meta.query(OUTBOX)) == 1
+
+
+def test_no_model_is_made_under_a_name_that_another_one_was_given():
+    flow = Flow()
+    create_model(flow.meta, "sandbox", mode="open", by=DANA, at=flow.clock.now())
+    rename_model(flow.meta, "sandbox", MODEL, by=DANA, at=flow.clock.now())
+    with pytest.raises(ModelExistsError, match="sandbox was given the name churn"):
+        bring(flow, submit(flow))
+    rename_model(flow.meta, "sandbox", "sandbox", by=DANA, at=flow.clock.now())
+    assert bring(flow, submit(flow)).number == 1
+    with pytest.raises(ModelExistsError):
+        rename_model(flow.meta, "sandbox", MODEL, by=DANA, at=flow.clock.now())
+
+
+def test_of_a_first_import_and_a_model_that_is_given_its_name_at_the_same_moment_one_has_the_name():
+    flow = Flow()
+    create_model(flow.meta, "sandbox", mode="open", by=DANA, at=flow.clock.now())
+    submission, write = submit(flow), flow.meta.transact
+
+    def overtaken(writes):
+        flow.meta.transact = write
+        rename_model(flow.meta, "sandbox", MODEL, by=DANA, at=flow.clock.now())
+        write(writes)
+
+    flow.meta.transact = overtaken
+    with pytest.raises(ModelExistsError):
+        bring(flow, submission)
+    rename_model(flow.meta, "sandbox", "sandbox", by=DANA, at=flow.clock.now())
+
+    def imported(writes):
+        flow.meta.transact = write
+        bring(flow, submission)
+        write(writes)
+
+    flow.meta.transact = imported
+    with pytest.raises(ModelExistsError):
+        rename_model(flow.meta, "sandbox", MODEL, by=DANA, at=flow.clock.now())
 
 
 @pytest.mark.parametrize("kind", ["before", "after"])

@@ -10,6 +10,7 @@ import pytest
 from attestry.domain.endpoints import EndpointSettings
 from attestry.domain.errors import NotFoundError, UnavailableError
 from attestry.domain.names import FolderNaming
+from attestry.usecases.catalogue import create_model, rename_model
 from attestry.usecases.records import OUTBOX, upload_key
 from attestry.usecases.register import Registrar, UploadedManifest
 from attestry.usecases.upload import submission_status
@@ -151,6 +152,19 @@ def test_a_manifest_that_breaks_rules_is_refused_with_every_field():
 
     problems = refused(flow, example_manifest(source, edit=edit), source)
     assert {field for field, _ in problems} >= {"model.name", "trainning", "approval"}
+
+
+def test_a_manifest_of_a_model_whose_name_another_one_was_given_is_refused():
+    flow = Flow()
+    create_model(flow.meta, "sandbox", mode="open", by=DANA, at=flow.clock.now())
+    rename_model(flow.meta, "sandbox", "tumour-diagnosis", by=DANA, at=flow.clock.now())
+    source = example_source()
+    upload = flow.upload(example_manifest(source), source)
+    registration = flow.register(upload)
+    assert registration.state == "REFUSED"
+    assert "the model sandbox was given the name tumour-diagnosis" in registration.errors[0].message
+    rename_model(flow.meta, "sandbox", "sandbox", by=DANA, at=flow.clock.now())
+    assert flow.register(upload).state == "REGISTERED"
 
 
 def test_a_source_archive_other_than_the_manifest_says_is_refused():
