@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from attestry.domain.catalogue import VersionSubject
+from attestry.domain.catalogue import VersionSubject, check_tags
 from attestry.domain.errors import ConflictError
 from attestry.domain.events import timestamp
 from attestry.domain.operations import ROLES_OF, Operation
@@ -54,20 +54,21 @@ def create_version(desk: Desk, asked: CreateVersion, source: Source) -> ShownVer
 
     Raises:
         MlflowError: no such model.
+        InvalidInputError: a version cannot have these tags, or so many.
         AttestryError: the import is refused.
     """
     model = desk.find(asked.name).model.model
     told = source.told or asked.source
     run = {"id": asked.run_id, "tags": {k: v for k, v in (("run_link", asked.run_link), ("model_id", asked.model_id)) if v}}
+    facts = {SOURCE_TAG: told, RUN_TAG: asked.run_id, LINK_TAG: asked.run_link, LOGGED_TAG: asked.model_id}
+    # What could not be said of the version is refused before there is one.
+    tags = check_tags({**asked.tags, **{key: value for key, value in facts.items() if value}})
     body = {"submission": source.submission, "source": told, "run": run, "description": asked.description, "tags": dict(asked.tags)}
     number = desk.acts.bring(model, body)
-    facts = {SOURCE_TAG: told, RUN_TAG: asked.run_id, LINK_TAG: asked.run_link, LOGGED_TAG: asked.model_id}
-    own = {key: value for key, value in facts.items() if value}
     known = find(desk.meta, asked.name, number)
     _, labels = known.require_version()
     # A retry after a crash between the two finds the version, and labels it now.
     if not labels.rev:
-        tags = {**asked.tags, **own}
         labels = catalogue.change_labels(
             ahead(desk, known), model, number, description=asked.description, tags=tags, by=desk.by, at=desk.at
         )

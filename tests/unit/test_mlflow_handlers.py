@@ -405,6 +405,21 @@ def test_a_version_is_brought_as_an_import_of_the_callers_submission_and_what_th
     assert [v["version"] for v in found] == ["1"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tags": [{"key": f"k{number}", "value": "v"} for number in range(50)]},
+        {"tags": [{"key": " k", "value": "v"}]},
+        {"model_id": "m" * 5001},
+    ],
+)
+def test_what_could_not_be_said_of_a_version_is_refused_before_there_is_one(governed: Desk, said: dict[str, Any]) -> None:
+    governed.create(MODEL)
+    source = "attestry://uploads/0123456789abcdef"
+    assert governed.refused("POST", f"{VERSIONS}/create", name=MODEL, source=source, **said)[:2] == (400, "INVALID_PARAMETER_VALUE")
+    assert governed.imports == []
+
+
 def test_a_creation_that_was_cut_off_before_its_labels_goes_on_and_makes_no_second_version(governed: Desk) -> None:
     governed.create(MODEL)
     asked: Any = {"name": MODEL, "source": f"attestry://uploads/{SUBMISSION}", "run_id": "r1"}
