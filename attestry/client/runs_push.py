@@ -29,6 +29,7 @@ BATCH_BYTES: Final = 60_000
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 CONFLICT_TRIES: Final = 5
 _MAX_TEXT = 250
+_MAX_ERROR = 2000
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _CONFLICT = "conflict"
 
@@ -84,9 +85,9 @@ class RunPusher:
         sent = self._send_points(client, str(record["id"]))
         changes = {"parameters": said["params"], "tags": said["tags"], "files": record["files"]}
         if record["state"] != "RUNNING":
-            changes |= {"state": record["state"], "error": record["error"], "ended": record["ended"]}
+            changes |= {"state": record["state"], "error": str(record["error"])[:_MAX_ERROR], "ended": record["ended"]}
         elif failed:
-            changes |= {"state": "FAILED", "error": failed}
+            changes |= {"state": "FAILED", "error": failed[:_MAX_ERROR]}
         if changes != self._told:
             self._shown = Pushed(str(record["id"]), str(client.change_run(str(record["id"]), **changes)["state"]), self._points, sent)
             self._told = changes

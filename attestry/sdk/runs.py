@@ -24,7 +24,6 @@ import json
 import math
 import os
 import platform
-import re
 import secrets
 import shutil
 import subprocess
@@ -52,8 +51,10 @@ State = Literal["RUNNING", "FINISHED", "FAILED"]
 
 MAX_NAME: Final = 250
 MAX_VALUE: Final = 8000
+MAX_ERROR: Final = 2000
+MAX_STEP: Final = 2**53 - 1
+"""Limits of what a registry takes, so that a run which is sent later is not refused then."""
 
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 _GIT_SECONDS = 10
 _CHUNK = 1 << 20
 
@@ -173,8 +174,8 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         """Record values of one step; see `log_metric`."""
-        if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
-            raise RunError(f"step {step!r} is no whole number")
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int) or abs(step) > MAX_STEP):
+            raise RunError(f"step {step!r:.80} is no whole number of at most 53 bits")
         values = {_name("a metric's name", name): _number(name, value) for name, value in metrics.items()}
         at = _now()
         lines = [json.dumps({"name": n, "value": _plain(v), "step": step, "at": at}, ensure_ascii=False) for n, v in values.items()]
@@ -199,7 +200,7 @@ class Run:
             FileNotFoundError: there is no such file.
         """
         source = Path(path)
-        target = _below(self._files, name or source.name)
+        target = _below(self._files, _name("a file's name", name or source.name))
         with self._lock:
             self._check_running()
             relative = target.relative_to(self._files).as_posix()
@@ -223,7 +224,9 @@ class Run:
         with self._lock:
             if self._state != RUNNING:
                 return
-            self._state, self._error, self._ended = (FAILED if error else FINISHED), error[:MAX_VALUE], _now()
+            # Why it failed is often another program's text, and must not keep the run from ending.
+            said = error[:MAX_ERROR].encode("utf-8", "replace").decode()
+            self._state, self._error, self._ended = (FAILED if error else FINISHED), said, _now()
             self._metrics.close()
             self._write()
         problem = self._sender.finish() if self._sender else ""
@@ -293,7 +296,7 @@ def _default_client() -> RunRoutes:
 
 
 def _name(what: str, value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > MAX_NAME or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not value or len(value) > MAX_NAME or not value.isprintable():
         raise RunError(f"{what} {value!r:.80} is no text of 1 to {MAX_NAME} printable characters")
     return value
 
@@ -304,6 +307,8 @@ def _text(what: str, value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if len(text) > MAX_VALUE:
         raise RunError(f"{what} has {len(text)} characters; at most {MAX_VALUE} are kept")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RunError(f"{what} has half of a surrogate pair, which no file can hold")
     return text
 
 
@@ -312,7 +317,7 @@ def _number(name: str, value: object) -> float:
         if isinstance(value, (bool, str)):
             raise TypeError
         return float(value)  # type: ignore[arg-type]  # NumPy's scalars are numbers by their __float__
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RunError(f"metric {name}: {value!r:.80} is no number") from error
 
 
@@ -364,7 +369,8 @@ def _now() -> str:
 def _environment() -> dict[str, Any]:
     from importlib.metadata import distributions
 
-    packages = {str(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]}
+    # What is left of a package that was half removed has no version.
+    packages = {str(d.metadata["Name"]): str(d.version or "") for d in distributions() if d.metadata["Name"]}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

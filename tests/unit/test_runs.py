@@ -74,6 +74,14 @@ def test_a_run_whose_code_fails_says_why_and_the_error_goes_on(tmp_path: Path) -
     assert (read(run, "record.json")["state"], read(run, "record.json")["error"]) == ("FAILED", "ZeroDivisionError: division by zero")
 
 
+def test_whatever_an_error_says_it_ends_the_run_and_goes_on(tmp_path: Path) -> None:
+    run, message = start(tmp_path), "no such file: \udcff" + "x" * 5000
+    with pytest.raises(FileNotFoundError), run:
+        raise FileNotFoundError(message)
+    record = read(run, "record.json")
+    assert (record["state"], len(record["error"])) == ("FAILED", 2000)
+
+
 def test_nothing_is_logged_into_a_run_that_has_ended(tmp_path: Path) -> None:
     with start(tmp_path) as run:
         pass
@@ -120,7 +128,14 @@ def test_a_file_is_not_replaced_by_another_one(tmp_path: Path) -> None:
     [
         (lambda run: run.log_metric("loss", "0.3"), "metric loss: '0.3' is no number"),
         (lambda run: run.log_metric("loss", None), "is no number"),
+        (lambda run: run.log_metric("loss", 10**400), "is no number"),
         (lambda run: run.log_metric("loss", 1, step=1.5), "step 1.5 is no whole number"),
+        (lambda run: run.log_metric("loss", 1, step=2**53), "step 9007199254740992 is no whole number of at most 53 bits"),
+        (lambda run: run.log_metric("\ud800", 1), "printable"),
+        (lambda run: run.log_metric("loss\u200b", 1), "printable"),
+        (lambda run: run.log_parameter("text", "\ud800"), "half of a surrogate pair"),
+        (lambda run: run.log_tags({"text": "\udcff"}), "half of a surrogate pair"),
+        (lambda run: run.log_file(__file__, "a\nb"), "printable"),
         (lambda run: run.log_metric("a\nb", 1), "printable"),
         (lambda run: run.log_metric("x" * 251, 1), "250"),
         (lambda run: run.log_parameter("grid", [1, 2]), "parameter grid is a list"),
@@ -132,6 +147,8 @@ def test_what_cannot_be_logged_is_refused_with_the_reason(tmp_path: Path, act: A
     with pytest.raises(RunError, match=said):
         act(run)
     assert lines(run) == []
+    run.end()
+    assert (read(run, "record.json")["state"], read(run, "run.json")["params"]) == ("FINISHED", {})
 
 
 def test_threads_may_log_into_one_run(tmp_path: Path) -> None:

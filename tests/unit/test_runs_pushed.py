@@ -190,6 +190,16 @@ def test_what_was_killed_keeps_its_points_and_is_ended_by_who_says_why(run: Verb
     assert (shown["points"], shown["metrics"]["loss"]["value"], shown["error"]) == (1, "NaN", "power cut")
 
 
+def test_a_long_reason_of_a_failure_keeps_no_run_from_its_end(served: Served, tmp_path: Path) -> None:
+    run = attestry.start_run(EXPERIMENT, folder=tmp_path)
+    run.end("out of memory: " + "x" * 9000)
+    record = run.folder / "record.json"
+    # As a run was written down while the folder kept more than a registry does.
+    record.write_text(json.dumps({**json.loads(record.read_text()), "error": "out of memory: " + "x" * 7000}))
+    assert RunPusher(run.folder).push(served.client()).state == "FAILED"
+    assert served.client().run(run.id)["error"].startswith("out of memory")
+
+
 def test_a_run_of_somebody_else_is_not_pushed(run: Verb, served: Served, tmp_path: Path) -> None:
     trained = train(tmp_path)
     assert run("push", trained.folder).exit_code == 0
