@@ -174,8 +174,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         """Record values of one step; see `log_metric`."""
-        if step is not None and (isinstance(step, bool) or not isinstance(step, int) or abs(step) > MAX_STEP):
-            raise RunError(f"step {step!r:.80} is no whole number of at most 53 bits")
+        _check_step(step)
         values = {_name("a metric's name", name): _number(name, value) for name, value in metrics.items()}
         at = _now()
         lines = [json.dumps({"name": n, "value": _plain(v), "step": step, "at": at}, ensure_ascii=False) for n, v in values.items()]
@@ -319,6 +318,11 @@ def _number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # NumPy's scalars are numbers by their __float__
     except (TypeError, ValueError, OverflowError) as error:
         raise RunError(f"metric {name}: {value!r:.80} is no number") from error
+
+
+def _check_step(step: object) -> None:
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int) or abs(step) > MAX_STEP):
+        raise RunError(f"step {step!r:.80} is no whole number of at most 53 bits")
 
 
 def _plain(value: float) -> float | str:
