@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -117,9 +118,12 @@ class CountingSession:
         asked = _without_projection(read.asked)
         if asked == read.asked:
             return read.answer
-        act = getattr(self.session.client("dynamodb"), _METHODS[read.operation])
-        whole: Mapping[str, Any] = act(**asked)
+        whole: Mapping[str, Any] = getattr(self._tables, _METHODS[read.operation])(**asked)
         return whole
+
+    @cached_property
+    def _tables(self) -> Any:
+        return self.session.client("dynamodb")
 
     def _sent(self, event_name: str, **_: Any) -> None:
         if self._count is not None:
