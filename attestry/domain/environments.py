@@ -29,6 +29,7 @@ _MARKER = r"(?:\s*;\s*(?P<marker>[A-Za-z0-9_.'\"()<>=!~+*, -]{1,500}?))?"
 _HASHES = r"(?P<hashes>(?:\s+--hash=sha256:[0-9a-f]{64})+)"
 _REQUIREMENT = re.compile(rf"(?P<name>{_NAME})\s*(?P<extras>{_EXTRAS})\s*==\s*(?P<version>{_VERSION}){_MARKER}{_HASHES}\s*")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_COMMENT = re.compile(r"(?:^|\s)#")
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,27 @@ def _logical_lines(text: str) -> list[tuple[int, str]]:
     begun: int | None = None
     parts: list[str] = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = re.sub(r"(^|\s+)#.*$", "", raw.rstrip("\r"))
+        line = raw.rstrip("\r")
+        if comment := _COMMENT.search(line):
+            line = line[: comment.start()].rstrip()
         begun = begun or number
         continued = line.endswith("\\")
         parts.append(line.removesuffix("\\"))
         if continued:
             continue
-        joined = " ".join(part.strip() for part in parts).strip()
+        joined = _one_line(parts)
         if joined:
             lines.append((begun, joined))
         begun, parts = None, []
-    joined = " ".join(part.strip() for part in parts).strip()
+    joined = _one_line(parts)
     if joined and begun is not None:
         lines.append((begun, joined))
     return lines
+
+
+def _one_line(parts: list[str]) -> str:
+    """Return continued lines as one, with one blank for many: a pattern would try each of a million of them in turn."""
+    return " ".join(" ".join(parts).split())
 
 
 def _explain(line: str) -> tuple[str, str]:

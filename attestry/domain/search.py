@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from attestry.domain.catalogue import Labels, Mode, RegisteredModel
 from attestry.domain.errors import InvalidInputError
+from attestry.domain.like import is_like
 from attestry.domain.search_index import (
     CREATED,
     METRIC,
@@ -128,8 +129,7 @@ class NameLike:
 
     def matches(self, name: str) -> bool:
         """Return whether a name matches."""
-        parts = [".*" if c == "%" else "." if c == "_" else re.escape(c) for c in self.pattern]
-        return re.fullmatch("".join(parts), name, re.DOTALL | (re.IGNORECASE if self.ignore_case else 0)) is not None
+        return is_like(name, self.pattern, fold=self.ignore_case)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from attestry.domain.like import is_like
 from attestry.mlflow.errors import MlflowError, invalid
-from attestry.mlflow.like import is_like
 from attestry.mlflow.rules import PROMPT_TAG
 
 MAX_FILTER: Final = 6000

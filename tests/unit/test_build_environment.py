@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -279,6 +280,19 @@ def test_a_lock_file_with_more_than_pins_and_hashes_is_refused_with_its_line(lin
     problem = caught.value.problems[0]
     assert problem.rule == rule
     assert problem.line == (2 if line else None)
+
+
+@pytest.mark.parametrize(("begin", "end"), [("alpha==1.0;", ""), ("alpha", "b"), ("alpha==1.0 # ", "#")])
+def test_a_lock_file_of_a_million_blanks_is_refused_at_once(begin: str, end: str) -> None:
+    before = process_time()
+    with pytest.raises(InvalidInputError):
+        read_lock(f"{begin}{' ' * 1_000_000}{end}".encode())
+    assert process_time() - before < 2
+
+
+def test_a_comment_of_a_lock_file_begins_behind_a_blank_and_takes_the_blanks_along() -> None:
+    (read,) = read_lock(f"alpha==1.0 \\   # why\n   {HASH}  # the wheel # of it\n# a line of its own\n".encode())
+    assert read.to_text().startswith("alpha==1.0")
 
 
 @given(st.text(alphabet=st.sampled_from("ab=1.0 \\\n#;-[],'\"<>:/@") | st.characters(), max_size=120))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from time import process_time
 from typing import Any
 
 import pytest
@@ -284,6 +285,13 @@ def test_models_are_found_by_name_words_tags_and_owner_with_their_aliases() -> N
     set_tag(meta, ModelSubject("churn"), "tier", "low", by=DANA, at=AT)
     delete_tag(meta, ModelSubject("churn"), "tier", by=DANA, at=AT)
     assert references(search_models(meta, Query((HasTag("tier", "low"),)))) == ["Default risk"]
+
+
+@pytest.mark.parametrize("ignore_case", [False, True])
+def test_no_pattern_of_a_name_takes_longer_than_name_and_pattern_are_long(ignore_case: bool) -> None:
+    before = process_time()
+    assert not NameLike("%a" * 124 + "%b", ignore_case).matches("a" * 250)
+    assert process_time() - before < 1
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""LIKE of filters: `%` stands for any characters, `_` for one.
+"""LIKE of searches: `%` stands for any characters, `_` for one.
 
 Texts and patterns are strangers', and a regular expression of such a pattern takes time exponential in its `%`. So all places in the
 pattern at which a text may stand are followed at once, as the bits of one number (Baeza-Yates and Gonnet, 1992): the time grows with the
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 
 def is_like(text: str, pattern: str, *, fold: bool = False) -> bool:
-    """Return whether a pattern stands for a text; with `fold` whatever their case, as ILIKE has it."""
+    """Return whether a pattern stands for a text; with `fold` whatever their case."""
     compiled = _compile(pattern, fold)
     at, step, any_one, stay = 1, compiled.step, compiled.any_one, compiled.stay
     for character in text:
