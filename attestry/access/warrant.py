@@ -26,6 +26,9 @@ class Warrant:
         at: the time.
         table: what the request reads through, see `AccessReader.read`.
         expected: the model that the function will most likely find out, whose placement is read with the rest.
+
+    Attributes:
+        model: the model that was decided on last; empty where none was.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Warrant:
         self._at = at
         self._open = action.resource is Resource.LATER
         self._known: Known | None = None
+        self.model = ""
 
     @classmethod
     def for_route(
@@ -126,6 +130,7 @@ class Warrant:
 
     def _decide(self, action: str, model: str | None, context: dict[str, str]) -> Principal:
         model = placed_as(model) if model else None
+        self.model = model or self.model
         known = self._read(model)
         target: Target = known.model(model) if model else OnRegistry()
         ruling = self._rule(known, action, target, context)

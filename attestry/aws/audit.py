@@ -52,7 +52,11 @@ class AuditNotes:
 
     def denied(self, request: Request, error: AttestryError) -> None:
         """Note that the caller was refused."""
-        on = ", ".join(f"{name}={value}" for name, value in sorted(request.parameters.items()))
+        named = dict(request.parameters)
+        if request.warrant is not None and request.warrant.model:
+            # A route may name its model in the body or the query, or not at all; the gate was asked about it.
+            named.setdefault("model", request.warrant.model)
+        on = ", ".join(f"{name}={value}" for name, value in sorted(named.items()))
         self._note(request, request.route, on, Outcome.DENIED, error.code)
 
     def note(self, act: AuditedAct) -> None:

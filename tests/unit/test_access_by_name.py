@@ -6,6 +6,7 @@ import pytest
 
 from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
 from attestry.access.scopes import Placement
+from attestry.domain.catalogue import identity_of
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import MetaStore, Put, When
 from tests.api_world import ApiWorld
@@ -122,3 +123,30 @@ class TestMlflow:
         assert not {"hush", "hush-2"} & set(found)
         for asked in ({}, {"filter": "name = 'hush'"}, {"filter": "name IN ('hush', 'iris')"}):
             assert "hush" not in str(desk.ok("GET", f"{VERSIONS}/search", **asked))
+
+
+def noted(meta: MetaStore) -> set[tuple[str, str]]:
+    """Return act and object of what was denied."""
+    return {(row["act"], row["object"]) for row in meta.query("AUDIT") if row["outcome"] == "denied"}
+
+
+class TestWhatIsNotedOfADenial:
+    """It names the model, whether the path does or not."""
+
+    def test_through_mlflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        desk = Desk(monkeypatch, "open")
+        make_version(desk.meta, model="fraud")
+        desk.create("Hush_v2", by="erin")
+        identity = identity_of("Hush_v2")
+        grant(desk.meta, "dana", "model/sandbox")
+        desk.refused("PATCH", f"{MODELS}/update", name="Hush_v2", description="x")
+        desk.refused("GET", f"{VERSIONS}/get-download-uri", name="fraud", version="1")
+        assert noted(desk.meta) == {
+            (f"PATCH {MODELS}/update", f"model={identity}"),
+            (f"GET {VERSIONS}/get-download-uri", "model=fraud"),
+        }
+
+    def test_of_a_run(self, api: ApiWorld) -> None:
+        grant(api.meta, "dana", "model/sandbox")
+        assert api.call("POST", "/v1/runs", {"run": "1" * 32, "experiment": "fraud"}, who=DANA).status == 403
+        assert noted(api.meta) == {("POST /v1/runs", "model=fraud")}
