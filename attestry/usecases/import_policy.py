@@ -23,6 +23,8 @@ from attestry.usecases.policies import Edition, policy_key
 from attestry.usecases.records import version_key
 
 OPEN: Final = "open"
+PASSES: Final = When(exists=True, equals={"mode": OPEN, "deleted": None})
+"""The condition under which a model's entry in the catalogue lets its versions pass by themselves."""
 
 
 def policy_for_import(

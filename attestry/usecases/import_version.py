@@ -35,7 +35,7 @@ from attestry.ports import ABSENT, Check, Item, Key, MetaStore, ObjectStore, Put
 from attestry.usecases.attest import Attestor
 from attestry.usecases.begin_import import import_prefix
 from attestry.usecases.catalogue_rows import catalogue_key, name_is_free, name_key
-from attestry.usecases.import_policy import passes_by_itself, policies_hold, policy_for_import, require_met
+from attestry.usecases.import_policy import PASSES, passes_by_itself, policies_hold, policy_for_import, require_met
 from attestry.usecases.new_version import first_writes
 from attestry.usecases.policies import Edition, policies_in_force
 from attestry.usecases.records import MODELS, candidate_key, load_version, model_key
@@ -52,7 +52,7 @@ class _Ground:
         head: the model's row, which counts its versions; None for a model that the import makes.
         is_open: whether its entry in the catalogue lets its versions pass by themselves.
         editions: the registry's policies in force.
-        conditions: under which a model that the import makes has its name.
+        conditions: under which a model that the import makes has its name, and one that is open still is.
     """
 
     head: Item | None
@@ -67,9 +67,10 @@ class _Ground:
         Raises:
             ModelExistsError: there is no such model, and another one was given its name.
         """
-        head = rows.get(model_key(model))
-        conditions = () if head is not None else (name_is_free(rows, model),)
-        return cls(head, passes_by_itself(rows.get(catalogue_key(model))), editions, conditions)
+        head, is_open = rows.get(model_key(model)), passes_by_itself(rows.get(catalogue_key(model)))
+        conditions = [] if head is not None else [name_is_free(rows, model)]
+        conditions += [Check(catalogue_key(model), PASSES)] if is_open else []
+        return cls(head, is_open, editions, tuple(conditions))
 
 
 @dataclass(frozen=True)

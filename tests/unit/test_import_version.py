@@ -14,7 +14,7 @@ from attestry.domain.policies import Policy
 from attestry.domain.stages import Stage, Standing, Status
 from attestry.ports import Key, Put, When
 from attestry.usecases.begin_import import import_prefix, read_import_files
-from attestry.usecases.catalogue import create_model, rename_model
+from attestry.usecases.catalogue import create_model, delete_model, rename_model
 from attestry.usecases.import_version import read_import_document
 from attestry.usecases.policies import publish_policy
 from attestry.usecases.records import OUTBOX
@@ -379,6 +379,23 @@ def test_an_import_begun_while_its_model_was_open_is_not_made_once_it_is_governe
     flow.meta.transact([Put(entry, {"mode": "governed"}, When())])
     with pytest.raises(InvalidInputError, match="open no more"):
         bring(flow, submission)
+
+
+def test_an_import_into_a_model_that_is_made_anew_and_governed_at_the_same_moment_does_not_pass_by_itself():
+    flow = Flow()
+    create_model(flow.meta, MODEL, mode="open", by=DANA, at=flow.clock.now())
+    submission, write = submit(flow), flow.meta.transact
+
+    def overtaken(writes):
+        flow.meta.transact = write
+        delete_model(flow.meta, MODEL, by=DANA, at=flow.clock.now())
+        create_model(flow.meta, MODEL, mode="governed", by=DANA, at=flow.clock.now())
+        write(writes)
+
+    flow.meta.transact = overtaken
+    with pytest.raises(InvalidInputError, match="open no more"):
+        bring(flow, submission)
+    assert not bring(flow, submit(flow)).approval_policy["automatic"]
 
 
 def test_an_import_keeps_what_the_models_row_says():
