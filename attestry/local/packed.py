@@ -13,10 +13,11 @@ import functools
 import marshal
 import math
 import threading
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
 from attestry.local.ordered import Ordered
+from attestry.local.row_files import RowFile
 
 __all__ = ["CHANGING", "COUNTED", "LATEST", "Items", "Packed", "Partition", "Row", "pack", "size_of", "size_of_row", "unpack"]
 
@@ -210,6 +211,14 @@ class Partition(dict[str, Any]):
     __setitem__ = __delitem__ = setdefault = pop = popitem = update = clear = __ior__ = _refuse
 
 
+def no_file() -> None:
+    """Rows are not saved."""
+
+
+file_of_new_rows: Callable[[], RowFile | None] = no_file
+"""Makes what notes which rows of a table changed, where rows are saved."""
+
+
 class Items(dict[str, Any]):
     """A table's rows: partitions by their key. It takes the place of `defaultdict(dict)`, and of its arguments, in the emulator.
 
@@ -220,6 +229,7 @@ class Items(dict[str, Any]):
 
     def __init__(self, _: Callable[[], Any] = dict, rows: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         super().__init__()
+        self.file = file_of_new_rows()
         self._expires: str | None = None
         self._expiry = Ordered()
         for partition_key, partition in (rows or {}).items():
@@ -240,6 +250,8 @@ class Items(dict[str, Any]):
             before = None if before_packed is None else unpack(before_packed)
             packed = pack(row)
             partition.put(sort_key, packed)
+            if self.file is not None:
+                self.file.changed[partition_key, sort_key] = None
             self._note_expiry(partition_key, sort_key, before, row)
         LATEST.note(row, packed, before, before_packed)
         return before
@@ -254,9 +266,25 @@ class Items(dict[str, Any]):
             if packed is None:
                 return None
             before = unpack(packed)
+            if self.file is not None:
+                self.file.changed[partition_key, sort_key] = None
             self._note_expiry(partition_key, sort_key, before, None)
         LATEST.note(None, None, before, packed)
         return before
+
+    def restore(self, block: Iterable[tuple[str, str, Packed | None]]) -> None:
+        """Take up rows that were saved, in the order in which they changed; None for one that was deleted."""
+        for partition_key, sort_key, packed in block:
+            partition = dict.get(self, partition_key)
+            if packed is not None:
+                if partition is None:
+                    partition = Partition()
+                    dict.__setitem__(self, partition_key, partition)
+                partition.put(sort_key, packed)
+            elif partition is not None:
+                partition.take(sort_key)
+                if not partition:
+                    dict.__delitem__(self, partition_key)
 
     def with_attributes(self, names: list[str]) -> Iterator[tuple[str, str, Row]]:
         """Yield the keys and rows of all rows that have all of some attributes; the others are not even unpacked."""

@@ -91,10 +91,19 @@ class Saver:
     Args:
         save: writes the state.
         share: see `SHARE`.
+        hand_over: called before a copy is made, or before this process saves by itself.
+        settle: called when a copy is at its end, however it came there, or this process has saved.
     """
 
-    def __init__(self, save: Callable[[], None] = save_state, *, share: float = SHARE) -> None:
-        self._save = save
+    def __init__(
+        self,
+        save: Callable[[], None] = save_state,
+        *,
+        share: float = SHARE,
+        hand_over: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._save, self._hand_over, self._settle = save, hand_over, settle
         self._share = share
         self._child: int | None = None
         self._rests_until = 0.0
@@ -103,8 +112,10 @@ class Saver:
         """Begin to save, and return True; False while a copy is at work, soon after one, or where no process can be forked now."""
         if self.is_busy() or time.monotonic() < self._rests_until:
             return False
+        self._hand_over()
         if sys.platform != "linux":
             self._save()
+            self._settle()
             return True
         try:
             pid = os.fork()
@@ -125,6 +136,7 @@ class Saver:
                     return True
                 self._rests_until = time.monotonic() + (used.ru_utime + used.ru_stime) / self._share
             self._child = None
+            self._settle()
         return False
 
     def end(self) -> None:
@@ -134,6 +146,7 @@ class Saver:
                 os.kill(self._child, signal.SIGKILL)
                 os.waitpid(self._child, 0)
             self._child = None
+            self._settle()
 
     def _be_the_copy(self) -> None:
         status = 1

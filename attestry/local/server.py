@@ -34,6 +34,7 @@ from attestry.local import (
     patch_queries,
     patch_repeats,
     patch_s3,
+    patch_saving_rows,
     patch_states,
     patch_streams,
     patch_tables,
@@ -76,6 +77,7 @@ def patch_emulator() -> None:
         patch_streams,
         patch_writes,
         patch_windows,
+        patch_saving_rows,
         saving,
     ):
         patch.apply()
@@ -150,7 +152,8 @@ def main() -> int:
         return EXIT_PATCH
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn stops upon them, then raises them again
-    return run(server_of(Saving(load("ministack.app").app, Saver()), port))
+    saver = Saver(hand_over=patch_saving_rows.hand_over, settle=patch_saving_rows.settle)
+    return run(server_of(Saving(load("ministack.app").app, saver), port))
 
 
 if __name__ == "__main__":
