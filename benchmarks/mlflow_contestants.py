@@ -19,13 +19,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from botocore.config import Config
-
 from attestry.local import saving
 from attestry.local.process import find, free_port
 from attestry.local.settings import DataDirectory
 from benchmarks.embedded import ROOT, EmbeddedRegistry
-from benchmarks.mlflow_rows import first_version, rows_of_model, write
+from benchmarks.filling import write
+from benchmarks.mlflow_rows import first_version, rows_of_model
 from benchmarks.processes import cpu_seconds, memory_mib, variables_of
 
 SCRIPT = Path(__file__).with_name("mlflow_client.py")
@@ -157,9 +156,8 @@ class Attestry:
     def fill(self, model: str, versions: int) -> None:
         """Make the model by the API, and write the rows of its versions (`benchmarks.mlflow_rows`)."""
         self._embedded.client("dana").create_model(model, mode="open")
-        # Checking the rows' forms once more takes a quarter of the time.
-        table = self._embedded.stack.session("root").client("dynamodb", config=Config(parameter_validation=False))
-        write(table, self._embedded.stack.outputs["MetaTable"], rows_of_model(first_version(model), versions))
+        stack = self._embedded.stack
+        write(stack.session("root"), stack.outputs["MetaTable"], rows_of_model(first_version(model), versions))
         time.sleep(2 * saving.QUIET_SECONDS)  # by then it saves them, and what is measured waits until it has
 
     def sources(self, count: int) -> Sequence[str]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from attestry.aws.rows import marshal_row
 from attestry.domain.version import Version
 from attestry.ports import Item, Key
 from attestry.usecases import catalogue
@@ -29,7 +27,6 @@ flow: Any = importlib.import_module("tests.flow")
 imports: Any = importlib.import_module("tests.imports")
 
 _PASSING = ("OUTBOX", "UPLOAD#")
-_BATCH = 25
 
 
 @dataclass(frozen=True)
@@ -90,17 +87,6 @@ def rows_of_version(first: FirstVersion, number: int) -> Iterator[Item]:
         if row["pk"] == f"VERSION#{first.version.model}#1":
             changed["pk"] = f"VERSION#{first.version.model}#{number}"
         yield changed
-
-
-def write(client: Any, table: str, rows: Iterable[Item]) -> int:
-    """Put rows into a table by BatchWriteItem, and return how many."""
-    count, waiting = 0, iter(rows)
-    while batch := list(islice(waiting, _BATCH)):
-        left: Any = {table: [{"PutRequest": {"Item": marshal_row(row)}} for row in batch]}
-        while left:
-            left = client.batch_write_item(RequestItems=left).get("UnprocessedItems")
-        count += len(batch)
-    return count
 
 
 def key_of(row: Item) -> Key:

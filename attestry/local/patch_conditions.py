@@ -14,6 +14,7 @@ not call KMS.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ _TRANSACTIONS = ("dynamodb:TransactWriteItems", "dynamodb:TransactGetItems")
 _MEMBERS = ("ConditionCheck", "Put", "Update", "Delete", "Get")
 _EQUALITY = re.compile(r"([#\w.-]+)\s*=\s*(:\w+)")
 _SESSION_FUNCTION = "AttestryFunctionArn"
+_BODIES = 4
 _BATCHES = {f"sqs:{act}Batch": f"sqs:{act}" for act in ("ChangeMessageVisibility", "DeleteMessage", "SendMessage")}
 """Calls of SQS that take several messages, to the action that a policy names: there are no actions for batches."""
 
@@ -51,7 +53,9 @@ def apply() -> None:
     replace(evaluator, "_principal_keys", "82f8fd4f1d91e592", _keys_of_function)
 
 
-def _body(body: bytes) -> dict[str, Any]:
+@functools.lru_cache(_BODIES)
+def _body(body: bytes) -> Mapping[str, Any]:
+    """Return a request, which is asked for several times for one call."""
     try:
         found = json.loads(body or b"{}")
     except ValueError:

@@ -3,8 +3,8 @@
 A copy of the process writes the state: what it has in memory is the state at one instant, and the server goes on meanwhile. Where a system
 forks no processes with threads (anything but Linux), the server stops for as long as it takes.
 
-The state is one JSON file for each service, replaced whole. A crash in between leaves files of two instants; only a stop saves a state
-that is whole.
+The state is one JSON file for each service, replaced whole; rows of tables have files of their own (`attestry.local.row_files`). A crash
+in between leaves files of two instants; only a stop saves a state that is whole.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_SECONDS = 120.0
 """It is saved after so long even when something changes all the time."""
 
 SHARE = 0.2
-"""Saving takes no more of a processor than this: with ten thousand versions it takes it for twenty seconds."""
+"""Saving takes no more of a processor than this."""
 
 CHILD_SECONDS = 120
 """A process that saves for longer hangs, on a lock that another thread held when it was forked, and is ended."""
