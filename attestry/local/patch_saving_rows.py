@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attestry.local import packed
-from attestry.local.packed import Items
+from attestry.local.packed import CHANGING, Items
 from attestry.local.patching import load, replace
 from attestry.local.row_files import FOLDER, MARK, RowFile, blocks_of, named_in
 
@@ -111,9 +111,10 @@ def read_rows(folder: Path, mark: dict[str, Any]) -> Items:
 
 def hand_over() -> None:
     """Begin a saving of all tables."""
-    for table in load("ministack.services.dynamodb")._tables.all_values():
-        if table["items"].file is not None:
-            table["items"].file.hand_over(table.get("ItemCount", 0))
+    with CHANGING:  # no thread is between the change of a row and its note
+        for table in load("ministack.services.dynamodb")._tables.all_values():
+            if table["items"].file is not None:
+                table["items"].file.hand_over(table.get("ItemCount", 0))
 
 
 def settle() -> None:

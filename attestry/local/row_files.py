@@ -114,8 +114,8 @@ class RowFile:
 
     @staticmethod
     def _all_of(items: Items) -> Iterator[tuple[str, str, Any]]:
-        for partition_key, partition in items.items():
-            for sort_key, packed in partition.all_packed():
+        for partition_key, partition in list(items.items()):
+            for sort_key, packed in list(partition.all_packed()):
                 yield partition_key, sort_key, packed
 
 
