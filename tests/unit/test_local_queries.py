@@ -186,6 +186,12 @@ def test_a_page_takes_no_rows_but_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         answer = call(ours, "_query", {name: value for name, value in request.items() if value})[1]
         assert [item["sk"]["S"] for item in answer["Items"]] == [f"{n:04d}" for n in range(101, 108)]
         assert len(taken) == 7
+        for forward, numbers in ((True, range(108, 115)), (False, range(106, 100, -1))):
+            taken.clear()
+            told = {**request, "ExclusiveStartKey": answer["LastEvaluatedKey"], "ScanIndexForward": forward}
+            found = call(ours, "_query", {name: value for name, value in told.items() if value is not None})[1]
+            assert [item["sk"]["S"] for item in found["Items"]] == [f"{n:04d}" for n in numbers]
+            assert len(taken) == len(numbers)
 
 
 def test_an_index_that_is_made_later_has_rows_whose_keys_are_no_strings_and_is_read_as_the_emulator_reads_it() -> None:
