@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attestry.evidence.note import Algorithm, vkey
 from infra.nag import Finding, read_report, synthesise_with_packs
 from infra.stack import STACK_NAME, build_app
 from tests.infra.template import Template
@@ -115,6 +116,12 @@ ALL_EXECUTORS = {
     "attestry:deploymentTargets": "function,sagemaker",
     "attestry:endpointModels": "tumour-diagnosis",
 }
+WITNESS_NAME = "attestry/333333333333/eu-north-1/attestry/witness"
+WITNESS_FUNCTION = "arn:aws:lambda:eu-north-1:333333333333:function:attestry-witness"
+WITNESS_KEY = vkey(WITNESS_NAME, bytes(32), Algorithm.COSIGNATURE)
+WITNESSES = [{"name": WITNESS_NAME, "function": WITNESS_FUNCTION, "vkey": WITNESS_KEY}]
+"""A witness in an account of somebody else."""
+
 ALL_OPTIONS = {
     **ALL_EXECUTORS,
     "attestry:alarmAddress": "ops@example.org",
@@ -124,6 +131,7 @@ ALL_OPTIONS = {
     "attestry:oidcIssuers": ISSUERS,
     "attestry:userPool": True,
     "attestry:samlMetadataUrl": "https://idp.example.com/metadata",
+    "attestry:witnesses": json.dumps(WITNESSES),
 }
 """The fullest configuration, but for more models on executors and endpoints, and more images: each of these is a role or two more."""
 
@@ -141,10 +149,16 @@ def with_tokens(all_options: Synthesis) -> Template:
     return all_options.template
 
 
+RUNBOOK = {"attestry:consoleApprovals": "both", "attestry:consoleMfa": "true"}
+
+
 @pytest.fixture(scope="session")
 def all_executors(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """Stages may run on every executor, all on what the stack makes itself, and SageMaker may serve; with all nag packs."""
+    """Stages may run on every executor, all on what the stack makes itself, SageMaker may serve, and approvals have a runbook.
+
+    With all nag packs, which take longer than the synthesis: so one configuration stands for what adds to the default one here and there.
+    """
     outdir = tmp_path_factory.mktemp("executors")
-    app = build_app({**SOURCE_ONLY, **ALL_EXECUTORS}, str(outdir))
+    app = build_app({**SOURCE_ONLY, **ALL_EXECUTORS, **RUNBOOK}, str(outdir))
     synthesise_with_packs(app)
     return Synthesis(outdir)

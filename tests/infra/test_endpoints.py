@@ -49,7 +49,7 @@ def test_deploy_alone_makes_endpoints_and_predict_alone_calls_them(on: Template)
     assert functions_that_may(on, "sagemaker:Delete*") == {"deploy"}
     assert functions_that_may(on, "sagemaker:Update*") == {"deploy"}
     assert functions_that_may(on, "sagemaker:InvokeEndpoint*") == {"predict"}
-    assert functions_that_may(on, "iam:PassRole") == {"deploy"}
+    assert functions_that_may(on, "iam:PassRole") == {"deploy", "gate"}  # the gate passes on the runbook's role
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,9 @@ def test_deploy_alone_makes_endpoints_and_predict_alone_calls_them(on: Template)
         ("deploy", "sagemaker:CreateTrainingJob", ENDPOINT.replace(":endpoint/", ":training-job/"), False),
         ("deploy", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/attestry-job-tumour-diagnosis", False),
         ("deploy", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/attestry-deploy-function", False),
+        ("deploy", "iam:PassRole", SERVE_ROLE, True),
+        ("gate", "iam:PassRole", SERVE_ROLE, False),
+        ("gate", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/attestry-approval-runbook", True),
     ],
 )
 def test_the_functions_reach_the_endpoints_of_this_deployment_and_no_others(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.findings import ACKNOWLEDGED
 from infra.findings_endpoints import ACKNOWLEDGED_ENDPOINTS
 from infra.findings_jobs import ACKNOWLEDGED_JOBS
+from infra.findings_runbook import ACKNOWLEDGED_WITH_RUNBOOK
 from infra.nag import Acknowledgement, Finding, unacknowledged, unused
 from tests.infra.conftest import Synthesis
 
@@ -28,8 +29,8 @@ def test_no_acknowledgement_outlives_its_finding(synthesis: Synthesis) -> None:
     assert unused(synthesis.findings, ACKNOWLEDGED) == []
 
 
-def test_every_finding_of_the_other_executors_and_targets_is_acknowledged_and_none_is_excused_in_vain(all_executors: Synthesis) -> None:
-    more = [*ACKNOWLEDGED_JOBS, *ACKNOWLEDGED_ENDPOINTS]
+def test_every_finding_of_executors_targets_and_runbook_is_acknowledged_and_none_is_excused_in_vain(all_executors: Synthesis) -> None:
+    more = [*ACKNOWLEDGED_JOBS, *ACKNOWLEDGED_ENDPOINTS, *ACKNOWLEDGED_WITH_RUNBOOK]
     assert unacknowledged(all_executors.findings, [*ACKNOWLEDGED, *more]) == []
     assert unused(all_executors.findings, more) == []
     assert all(len(entry.reason) > 40 for entry in more)

@@ -6,7 +6,6 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,8 @@ import pytest
 from attestry.aws.automations import APPROVE_STEP
 from attestry.usecases import console_automation
 from infra.config import Config, ConsoleApprovals
-from infra.findings import ACKNOWLEDGED
-from infra.findings_runbook import ACKNOWLEDGED_WITH_RUNBOOK
-from infra.nag import read_report, synthesise_with_packs, unacknowledged, unused
 from infra.runbook_document import APPROVE, MAX_WAIT_SECONDS, PAUSES, WAITING, runbook_document
-from infra.stack import STACK_NAME, build_app
-from tests.infra.conftest import SOURCE_ONLY, Synthesis, lint
+from tests.infra.conftest import Synthesis, lint
 from tests.infra.template import ACCOUNT, REGION, Template, listed
 
 DOCUMENT = runbook_document(function_arn="arn:f", role_arn="arn:r", topic_arn="arn:t", wait_seconds=30 * 86400)
@@ -150,18 +145,9 @@ def test_where_approvals_are_decisions_alone_there_is_no_runbook(template: Templ
     assert template.of_type("AWS::SSM::Document") == {}
 
 
-@pytest.fixture(scope="module")
-def with_runbook(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    outdir = tmp_path_factory.mktemp("runbook")
-    app = build_app({**SOURCE_ONLY, "attestry:consoleApprovals": "both", "attestry:consoleMfa": "true"}, str(outdir))
-    synthesise_with_packs(app)
-    return Synthesis(Path(outdir))
-
-
-@pytest.mark.xdist_group("runbook")
 class TestTemplate:
-    def test_the_document_is_an_automation_that_changes_by_new_versions(self, with_runbook: Synthesis) -> None:
-        (document,) = with_runbook.template.of_type("AWS::SSM::Document").values()
+    def test_the_document_is_an_automation_that_changes_by_new_versions(self, all_executors: Synthesis) -> None:
+        (document,) = all_executors.template.of_type("AWS::SSM::Document").values()
         assert (document["Name"], document["DocumentType"], document["UpdateMethod"]) == (
             "attestry-ApproveVersion",
             "Automation",
@@ -169,8 +155,8 @@ class TestTemplate:
         )
         assert [s["name"] for s in document["Content"]["mainSteps"]] == list(STEPS)
 
-    def test_the_runbook_s_role_calls_one_function_and_tells_one_topic(self, with_runbook: Synthesis) -> None:
-        statements = with_runbook.template.role_policies("attestry-approval-runbook")
+    def test_the_runbook_s_role_calls_one_function_and_tells_one_topic(self, all_executors: Synthesis) -> None:
+        statements = all_executors.template.role_policies("attestry-approval-runbook")
         assert {a for s in statements for a in listed(s["Action"])} == {
             "lambda:InvokeFunction",
             "sns:Publish",
@@ -181,24 +167,24 @@ class TestTemplate:
         assert listed(invoked) == [f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-console-decision"]
 
     @pytest.mark.parametrize("role", ["scientist", "validator", "approver", "deployer", "consumer", "auditor", "admin"])
-    def test_approvers_start_and_answer_it_and_nobody_else(self, with_runbook: Synthesis, role: str) -> None:
-        actions = {a for s in with_runbook.template.role_policies(f"attestry-{role}") for a in listed(s["Action"])}
+    def test_approvers_start_and_answer_it_and_nobody_else(self, all_executors: Synthesis, role: str) -> None:
+        actions = {a for s in all_executors.template.role_policies(f"attestry-{role}") for a in listed(s["Action"])}
         may = role in ("approver", "validator")
         assert ({"ssm:StartAutomationExecution", "ssm:SendAutomationSignal"} <= actions) == may
-        passed = [s for s in with_runbook.template.role_policies(f"attestry-{role}") if "iam:PassRole" in listed(s["Action"])]
+        passed = [s for s in all_executors.template.role_policies(f"attestry-{role}") if "iam:PassRole" in listed(s["Action"])]
         assert [listed(s["Resource"]) for s in passed] == ([[f"arn:aws:iam::{ACCOUNT}:role/attestry-approval-runbook"]] if may else [])
         assert all(s["Condition"] == {"StringEquals": {"iam:PassedToService": "ssm.amazonaws.com"}} for s in passed)
 
-    def test_no_function_answers_an_approval(self, with_runbook: Synthesis) -> None:
-        for policy in with_runbook.template.policies():
+    def test_no_function_answers_an_approval(self, all_executors: Synthesis) -> None:
+        for policy in all_executors.template.policies():
             actions = {a for s in policy.statements if s["Effect"] == "Allow" for a in listed(s.get("Action", []))}
             if "function" in str(policy.owner).lower():
                 assert "ssm:SendAutomationSignal" not in actions
 
-    def test_the_function_and_the_gate_are_told_of_it(self, with_runbook: Synthesis) -> None:
+    def test_the_function_and_the_gate_are_told_of_it(self, all_executors: Synthesis) -> None:
         functions = {
             f["FunctionName"]: f["Environment"]["Variables"]
-            for f in with_runbook.template.of_type("AWS::Lambda::Function").values()
+            for f in all_executors.template.of_type("AWS::Lambda::Function").values()
             if "Environment" in f
         }
         for name in ("attestry-gate", "attestry-console-decision"):
@@ -209,23 +195,16 @@ class TestTemplate:
             assert functions[name]["ATTESTRY_API_URL"]
         assert functions["attestry-operate"]["ATTESTRY_CONSOLE_MFA"] == "required"
 
-    def test_signals_come_from_cloudtrail_alone(self, with_runbook: Synthesis) -> None:
-        patterns = [r["EventPattern"] for r in with_runbook.template.of_type("AWS::Events::Rule").values() if "EventPattern" in r]
+    def test_signals_come_from_cloudtrail_alone(self, all_executors: Synthesis) -> None:
+        patterns = [r["EventPattern"] for r in all_executors.template.of_type("AWS::Events::Rule").values() if "EventPattern" in r]
         (signal,) = [p for p in patterns if p["detail"].get("eventName") == ["SendAutomationSignal"]]
         assert (signal["source"], signal["detail-type"]) == (["aws.ssm"], ["AWS API Call via CloudTrail"])
 
-    def test_the_packs_find_nothing_more_that_is_not_acknowledged(self, with_runbook: Synthesis, synthesis: Synthesis) -> None:
-        found = read_report(with_runbook.outdir, STACK_NAME)
-        findings = [finding for finding in found if finding not in synthesis.findings]
-        assert findings
-        assert unacknowledged(findings, (*ACKNOWLEDGED, *ACKNOWLEDGED_WITH_RUNBOOK)) == []
-        assert unused(findings, ACKNOWLEDGED_WITH_RUNBOOK) == []
-
-    def test_no_resource_has_a_form_that_was_not_linted(self, with_runbook: Synthesis, all_options: Synthesis) -> None:
+    def test_no_resource_has_a_form_that_was_not_linted(self, all_executors: Synthesis, all_options: Synthesis) -> None:
         linted = all_options.template.forms()
-        for kind, places in with_runbook.template.forms().items():
+        for kind, places in all_executors.template.forms().items():
             assert places - linted.get(kind, set()) == set(), kind
 
     @pytest.mark.long
-    def test_cfn_lint_finds_nothing(self, with_runbook: Synthesis) -> None:
-        assert lint(with_runbook) == []
+    def test_cfn_lint_finds_nothing(self, all_executors: Synthesis) -> None:
+        assert lint(all_executors) == []

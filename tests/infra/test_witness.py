@@ -19,15 +19,11 @@ from infra.nag import read_report, synthesise_with_packs, unacknowledged
 from infra.stack import build_app
 from infra.witness import STACK_NAME
 from infra.witness_config import COSIGNATURE, ED25519, vkey_name
-from tests.infra.conftest import SOURCE_ONLY
+from tests.infra.conftest import SOURCE_ONLY, WITNESS_FUNCTION, WITNESS_KEY, WITNESS_NAME, WITNESSES, Synthesis
 from tests.infra.template import ACCOUNT, REGION, Template, listed
 
 ORIGIN = "attestry/210987654321/eu-west-1/registry-two"
 LOG, SUCCESSOR = vkey(ORIGIN, bytes(range(32))), vkey(ORIGIN, bytes(range(1, 33)))
-WITNESS_NAME = "attestry/333333333333/eu-north-1/attestry/witness"
-WITNESS_KEY = vkey(WITNESS_NAME, bytes(32), Algorithm.COSIGNATURE)
-FUNCTION = "arn:aws:lambda:eu-north-1:333333333333:function:attestry-witness"
-WITNESSES = [{"name": WITNESS_NAME, "function": FUNCTION, "vkey": WITNESS_KEY}]
 pytestmark = pytest.mark.xdist_group("synthesis")
 
 
@@ -41,14 +37,6 @@ def outdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def witness(outdir: Path) -> Template:
     return Template((outdir / f"{STACK_NAME}.template.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """A registry that asks a witness of another account."""
-    made = tmp_path_factory.mktemp("watched")
-    build_app({**SOURCE_ONLY, "attestry:witnesses": json.dumps(WITNESSES)}, str(made)).synth()
-    return Template((made / "Attestry.template.json").read_text())
 
 
 def test_it_is_a_function_with_table_and_key_and_nothing_else(witness: Template) -> None:
@@ -95,14 +83,15 @@ def test_cfn_lint_finds_nothing_in_it(outdir: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_a_registry_asks_its_own_witness_and_those_that_are_configured(watched: Template) -> None:
+def test_a_registry_asks_its_own_witness_and_those_that_are_configured(all_options: Synthesis) -> None:
+    watched = all_options.template
     (function,) = [f for f in watched.of_type("AWS::Lambda::Function").values() if f["FunctionName"] == "attestry-sequence"]
     own = {"name": f"attestry/{ACCOUNT}/{REGION}/attestry/witness", "function": "attestry-witness", "vkey": "", "outside": False}
     assert json.loads(function["Environment"]["Variables"]["ATTESTRY_WITNESSES"]) == [own, {**WITNESSES[0], "outside": True}]
     statements = watched.role_policies("attestry-sequence-function")
     invoked = [r for s in statements if "lambda:InvokeFunction" in listed(s["Action"]) for r in listed(s["Resource"])]
     own_functions = [f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:attestry-{name}" for name in ("tell", "witness")]
-    assert sorted(invoked) == sorted([FUNCTION, *own_functions])
+    assert sorted(invoked) == sorted([WITNESS_FUNCTION, *own_functions])
 
 
 def test_both_sides_understand_the_same_settings() -> None:
