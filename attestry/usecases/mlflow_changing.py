@@ -171,7 +171,7 @@ def describe_version(desk: Desk, name: str, number: int, description: str | None
     """Change a version's description; None takes it away, as MLflow has it."""
     known = desk.find(name, number)
     catalogue.change_labels(ahead(desk, known), known.model.model, number, description=description or "", by=desk.by, at=desk.at)
-    return find(desk.meta, name, number).show_version()
+    return find(desk.meta, known.model.model, number).show_version()
 
 
 def set_tag(desk: Desk, known: Known, key: str, value: str) -> None:

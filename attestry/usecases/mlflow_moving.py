@@ -65,7 +65,7 @@ def create_version(desk: Desk, asked: CreateVersion, source: Source) -> ShownVer
     tags = check_tags({**asked.tags, **{key: value for key, value in facts.items() if value}})
     body = {"submission": source.submission, "source": told, "run": run, "description": asked.description, "tags": dict(asked.tags)}
     number = desk.acts.bring(model, body)
-    known = find(desk.meta, asked.name, number)
+    known = find(desk.meta, model, number)
     _, labels = known.require_version()
     # A retry after a crash between the two finds the version, and labels it now.
     if not labels.rev:
@@ -94,7 +94,7 @@ def move_version(desk: Desk, asked: MoveVersion) -> ShownVersion:
         raise ConflictError(f"{version.reference} stands {version.standing}: nothing of a governed model goes back to being a candidate")
     if asked.stage == ARCHIVED:
         desk.acts.retire(version.model, version.number, "moved to Archived through MLflow")
-        return find(desk.meta, asked.name, asked.number).show_version()
+        return find(desk.meta, known.model.model, asked.number).show_version()
     if version.standing in (Standing.RETIRED, Standing.REJECTED):
         raise ConflictError(f"{version.reference} stands {version.standing} and goes to no other stage")
     if asked.stage == STAGING and version.standing is Standing.DEPLOYED:
@@ -147,6 +147,6 @@ def _request(desk: Desk, known: Known, version: Version, stage: str) -> ShownVer
     if stage == PRODUCTION and version.standing in DEPLOYABLE and set(desk.by.roles) & set(ROLES_OF[Operation.DEPLOY]):
         desk.acts.deploy(version.model, version.number, "moved to Production through MLflow")
         begun = f"the deployment of {version.reference} was begun; it is in Production once it stands DEPLOYED"
-    shown = find(desk.meta, known.model.name, version.number).show_version()
+    shown = find(desk.meta, known.model.model, version.number).show_version()
     told = begun or f"{known.model.name} is governed, so nothing was moved: {shown.message or f'a transition to {stage} was requested'}"
     return replace(shown, message=told)

@@ -155,7 +155,8 @@ def find_by_alias(meta: MetaStore, known: Known, alias: str) -> Known | Found:
     named = known.aliases.by_alias.get(alias)
     if named is None:
         raise invalid(f"Registered model alias {alias} not found.")
-    return find(meta, known.model.name, named.number)
+    # By the identity: the gate was asked about this model, and its name may be another one's by now.
+    return find(meta, known.model.model, named.number)
 
 
 def newest_versions(meta: MetaStore, known: Known, limit: int) -> list[Found]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
@@ -9,9 +11,11 @@ from attestry.access.scopes import Placement
 from attestry.domain.catalogue import identity_of
 from attestry.evidence.digests import sha256_hex
 from attestry.ports import MetaStore, Put, When
+from attestry.usecases.catalogue import rename_model
+from attestry.usecases.catalogue_rows import aliases_key
 from tests.api_world import ApiWorld
 from tests.mlflow_desk import MODELS, VERSIONS, Desk
-from tests.versions import make_version
+from tests.versions import AT, ERIN, make_version
 
 NOT_SECRET = """@id("not-what-is-secret")
 forbid (principal, action == Attestry::Action::"{action}", resource) when {{ resource in Attestry::Scope::"tag/tier=secret" }};"""
@@ -150,3 +154,28 @@ class TestWhatIsNotedOfADenial:
         grant(api.meta, "dana", "model/sandbox")
         assert api.call("POST", "/v1/runs", {"run": "1" * 32, "experiment": "fraud"}, who=DANA).status == 403
         assert noted(api.meta) == {("POST /v1/runs", "model=fraud")}
+
+
+def test_a_name_that_goes_to_another_model_behind_the_gate_shows_nothing_of_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(monkeypatch, "open")
+    for model in ("mine", "theirs"):
+        desk.create(model, by="erin")
+        make_version(desk.meta, model=model)
+        desk.ok("POST", f"{VERSIONS}/set-tag", by="erin", name=model, version="1", key="of", value=model)
+    desk.ok("POST", f"{MODELS}/rename", by="erin", name="mine", new_name="Shared_name")
+    desk.ok("POST", f"{MODELS}/alias", by="erin", name="Shared_name", alias="champion", version="1")
+    grant(desk.meta, "dana", "model/mine")
+    read = desk.meta.get_many
+
+    def overtaken(keys: Any, **how: Any) -> Any:
+        found = read(keys, **how)
+        if aliases_key("mine") in keys:
+            monkeypatch.setattr(desk.meta, "get_many", read)
+            rename_model(desk.meta, "mine", "mine", by=ERIN, at=AT)
+            rename_model(desk.meta, "theirs", "Shared_name", by=ERIN, at=AT)
+        return found
+
+    monkeypatch.setattr(desk.meta, "get_many", overtaken)
+    shown = desk.ok("GET", f"{MODELS}/alias", name="Shared_name", alias="champion")["model_version"]
+    assert [tag["value"] for tag in shown["tags"]] == ["mine"]
+    assert desk.refused("GET", f"{MODELS}/alias", name="Shared_name", alias="champion")[0] == 403
