@@ -287,14 +287,19 @@ class Items(dict[str, Any]):
                     dict.__delitem__(self, partition_key)
 
     def with_attributes(self, names: list[str]) -> Iterator[tuple[str, str, Row]]:
-        """Yield the keys and rows of all rows that have all of some attributes; the others are not even unpacked."""
-        written = [name.encode("utf-8", "surrogatepass") for name in names]
-        for partition_key, partition in list(dict.items(self)):
-            for sort_key, packed in list(partition.all_packed()):
-                if type(packed) is not bytes or all(name in packed for name in written):
-                    row = unpack(packed)
-                    if all(name in row for name in names):
-                        yield partition_key, sort_key, row
+        """Yield the keys and rows of all rows that have all of some attributes; most others are not even unpacked.
+
+        Args:
+            names: one or more. `CHANGING` is held as long as this goes on.
+        """
+        first = names[0].encode("utf-8", "surrogatepass")
+        for partition_key, partition in dict.items(self):
+            for sort_key, packed in partition.all_packed():
+                if type(packed) is bytes and first not in packed:
+                    continue
+                row = unpack(packed)
+                if all(name in row for name in names):
+                    yield partition_key, sort_key, row
 
     def expired(self, attribute: str, now: float) -> list[tuple[str, str]]:
         """Return the keys of the rows that expired.
