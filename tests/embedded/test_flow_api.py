@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -138,7 +138,8 @@ class Gateway:
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         path = str(environ.get("REQUEST_URI") or quote(environ["PATH_INFO"])).partition("?")[0]
-        query = environ.get("QUERY_STRING", "")
+        # Written as a signature is computed over it, or the gateway refuses it before anything of ours sees it.
+        query = urlencode(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True), safe="", quote_via=quote)
         target = f"{path}?{query}" if query else path
         heeded = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IDEMPOTENCY_KEY")
         headers = {name[5:].replace("_", "-"): environ[name] for name in heeded if str(environ.get(name, "")).isascii() and name in environ}
