@@ -37,7 +37,7 @@ def placed_as(name: str) -> str:
 
 
 def read_scope(value: object) -> str:
-    """Return a checked scope.
+    """Return a checked scope; that of a model names it by its identity, whichever of its names was said.
 
     Raises:
         InvalidInputError: it is none of the forms above.
@@ -49,7 +49,7 @@ def read_scope(value: object) -> str:
     )
     if not known:
         raise InvalidInputError.of("scope", "scope", "a scope is registry, model/NAME, tag/KEY=VALUE, project/NAME or unit/NAME")
-    return str(value)
+    return f"model/{placed_as(name)}" if kind == "model" else str(value)
 
 
 @dataclass(frozen=True)

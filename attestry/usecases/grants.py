@@ -127,10 +127,13 @@ def withdraw_grant(meta: MetaStore, subject: str, role: str, scope: str, *, reas
     if row is None:
         raise NotFoundError(f"nothing was ever granted to {subject}")
     held = Held.from_item(row)
-    left = tuple(one for one in held.grants if (one.role, one.scope) != (role, scope))
-    if left == held.grants:
+    # Grants that were given before scopes were kept by a model's identity name it as they were asked for.
+    found = next((one for one in held.grants if one.role == role and scope in (one.scope, read_scope(one.scope))), None)
+    if found is None:
         return held
-    return _change(meta, row, Held(subject, left, held.changed), GRANT_WITHDRAWN, {"role": role, "scope": scope, "reason": reason}, by, at)
+    left = tuple(one for one in held.grants if one != found)
+    facts = {"role": role, "scope": found.scope, "reason": reason}
+    return _change(meta, row, Held(subject, left, held.changed), GRANT_WITHDRAWN, facts, by, at)
 
 
 def list_grants(meta: MetaStore, subject: str = "") -> list[Held]:

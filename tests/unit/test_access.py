@@ -25,6 +25,7 @@ from attestry.access.warrant import Warrant
 from attestry.api.operations import BY_ROUTE, OPERATIONS
 from attestry.aws.guard import Guard
 from attestry.aws.http import serve
+from attestry.domain.catalogue import identity_of
 from attestry.domain.errors import ForbiddenError, IntegrityError, InvalidInputError
 from attestry.domain.principal import ROLES, Principal
 from attestry.evidence.digests import sha256_hex
@@ -302,6 +303,10 @@ class TestStanding:
 @pytest.mark.parametrize("scope", ["registry", "model/a", "tag/tier=low", "project/onco.1", "unit/diagnostics_eu"])
 def test_a_scope_is_one_of_five_forms(scope: str) -> None:
     assert read_scope(scope) == scope
+
+
+def test_the_scope_of_a_model_is_kept_by_its_identity_whichever_of_its_names_is_said() -> None:
+    assert read_scope("model/Iris_v2") == f"model/{identity_of('Iris_v2')}" != "model/Iris_v2"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
 from attestry.aws.settings import Settings
 from attestry.aws.world import World
+from attestry.domain.catalogue import identity_of
 from attestry.domain.errors import ConflictError, UnavailableError
 from attestry.usecases.grants import Grant, give_grant
 from attestry.usecases.people import add_person
@@ -92,6 +93,22 @@ def test_a_withdrawn_grant_leaves_nothing_and_not_the_whole_role(registry: Regis
     assert (status, body["code"]) == (403, "forbidden")
     assert registry.call("POST /v1/access/withdrawals", ended)[0] == 200
     assert len(registry.events("grant.withdrawn")) == 1
+
+
+def test_a_grant_in_a_name_of_a_model_counts_in_the_model_and_is_withdrawn_by_either(registry: Registry) -> None:
+    identity = f"model/{identity_of('Iris_v2')}"
+    assert registry.grant("scientist", "model/Iris_v2")[1]["grants"] == [{"role": "scientist", "scope": identity, "until": ""}]
+    ended = {"role": "scientist", "scope": "model/Iris_v2", "reason": "left", "person": "erin"}
+    assert registry.call("POST /v1/access/withdrawals", ended)[1]["grants"] == []
+
+
+def test_a_grant_that_was_kept_by_another_name_of_a_model_is_withdrawn_as_it_stands(registry: Registry) -> None:
+    registry.grant("scientist", "model/Iris_v2")
+    row = registry.meta.rows[grant_key("person/erin")]
+    registry.meta.rows[grant_key("person/erin")] = {**row, "grants": [{**row["grants"][0], "scope": "model/Iris_v2"}]}
+    ended = {"role": "scientist", "scope": "model/Iris_v2", "reason": "left", "person": "erin"}
+    assert registry.call("POST /v1/access/withdrawals", ended)[1]["grants"] == []
+    assert registry.events("grant.withdrawn")[0]["data"]["scope"] == "model/Iris_v2"
 
 
 @pytest.mark.parametrize("subject", [{"person": "ada"}, {"login": "ada"}])
