@@ -20,7 +20,7 @@ from benchmarks.mlflow_contestants import Attestry, Contestant, MlflowServer, id
 from benchmarks.mlflow_growth import Growth, model_of
 from benchmarks.result import Cell, Result, Table, Target
 
-SIZES = (100, 1_000, 10_000)
+SIZES = (100, 1_000, 10_000, 100_000)
 BOTH_AT_MOST = 10_000
 """Models with more versions are for this registry alone."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ministack.services import dynamodb
 
-from attestry.local import patch_queries, patch_streams, patch_tables, patch_writes
+from attestry.local import patch_projections, patch_queries, patch_streams, patch_tables, patch_writes
 from attestry.local.patch_repeats import Copies
 
 TABLE = "Table"
@@ -41,6 +41,7 @@ def patched() -> Any:
     module.copy = Copies()
     patch_tables.patch(module)
     patch_queries.patch(module)
+    patch_projections.patch(module)
     patch_streams.patch(module)
     patch_writes.patch(module)
     return module
