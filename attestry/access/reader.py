@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from attestry.access.engine import Engine, OnModel
 from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, login_subject, person_subject, placement_key
-from attestry.access.scopes import Placement
+from attestry.access.scopes import Placement, is_name_of_model
 from attestry.access.standing import Caller, Standing, standing_of
 from attestry.domain.errors import IntegrityError
 from attestry.ports import Item, Key, MetaStore
@@ -81,7 +81,8 @@ class AccessReader:
         """
         login = caller.principal.login
         by_login, login_key = grant_key(login_subject(login)), Key(f"LOGIN#{login}")
-        placed = placement_key(model) if model else None
+        # What is no name is placed nowhere, and makes no key: roles may read keys of a certain form, and keys have a length.
+        placed = placement_key(model) if model and is_name_of_model(model) else None
         person = self._persons.get(login)
         # Most people's logins are their IDs: what was granted to such a person comes in the same round trip.
         by_person = grant_key(person_subject(person or login))

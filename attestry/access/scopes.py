@@ -36,6 +36,15 @@ def placed_as(name: str) -> str:
         return name
 
 
+def is_name_of_model(text: str) -> bool:
+    """Return whether a model may have the name."""
+    try:
+        identity_of(text)
+    except InvalidInputError:
+        return False
+    return True
+
+
 def read_scope(value: object) -> str:
     """Return a checked scope; that of a model names it by its identity, whichever of its names was said.
 

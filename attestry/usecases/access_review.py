@@ -12,8 +12,9 @@ from typing import Any
 
 from attestry.access.engine import Engine, OnModel, OnRegistry, Target
 from attestry.access.rows import placement_key
-from attestry.access.scopes import Placement, placed_as
+from attestry.access.scopes import Placement
 from attestry.access.standing import Caller, Standing, standing_of
+from attestry.domain.catalogue import identity_of
 from attestry.domain.errors import InvalidInputError
 from attestry.domain.principal import Principal
 from attestry.ports import MetaStore
@@ -85,7 +86,7 @@ def _engine(meta: MetaStore) -> Engine:
 def _target(meta: MetaStore, model: str) -> Target:
     if not model:
         return OnRegistry()
-    identity = placed_as(model)
+    identity = identity_of(model)
     return OnModel(identity, Placement.from_item(meta.get(placement_key(identity))))
 
 

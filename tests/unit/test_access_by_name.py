@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
+from attestry.access.engine import OnModel
+from attestry.access.reader import AccessReader
 from attestry.access.rows import POLICIES_KEY, access_policy_key, grant_key, placement_key
 from attestry.access.scopes import Placement
+from attestry.access.standing import Caller
 from attestry.domain.catalogue import identity_of
 from attestry.evidence.digests import sha256_hex
-from attestry.ports import MetaStore, Put, When
+from attestry.ports import Key, MetaStore, Put, When
 from attestry.usecases.catalogue import rename_model
 from attestry.usecases.catalogue_rows import aliases_key
 from tests.api_world import ApiWorld
+from tests.fakes import MemoryMetaStore
 from tests.mlflow_desk import MODELS, VERSIONS, Desk
 from tests.versions import AT, ERIN, make_version
 
@@ -179,3 +183,15 @@ def test_a_name_that_goes_to_another_model_behind_the_gate_shows_nothing_of_that
     shown = desk.ok("GET", f"{MODELS}/alias", name="Shared_name", alias="champion")["model_version"]
     assert [tag["value"] for tag in shown["tags"]] == ["mine"]
     assert desk.refused("GET", f"{MODELS}/alias", name="Shared_name", alias="champion")[0] == 403
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 3000, "a/b", " "])
+def test_the_gate_makes_no_key_of_what_is_no_name(name: str) -> None:
+    asked: list[Key] = []
+    meta = MemoryMetaStore()
+    get_many = meta.get_many
+    vars(meta)["get_many"] = lambda keys, **how: asked.extend(keys) or get_many(keys, **how)
+    known = AccessReader(meta).read(Caller(ERIN), name, AT, fresh=True)
+    assert known.model(name).places == OnModel(name).places
+    assert asked
+    assert [key for key in asked if key.partition.startswith("PLACED#")] == []

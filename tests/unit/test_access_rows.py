@@ -244,6 +244,21 @@ def test_who_can_names_those_whom_a_grant_lets_and_the_roles_of_those_who_were_g
     assert (status, body["field"]) == (400, "action")
 
 
+@pytest.mark.parametrize("name", ["a\nb", 'a"na=M|\x85', "x" * 3000, " a", "a/b"])
+@pytest.mark.parametrize("route", ["GET /v1/access/who-can", "GET /v1/access/check"])
+def test_a_review_of_what_is_no_name_of_a_model_reads_nothing_of_it_and_says_so(registry: Registry, route: str, name: str) -> None:
+    asked: list[str] = []
+    get, get_many = registry.meta.get, registry.meta.get_many
+    vars(registry.meta).update(
+        get=lambda key: asked.append(key.partition) or get(key),
+        get_many=lambda keys, **how: asked.extend(key.partition for key in keys) or get_many(keys, **how),
+    )
+    status, body = registry.call(route, role="auditor", action="versions.decide", model=name, person="erin")
+    assert (status, body["field"]) == (400, "name")
+    assert asked
+    assert [partition for partition in asked if partition.startswith("PLACED#")] == []
+
+
 def test_a_grant_that_has_ended_lets_nobody_by_the_review_as_by_the_gate(registry: Registry) -> None:
     until = {"until": "2026-01-03T00:00:00Z", "reason": "x", "person": "erin", "role": "approver", "scope": "registry"}
     registry.call("POST /v1/access/grants", until)
