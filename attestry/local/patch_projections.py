@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Container
 from typing import Any
 
-from attestry.local.patching import load, replace
+from attestry.local.patching import applied_to_tables, replace
 
 __all__ = ["apply", "patch", "plain_names"]
 
@@ -19,15 +19,6 @@ Row = dict[str, Any]
 
 _EXPRESSIONS = 1024
 _PATH_SIGNS = frozenset(".[] \t\n\r")
-
-
-def apply() -> None:
-    """Patch projections.
-
-    Raises:
-        PatchError: the emulator is not what this was written for.
-    """
-    patch(load("ministack.services.dynamodb"))
 
 
 def patch(tables: Any) -> None:
@@ -52,6 +43,9 @@ def patch(tables: Any) -> None:
         return shown
 
     replace(tables, "_project_item", "d83ba049530b0ee3", project)
+
+
+apply = applied_to_tables(patch)
 
 
 def plain_names(expression: Any, names: dict[Any, Any], keywords: Container[str]) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestry.local.packed import CHANGING, Partition, Row, size_of, size_of_row, unpack
-from attestry.local.patching import PatchError, expect, load, replace
+from attestry.local.patching import PatchError, applied_to_tables, expect, replace
 
 __all__ = ["Asked", "NotUnderstoodError", "Range", "apply", "range_of"]
 
@@ -88,15 +88,6 @@ class _Reading(threading.local):
 _reading = _Reading()
 
 
-def apply() -> None:
-    """Patch Query.
-
-    Raises:
-        PatchError: the emulator is not what this was written for.
-    """
-    patch(load("ministack.services.dynamodb"))
-
-
 def patch(tables: Any) -> None:
     """Patch Query in the emulator's module of DynamoDB.
 
@@ -116,6 +107,9 @@ def patch(tables: Any) -> None:
     for name, digest in (("_check_redundant_parens", "9d6df76cfe8735ab"), ("_check_reserved_keyword_usage", "5b08c4cc141cc49a")):
         replace(tables, name, digest, _check_once)
     replace(tables, "_condition_syntax_error", "5213f1ffac34e6cb", functools.lru_cache(_EXPRESSIONS))
+
+
+apply = applied_to_tables(patch)
 
 
 _RELIED_ON = {

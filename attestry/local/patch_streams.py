@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
 
 from attestry.local.packed import LATEST, Packed, Row, unpack
-from attestry.local.patching import PatchError, expect, load, replace
+from attestry.local.patching import PatchError, applied_to_tables, expect, replace
 
 __all__ = ["Records", "apply", "patch"]
 
@@ -23,15 +23,6 @@ _OWN_OF_CHANGE = ("ApproximateCreationDateTime", "SequenceNumber", "Keys")
 _IMAGES = ("OldImage", "NewImage")
 _CREATED = 1
 """Place of `_OWN_OF_CHANGE` among the three parts of a head."""
-
-
-def apply() -> None:
-    """Patch the streams of tables.
-
-    Raises:
-        PatchError: the emulator is not what this was written for.
-    """
-    patch(load("ministack.services.dynamodb"))
 
 
 def patch(tables: Any) -> None:
@@ -46,6 +37,9 @@ def patch(tables: Any) -> None:
         raise PatchError(f"{tables.__name__}._stream_records is of another kind")
     tables._stream_records = _streams_of(tables)()
     replace(tables, "_trim_stream_records", "43f62f181df024ec", lambda original: _trim(tables, original))
+
+
+apply = applied_to_tables(patch)
 
 
 class Records(list[Any]):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attestry.local.packed import COUNTED, Row, size_of_row
-from attestry.local.patching import expect, load, replace
+from attestry.local.patching import applied_to_tables, expect, replace
 
 __all__ = ["apply", "is_plain", "patch"]
 
@@ -22,15 +22,6 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,37}")
 _DEEPEST = 32
 _KEY_LETTERS = 256
 """A key of no more letters has less than the bytes that the shorter of the two keys may have."""
-
-
-def apply() -> None:
-    """Patch the checks of writes.
-
-    Raises:
-        PatchError: the emulator is not what this was written for.
-    """
-    patch(load("ministack.services.dynamodb"))
 
 
 def patch(tables: Any) -> None:
@@ -49,6 +40,9 @@ def patch(tables: Any) -> None:
     replace(tables, "_validate_item", "d58b826c9b223749", lambda original: _validate(tables, original))
     replace(tables, "_accumulate_write_capacity", "0144b22cf6e632dc", _accumulate)
     replace(tables, "_batch_write_item", "7c31fe8286aeea2e", _batch_write)
+
+
+apply = applied_to_tables(patch)
 
 
 def is_plain(value: Any, depth: int = 1) -> bool:

@@ -50,6 +50,15 @@ def load(name: str) -> Any:
         raise PatchError(f"the emulator has no module {name}: {error}") from error
 
 
+def applied_to_tables(patch: Callable[[Any], None]) -> Callable[[], None]:
+    """Return what applies a patch to the emulator's module of DynamoDB; tests apply the same patch to a copy of that module.
+
+    Args:
+        patch: takes the module, and raises `PatchError` where it is not what the patch was written for.
+    """
+    return lambda: patch(load("ministack.services.dynamodb"))
+
+
 def source_digest(function: Callable[..., Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a function's source."""
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
