@@ -14,11 +14,10 @@ from typing import Any
 from attestry.local import packed
 from attestry.local.packed import CHANGING, Items
 from attestry.local.patching import load, replace
-from attestry.local.row_files import FOLDER, MARK, RowFile, blocks_of, named_in
+from attestry.local.row_files import FOLDER, MARK, STATE, RowFile, blocks_of, named_in
 
 __all__ = ["apply", "hand_over", "patch", "settle"]
 
-_SERVICE = "dynamodb"
 _OTHERS = (
     "tags",
     "ttl_settings",
@@ -120,7 +119,7 @@ def hand_over() -> None:
 def settle() -> None:
     """End a saving of all tables, however far it came."""
     persistence = load("ministack.core.persistence")
-    if (saved := named_in(Path(persistence.STATE_DIR) / f"{_SERVICE}.json")) is None:
+    if (saved := named_in(Path(persistence.STATE_DIR) / STATE)) is None:
         return
     for table in load("ministack.services.dynamodb")._tables.all_values():
         if table["items"].file is not None:

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from attestry.local.packed import Items
 
-__all__ = ["FOLDER", "MARK", "RowFile", "named_in"]
+__all__ = ["FOLDER", "MARK", "STATE", "RowFile", "lost_from", "named_in"]
 
 FOLDER = "rows"
+STATE = "dynamodb.json"
 MARK = "attestry:rows"
 """In the place of a table's rows the state has this, with the name of the file, its length that counts, and its number of changes."""
 
@@ -147,3 +148,17 @@ def named_in(state: Path) -> dict[str, dict[str, Any]] | None:
         found = [table["items"][MARK] for table in tables if MARK in table["items"]]
         return {str(one["name"]): one for one in found}
     return None
+
+
+def lost_from(folder: Path) -> list[str]:
+    """Return the files of rows that a state names and that are not there, or end before what counts of them, by their names.
+
+    Args:
+        folder: of the state.
+    """
+    found = []
+    for name, mark in (named_in(folder / STATE) or {}).items():
+        path = folder / FOLDER / name
+        if not path.is_file() or path.stat().st_size < mark["length"]:
+            found.append(name)
+    return sorted(found)

@@ -41,6 +41,7 @@ from attestry.local import (
     patch_tables,
     patch_windows,
     patch_writes,
+    row_files,
     saving,
 )
 from attestry.local.patching import EMULATOR_VERSION, PatchError, check_version, load
@@ -144,6 +145,11 @@ def main() -> int:
     if lock is None:
         sys.stderr.write(f"{data_dir} is in use by another server\n")
         return EXIT_IN_USE
+    state = Path(os.environ["STATE_DIR"])
+    if lost := row_files.lost_from(state):
+        # The emulator would begin with empty tables, and the next saving would take the place of what is left.
+        sys.stderr.write(f"rows of tables are lost: {', '.join(lost)} in {state / row_files.FOLDER} is missing or cut short; restore it\n")
+        return 1
     scratch = Path(os.environ["TMPDIR"])
     shutil.rmtree(scratch, ignore_errors=True)  # what workers of a killed server left behind
     scratch.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,7 @@ def import_version(
     """
     found = _write_down(meta, store, request, by, signed_tiers)
     candidate = found.document.digest
-    ground = found.ground  # of a document that nobody read before now there is no version yet
+    ground = found.ground  # where the document was written just now; a version that another try made meanwhile fails the condition
     for _ in range(TRIES):
         if ground is None:
             rows = meta.get_many([candidate_key(candidate), *_ground_keys(request.model)])

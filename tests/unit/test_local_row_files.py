@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,10 @@ from ministack.core import persistence
 
 from attestry.local import packed, patch_saving_rows, row_files
 from attestry.local.packed import Items
-from attestry.local.row_files import FOLDER, MARK, RowFile, blocks_of, named_in
+from attestry.local.process import environment, free_port
+from attestry.local.row_files import FOLDER, MARK, RowFile, blocks_of, lost_from, named_in
 from attestry.local.saving import _write_whole
+from attestry.local.settings import DataDirectory, RootKey
 from tests.unit.emulated_tables import TABLE, call, copy_of_module, create
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -209,3 +213,34 @@ def test_state_that_cannot_be_read_settles_nothing(tmp_path: Path) -> None:
     assert named_in(tmp_path / "dynamodb.json") is None
     (tmp_path / "dynamodb.json").write_text("{")
     assert named_in(tmp_path / "dynamodb.json") is None
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut short"])
+def test_a_server_whose_rows_are_lost_does_not_begin_with_empty_tables(tmp_path: Path, harm: str) -> None:
+    data = DataDirectory.at(tmp_path)
+    data.state.mkdir(parents=True)
+    disk, items = Disk(data.state), Items()
+    items.put("a", "a", {"value": {"N": "1"}})
+    disk.save(items)
+    (file,) = (data.state / FOLDER).iterdir()
+    assert lost_from(data.state) == []
+    if harm == "missing":
+        file.unlink()
+    else:
+        os.truncate(file, file.stat().st_size - 1)
+    before = disk.state.read_bytes()
+    command = [sys.executable, "-m", "attestry.local.server"]
+    told = {**os.environ, **environment(data, free_port(), RootKey("id", "secret"))}
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert file.name in done.stderr
+    assert disk.state.read_bytes() == before
+
+
+def test_a_file_that_holds_more_than_counts_is_not_lost(tmp_path: Path) -> None:
+    disk, items = Disk(tmp_path), Items()
+    items.put("a", "a", {"value": {"N": "1"}})
+    disk.save(items)
+    (file,) = (tmp_path / FOLDER).iterdir()
+    file.write_bytes(file.read_bytes() + b"of a saving that was ended")
+    assert lost_from(tmp_path) == []
